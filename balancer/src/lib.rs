@@ -1,0 +1,1 @@
+//! Upstream groups, peers, leases, passive health and balancing methods; knows no protocol.

@@ -1,0 +1,1 @@
+//! The public traits of a response store; knows no protocol.

@@ -1,0 +1,1 @@
+//! Black-box test harness, clients, backends, and a runner for outside test suites.

@@ -1,0 +1,1 @@
+//! Processes, sockets, configuration, variables, zones, TLS and logs; knows no protocol.

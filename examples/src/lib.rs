@@ -1,0 +1,1 @@
+//! Compiled and tested examples of each kind of extension.

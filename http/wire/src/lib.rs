@@ -1,0 +1,1 @@
+//! HTTP messages as bytes and values: parsing, framing, writing; no I/O.

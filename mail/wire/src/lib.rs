@@ -1,0 +1,1 @@
+//! IMAP pre-login dialogues as machines; no I/O.
