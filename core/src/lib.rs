@@ -1,1 +1,14 @@
-//! Processes, sockets, configuration, variables, zones, TLS and logs; knows no protocol.
+//! The core: processes, sockets, configuration, variables, zones, TLS and logs. It hosts protocols and knows none.
+
+pub mod clock;
+pub mod conf;
+pub mod log;
+pub mod module;
+pub mod modules;
+pub mod net;
+pub mod phase;
+pub mod process;
+pub mod script;
+pub mod subject;
+pub mod tls;
+pub mod zone;

@@ -1,0 +1,362 @@
+//! Applies a tree of words to typed tables: the only author of "unknown directive", "not allowed here" and the like.
+
+use std::any::{Any, TypeId};
+use std::collections::HashMap;
+use std::marker::PhantomData;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+use super::directive::{Arity, Feature, Levels, Set};
+use super::error::{ConfigError, Errors, Place, Refusal};
+use super::known::{Known, nearest};
+use super::setting::{Inherit, Setting};
+use super::tree::{Node, Word};
+use super::value;
+
+/// Where relative names are resolved, and what is known about nginx's own directives.
+pub struct Setup {
+    /// The `-p` prefix: relative paths in directives are below it.
+    pub prefix: PathBuf,
+    /// The configuration file's directory: relative certificate files are below it, as in nginx.
+    pub conf_dir: PathBuf,
+    /// nginx's directives.
+    pub known: Known,
+}
+
+impl Setup {
+    /// A path of the configuration, made absolute below the prefix.
+    pub fn path(&self, word: &Word) -> PathBuf {
+        self.prefix.join(as_path(word))
+    }
+
+    /// A path of the configuration, made absolute below the configuration file's directory.
+    pub fn conf_path(&self, word: &Word) -> PathBuf {
+        self.conf_dir.join(as_path(word))
+    }
+}
+
+fn as_path(word: &Word) -> &Path {
+    use std::os::unix::ffi::OsStrExt;
+    Path::new(std::ffi::OsStr::from_bytes(word.bytes()))
+}
+
+/// One directive as its setter sees it.
+pub struct Line<'a> {
+    node: &'a Node,
+    level: Levels,
+    setup: &'a Setup,
+    errors: &'a mut Errors,
+}
+
+impl<'a> Line<'a> {
+    /// The arguments.
+    pub fn args(&self) -> &'a [Word] {
+        &self.node.args
+    }
+
+    /// The argument at `index`, counted from zero. The arity of the table makes the ones it promises present.
+    pub fn arg(&self, index: usize) -> Result<&'a Word, Refusal> {
+        self.node.args.get(index).ok_or_else(|| Refusal("invalid number of arguments".into()))
+    }
+
+    /// The lines between the braces.
+    pub fn body(&self) -> &'a [Node] {
+        self.node.body.as_deref().unwrap_or_default()
+    }
+
+    /// The kind of block the directive stands in.
+    pub fn level(&self) -> Levels {
+        self.level
+    }
+
+    /// Where the directive stands.
+    pub fn at(&self) -> &'a Place {
+        self.node.name.at()
+    }
+
+    /// The directive's name.
+    pub fn name(&self) -> &'a Word {
+        &self.node.name
+    }
+
+    /// Where names are resolved.
+    pub fn setup(&self) -> &'a Setup {
+        self.setup
+    }
+
+    /// Reports a mistake in one of the lines of the body without giving up on the others.
+    pub fn report(&mut self, at: &Place, message: impl Into<String>) {
+        self.errors.push(ConfigError::new(at, message));
+    }
+
+    /// Reports something allowed but probably not meant.
+    pub fn warn(&mut self, message: impl Into<String>) {
+        self.errors.warn(ConfigError::new(self.node.name.at(), message));
+    }
+
+    /// The choice that the first argument names.
+    ///
+    /// # Errors
+    /// `invalid value "x"`, naming what would be right.
+    pub fn choice<T: Copy>(&self, choices: &[(&str, T)]) -> Result<T, Refusal> {
+        let word = self.arg(0)?;
+        choices.iter().find(|(name, _)| word.is(name)).map(|(_, value)| *value).ok_or_else(|| {
+            let names: Vec<String> = choices.iter().map(|(name, _)| format!("\"{name}\"")).collect();
+            Refusal(format!("invalid value \"{word}\" in \"{}\" directive, it must be {}", self.node.name, names.join(" or ")))
+        })
+    }
+}
+
+trait AnyConf: Any {
+    fn inherit_from(&self, outer: &dyn AnyConf) -> Rc<dyn AnyConf>;
+    fn as_any(self: Rc<Self>) -> Rc<dyn Any>;
+    fn as_any_ref(&self) -> &dyn Any;
+}
+
+/// A block's settings, wrapped so that a block that sets nothing shares its outer block's.
+struct Held<C>(std::cell::RefCell<C>);
+
+impl<C: Default + Inherit + 'static> AnyConf for Held<C> {
+    fn inherit_from(&self, outer: &dyn AnyConf) -> Rc<dyn AnyConf> {
+        let mut own = self.0.take();
+        if let Some(outer) = outer.as_any_ref().downcast_ref::<Held<C>>() {
+            own.inherit(&outer.0.borrow());
+        }
+        Rc::new(Held(std::cell::RefCell::new(own)))
+    }
+
+    fn as_any(self: Rc<Self>) -> Rc<dyn Any> {
+        self
+    }
+
+    fn as_any_ref(&self) -> &dyn Any {
+        self
+    }
+}
+
+/// The settings of one block, by feature. A feature that nobody mentioned takes no room.
+#[derive(Default)]
+pub struct Confs {
+    by_feature: HashMap<TypeId, Rc<dyn AnyConf>>,
+}
+
+impl Confs {
+    /// Looks at a feature's settings in this block; defaults if neither this block nor an outer one mentions it.
+    pub fn with<F: Feature, R>(&self, look: impl FnOnce(&F::Conf) -> R) -> R {
+        let held = self.by_feature.get(&TypeId::of::<F>()).map(|conf| conf.clone().as_any());
+        match held.and_then(|any| any.downcast::<Held<F::Conf>>().ok()) {
+            Some(held) => look(&held.0.borrow()),
+            None => look(&F::Conf::default()),
+        }
+    }
+
+    fn slot<F: Feature>(&mut self) -> Option<Rc<Held<F::Conf>>> {
+        let conf = self.by_feature.entry(TypeId::of::<F>()).or_insert_with(|| Rc::new(Held::<F::Conf>(std::cell::RefCell::default())));
+        conf.clone().as_any().downcast().ok()
+    }
+
+    fn inherit(&mut self, outer: &Confs) {
+        for (feature, theirs) in &outer.by_feature {
+            let merged = match self.by_feature.get(feature) {
+                Some(own) => own.inherit_from(&**theirs),
+                None => theirs.clone(),
+            };
+            self.by_feature.insert(*feature, merged);
+        }
+    }
+}
+
+/// A block of the configuration: its settings and its child blocks.
+pub struct Block {
+    /// The directive that opened it.
+    pub name: Word,
+    /// Its arguments.
+    pub args: Vec<Word>,
+    /// What kind of block it is.
+    pub level: Levels,
+    /// Its settings.
+    pub confs: Confs,
+    /// The blocks in it, in order.
+    pub children: Vec<Block>,
+}
+
+impl Block {
+    /// The child blocks opened by a directive of this name, in order.
+    pub fn children_named<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a Block> + 'a {
+        self.children.iter().filter(move |child| child.name.is(name))
+    }
+
+    /// Where the block begins.
+    pub fn at(&self) -> &Place {
+        self.name.at()
+    }
+
+    /// Completes every inner block from its outer one, from the outside in.
+    pub fn inherit(&mut self) {
+        for child in &mut self.children {
+            child.confs.inherit(&self.confs);
+            child.inherit();
+        }
+    }
+}
+
+/// One row of a table without its types: for lookup, documentation and proposals.
+#[derive(Clone, Copy, Debug)]
+pub struct Row {
+    /// The feature it belongs to.
+    pub feature: &'static str,
+    /// Its name.
+    pub name: &'static str,
+    /// Where it may stand.
+    pub levels: Levels,
+    /// How many arguments it takes.
+    pub arity: Arity,
+    /// Whether it has a body.
+    pub block: bool,
+    /// Whether it is read and checked but has no effect.
+    pub accepted: bool,
+    /// One line of documentation.
+    pub doc: &'static str,
+}
+
+/// What applying a row asks for next.
+enum Then {
+    Done,
+    Open(Levels),
+}
+
+trait Erased {
+    fn rows(&self) -> Vec<Row>;
+    fn apply(&self, row: usize, confs: &mut Confs, child: usize, line: &mut Line<'_>) -> Result<Then, Refusal>;
+}
+
+struct Of<F>(PhantomData<F>);
+
+impl<F: Feature> Erased for Of<F> {
+    fn rows(&self) -> Vec<Row> {
+        let row = |d: &super::Directive<F::Conf>| Row { feature: F::NAME, name: d.name, levels: d.levels, arity: d.arity, block: d.set.is_block(), accepted: matches!(d.set, Set::Accepted), doc: d.doc };
+        F::DIRECTIVES.iter().map(row).collect()
+    }
+
+    fn apply(&self, row: usize, confs: &mut Confs, child: usize, line: &mut Line<'_>) -> Result<Then, Refusal> {
+        let (Some(directive), Some(held)) = (F::DIRECTIVES.get(row), confs.slot::<F>()) else { return Ok(Then::Done) };
+        let conf = &mut *held.0.borrow_mut();
+        let name = directive.name;
+        match &directive.set {
+            Set::Flag(field) => {
+                let word = line.arg(0)?;
+                let value = value::flag(word).ok_or_else(|| format!("invalid value \"{word}\" in \"{name}\" directive, it must be \"on\" or \"off\""))?;
+                assign(field(conf), value, name)?;
+            }
+            Set::Number(field) => assign(field(conf), scalar(line, name, "number", value::number)?, name)?,
+            Set::Size(field) => assign(field(conf), scalar(line, name, "size", value::size)?, name)?,
+            Set::Time(field) => assign(field(conf), scalar(line, name, "time", value::time)?, name)?,
+            Set::Word(field) => assign(field(conf), line.arg(0)?.clone(), name)?,
+            Set::With(set) | Set::Body(set) => set(conf, line)?,
+            Set::Block(level) => return Ok(Then::Open(*level)),
+            Set::BlockWith(level, set) => {
+                set(conf, child, line)?;
+                return Ok(Then::Open(*level));
+            }
+            Set::Accepted => {}
+        }
+        Ok(Then::Done)
+    }
+}
+
+fn assign<T: Clone>(setting: &mut Setting<T>, value: T, name: &str) -> Result<(), Refusal> {
+    setting.set(value).map_err(|_| Refusal(format!("\"{name}\" directive is duplicate")))
+}
+
+fn scalar<T>(line: &Line<'_>, name: &str, kind: &str, parse: fn(&Word) -> Option<T>) -> Result<T, Refusal> {
+    let word = line.arg(0)?;
+    parse(word).ok_or_else(|| Refusal(format!("\"{name}\" directive invalid value: \"{word}\" is not a {kind}")))
+}
+
+/// The directives of one top-level area: the tables of all its features.
+pub struct Tables {
+    area: &'static str,
+    features: Vec<Box<dyn Erased>>,
+    by_name: HashMap<&'static str, Vec<(usize, usize, Row)>>,
+}
+
+impl Tables {
+    /// Empty tables for `core`, `http`, `stream` or `mail`.
+    pub fn new(area: &'static str) -> Self {
+        Tables { area, features: Vec::new(), by_name: HashMap::new() }
+    }
+
+    /// Adds a feature's directives.
+    pub fn add<F: Feature>(&mut self) {
+        let feature = Of::<F>(PhantomData);
+        for (index, row) in feature.rows().into_iter().enumerate() {
+            self.by_name.entry(row.name).or_default().push((self.features.len(), index, row));
+        }
+        self.features.push(Box::new(feature));
+    }
+
+    /// The area's name.
+    pub fn area(&self) -> &'static str {
+        self.area
+    }
+
+    /// All rows, feature by feature.
+    pub fn rows(&self) -> impl Iterator<Item = Row> + '_ {
+        self.features.iter().flat_map(|feature| feature.rows())
+    }
+
+    /// Applies `nodes`, the body of a block of kind `level`, and everything below; mistakes go to `errors`.
+    pub fn apply(&self, name: &Word, args: &[Word], level: Levels, nodes: &[Node], setup: &Setup, errors: &mut Errors) -> Block {
+        let mut block = Block { name: name.clone(), args: args.to_vec(), level, confs: Confs::default(), children: Vec::new() };
+        for node in nodes {
+            if let Err(error) = self.apply_one(&mut block, node, setup, errors) {
+                errors.push(error);
+            }
+        }
+        block
+    }
+
+    fn apply_one(&self, block: &mut Block, node: &Node, setup: &Setup, errors: &mut Errors) -> Result<(), ConfigError> {
+        let fail = |message: String| ConfigError::new(node.name.at(), message);
+        let (feature, index, row) = self.find(node, block.level, setup).map_err(fail)?;
+        if row.block && node.body.is_none() {
+            return Err(fail(format!("directive \"{}\" has no opening \"{{\"", row.name)));
+        }
+        if !row.block && node.body.is_some() {
+            return Err(fail(format!("directive \"{}\" is not terminated by \";\"", row.name)));
+        }
+        if !row.arity.accepts(node.args.len()) {
+            return Err(fail(format!("invalid number of arguments in \"{}\" directive, it takes {} and has {}", row.name, row.arity, node.args.len())));
+        }
+        let Some(feature) = self.features.get(feature) else { return Ok(()) };
+        let mut line = Line { node, level: block.level, setup, errors };
+        let then = feature.apply(index, &mut block.confs, block.children.len(), &mut line).map_err(|Refusal(text)| {
+            // nginx's setters say "is duplicate" or "invalid value" and the parser puts the directive's name in front.
+            if text == "is duplicate" || text == "invalid value" { fail(format!("\"{}\" directive {text}", row.name)) } else { fail(text) }
+        })?;
+        if let Then::Open(level) = then {
+            let child = self.apply(&node.name, &node.args, level, node.body.as_deref().unwrap_or_default(), setup, errors);
+            block.children.push(child);
+        }
+        Ok(())
+    }
+
+    fn find(&self, node: &Node, level: Levels, setup: &Setup) -> Result<(usize, usize, Row), String> {
+        let name = node.name.text();
+        match self.by_name.get(&*name) {
+            Some(rows) => rows.iter().find(|(_, _, row)| row.levels.allows(level)).copied().ok_or_else(|| {
+                let mut allowed: Vec<String> = rows.iter().flat_map(|(_, _, row)| row.levels.names(self.area)).collect();
+                allowed.dedup();
+                format!("\"{name}\" directive is not allowed here, its place is {}", allowed.join(", "))
+            }),
+            None if setup.known.contains(self.area, &name) => Err(format!("directive \"{name}\" is known to nginx, but not supported yet")),
+            None => {
+                let here = self.by_name.iter().filter(|(_, rows)| rows.iter().any(|(_, _, row)| row.levels.allows(level))).map(|(name, _)| *name);
+                match nearest(&name, here) {
+                    Some(near) => Err(format!("unknown directive \"{name}\", did you mean \"{near}\"?")),
+                    None => Err(format!("unknown directive \"{name}\"")),
+                }
+            }
+        }
+    }
+}

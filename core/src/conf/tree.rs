@@ -1,0 +1,241 @@
+//! The configuration as a tree of directives, includes expanded, every word with its place.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+use super::error::{ConfigError, Errors, Place};
+use super::lexer::{Lexer, Token};
+
+/// `include` may nest this deep; a file that includes itself ends here.
+const INCLUDE_DEPTH: usize = 64;
+
+/// A word of the configuration: its bytes and where they stand.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Word {
+    bytes: Rc<[u8]>,
+    at: Place,
+}
+
+impl Word {
+    /// A word that stands at a place.
+    pub fn new(bytes: impl Into<Rc<[u8]>>, at: Place) -> Self {
+        Word { bytes: bytes.into(), at }
+    }
+
+    /// The word's bytes.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// The word as text; bytes that are not UTF-8 are replaced, which no directive name or number contains.
+    pub fn text(&self) -> std::borrow::Cow<'_, str> {
+        String::from_utf8_lossy(&self.bytes)
+    }
+
+    /// Where the word stands.
+    pub fn at(&self) -> &Place {
+        &self.at
+    }
+
+    /// True when the word is exactly `text`.
+    pub fn is(&self, text: &str) -> bool {
+        *self.bytes == *text.as_bytes()
+    }
+
+    /// What follows `prefix`, if the word begins with it.
+    pub fn after(&self, prefix: &str) -> Option<Word> {
+        let rest = self.bytes.strip_prefix(prefix.as_bytes())?;
+        Some(Word { bytes: rest.into(), at: self.at.clone() })
+    }
+}
+
+impl fmt::Display for Word {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text())
+    }
+}
+
+/// One directive with its arguments and, for a block directive, its body.
+#[derive(Clone, Debug)]
+pub struct Node {
+    /// The directive's name.
+    pub name: Word,
+    /// Its arguments.
+    pub args: Vec<Word>,
+    /// What stands between its braces.
+    pub body: Option<Vec<Node>>,
+}
+
+/// All files of a configuration.
+#[derive(Debug, Default)]
+pub struct Tree {
+    /// The top-level directives.
+    pub nodes: Vec<Node>,
+    /// Every file read, with its content, in the order first read: what `-T` prints.
+    pub files: Vec<(PathBuf, Vec<u8>)>,
+}
+
+impl Tree {
+    /// Reads the configuration file, and `globals` (the `-g` option) before it, expanding includes.
+    ///
+    /// Relative includes are resolved against the configuration file's own directory, as nginx does. Mistakes go to
+    /// `errors`, and reading continues behind each of them where that makes sense.
+    pub fn read(file: &Path, globals: Option<&str>, errors: &mut Errors) -> Tree {
+        let mut reader = Reader { base: file.parent().unwrap_or(Path::new("/")).to_owned(), files: Vec::new(), errors };
+        let mut nodes = Vec::new();
+        if let Some(globals) = globals {
+            nodes.extend(reader.parse(globals.as_bytes(), "command line".into(), 0));
+        }
+        nodes.extend(reader.file(file, None, 0));
+        Tree { nodes, files: reader.files }
+    }
+}
+
+struct Reader<'e> {
+    base: PathBuf,
+    files: Vec<(PathBuf, Vec<u8>)>,
+    errors: &'e mut Errors,
+}
+
+impl Reader<'_> {
+    fn file(&mut self, path: &Path, included_at: Option<&Place>, depth: usize) -> Vec<Node> {
+        let text = match std::fs::read(path) {
+            Ok(text) => text,
+            Err(error) => {
+                let message = format!("open() \"{}\" failed ({})", path.display(), crate::log::os_error(&error));
+                self.errors.push(ConfigError { at: included_at.cloned(), message });
+                return Vec::new();
+            }
+        };
+        let nodes = self.parse(&text, path.to_string_lossy().into(), depth);
+        if !self.files.iter().any(|(seen, _)| seen == path) {
+            self.files.push((path.to_owned(), text));
+        }
+        nodes
+    }
+
+    fn parse(&mut self, text: &[u8], file: Rc<str>, depth: usize) -> Vec<Node> {
+        // What `-T` prints begins with the outermost file, so its slot is taken before its includes are read.
+        if depth == 0 && &*file != "command line" {
+            self.files.push((PathBuf::from(&*file), text.to_vec()));
+        }
+        let mut lexer = Lexer::new(text, file);
+        self.block(&mut lexer, None, depth)
+    }
+
+    /// Directives up to the closing brace of `opened`, or to the end of the file when nothing was opened in it.
+    fn block(&mut self, lexer: &mut Lexer<'_>, opened: Option<&Word>, depth: usize) -> Vec<Node> {
+        let mut nodes = Vec::new();
+        let mut words: Vec<Word> = Vec::new();
+        loop {
+            match lexer.next_token() {
+                Err(error) => self.errors.push(error),
+                Ok(Some((Token::Word(bytes), at))) => words.push(Word::new(bytes, at)),
+                Ok(Some((Token::Semicolon, at))) => match take_directive(&mut words) {
+                    None => self.errors.push(ConfigError::new(&at, "unexpected \";\"")),
+                    Some((name, args)) if name.is("include") && args.len() == 1 => {
+                        nodes.extend(self.include(&args, depth));
+                    }
+                    Some((name, args)) => nodes.push(Node { name, args, body: None }),
+                },
+                Ok(Some((Token::Open, at))) => match take_directive(&mut words) {
+                    None => {
+                        self.errors.push(ConfigError::new(&at, "unexpected \"{\""));
+                        self.block(lexer, Some(&Word::new(*b"{", at)), depth);
+                    }
+                    Some((name, args)) => {
+                        let body = Some(self.block(lexer, Some(&name), depth));
+                        nodes.push(Node { name, args, body });
+                    }
+                },
+                Ok(Some((Token::Close, at))) => {
+                    self.unterminated(&mut words, &at, "}");
+                    if opened.is_some() {
+                        return nodes;
+                    }
+                    self.errors.push(ConfigError::new(&at, "unexpected \"}\""));
+                }
+                Ok(None) => {
+                    let at = lexer.place();
+                    self.unterminated(&mut words, &at, "end of file");
+                    if let Some(name) = opened {
+                        let message = format!("unexpected end of file, expecting \"}}\" to close \"{name}\" of line {}", name.at().line);
+                        self.errors.push(ConfigError::new(&at, message));
+                    }
+                    return nodes;
+                }
+            }
+        }
+    }
+
+    fn unterminated(&mut self, words: &mut Vec<Word>, at: &Place, found: &str) {
+        if let Some((name, _)) = take_directive(words) {
+            let message = format!("unexpected \"{found}\": directive \"{name}\" of line {} is not terminated by \";\"", name.at().line);
+            self.errors.push(ConfigError::new(at, message));
+        }
+    }
+
+    fn include(&mut self, args: &[Word], depth: usize) -> Vec<Node> {
+        let Some(pattern) = args.first() else { return Vec::new() };
+        if depth >= INCLUDE_DEPTH {
+            self.errors.push(ConfigError::new(pattern.at(), format!("includes are nested more than {INCLUDE_DEPTH} deep")));
+            return Vec::new();
+        }
+        let path = self.base.join(&*pattern.text());
+        let text = path.to_string_lossy();
+        if !text.contains(['*', '?', '[']) {
+            return self.file(&path, Some(pattern.at()), depth + 1);
+        }
+        match glob::glob(&text) {
+            Err(error) => {
+                self.errors.push(ConfigError::new(pattern.at(), format!("invalid include pattern \"{text}\": {error}")));
+                Vec::new()
+            }
+            Ok(paths) => paths.filter_map(Result::ok).flat_map(|path| self.file(&path, Some(pattern.at()), depth + 1)).collect(),
+        }
+    }
+}
+
+fn take_directive(words: &mut Vec<Word>) -> Option<(Word, Vec<Word>)> {
+    let mut words = std::mem::take(words).into_iter();
+    Some((words.next()?, words.collect()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> (Vec<Node>, Vec<String>) {
+        let mut errors = Errors::default();
+        let mut reader = Reader { base: PathBuf::from("/"), files: Vec::new(), errors: &mut errors };
+        let nodes = reader.parse(text.as_bytes(), "f".into(), 1);
+        (nodes, errors.iter().map(ToString::to_string).collect())
+    }
+
+    #[test]
+    fn blocks_nest_and_words_know_their_place() {
+        let (nodes, errors) = parse("a 1;\nb x {\n  c d;\n}");
+        assert!(errors.is_empty());
+        let inner = &nodes[1].body.as_ref().unwrap()[0];
+        assert_eq!((inner.name.at().line, inner.args[0].at().column), (3, 5));
+    }
+
+    #[test]
+    fn structural_mistakes_are_all_found() {
+        for (text, expected) in [
+            ("a 1\n}", vec!["unexpected \"}\": directive \"a\" of line 1 is not terminated by \";\" in f:2", "unexpected \"}\" in f:2"]),
+            ("a {\n b;\n", vec!["unexpected end of file, expecting \"}\" to close \"a\" of line 1 in f:3"]),
+            (";", vec!["unexpected \";\" in f:1"]),
+            ("a 1", vec!["unexpected \"end of file\": directive \"a\" of line 1 is not terminated by \";\" in f:1"]),
+        ] {
+            assert_eq!(parse(text).1, expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_missing_include_names_the_line_that_asked() {
+        let (_, errors) = parse("\ninclude /nonexistent/file.conf;");
+        assert_eq!(errors, ["open() \"/nonexistent/file.conf\" failed (2: No such file or directory) in f:2"]);
+    }
+}

@@ -1,0 +1,236 @@
+//! `access_log` and `log_format`, for every protocol that has subjects.
+
+use std::rc::Rc;
+
+use super::file::LogFile;
+use crate::conf::directive::{Arity, Directive, Feature, Levels, Set};
+use crate::conf::{ConfigError, Refusal, Word, value};
+use crate::inherit;
+use crate::module::{Install, Module};
+use crate::script::Template;
+use crate::subject::{Plan, Sink, Subject};
+
+/// How variables are escaped in a line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Escape {
+    /// `"`, `\` and anything outside of printable ASCII as `\xXX`; absent values as `-`.
+    Default,
+    /// As in a JSON string.
+    Json,
+    /// Not at all.
+    None,
+}
+
+/// A `log_format`.
+#[derive(Clone)]
+struct Format {
+    name: Word,
+    escape: Escape,
+    parts: Vec<Word>,
+}
+
+/// An `access_log` line.
+#[derive(Clone)]
+struct Destination {
+    path: Word,
+    format: Option<Word>,
+    buffer: Option<u64>,
+    flush: Option<std::time::Duration>,
+    condition: Option<Word>,
+}
+
+/// The settings of one block.
+#[derive(Default)]
+pub struct AccessLogConf {
+    formats: Vec<Format>,
+    // `None` in the list is `off`.
+    destinations: Vec<Option<Destination>>,
+}
+
+inherit!(AccessLogConf { formats, destinations });
+
+/// `access_log`, `log_format`
+pub struct AccessLogs;
+
+impl Feature for AccessLogs {
+    type Conf = AccessLogConf;
+    const NAME: &'static str = "access_log";
+    const DIRECTIVES: &'static [Directive<AccessLogConf>] = &[
+        Directive { name: "log_format", levels: Levels::PROTOCOL, arity: Arity::AtLeast(2), set: Set::With(log_format), doc: "Names a format for access logs." },
+        Directive {
+            name: "access_log",
+            levels: Levels::PROTOCOL.or(Levels::SERVER).or(Levels::LOCATION).or(Levels::LOCATION_IF).or(Levels::LIMIT_EXCEPT),
+            arity: Arity::AtLeast(1),
+            set: Set::With(access_log),
+            doc: "Where finished exchanges or sessions are logged, and in which format.",
+        },
+        Directive { name: "open_log_file_cache", levels: Levels::PROTOCOL.or(Levels::SERVER).or(Levels::LOCATION), arity: Arity::Between(1, 4), set: Set::Accepted, doc: "Log paths without variables stay open anyway; there is nothing to cache." },
+    ];
+}
+
+fn log_format(conf: &mut AccessLogConf, line: &mut crate::conf::Line<'_>) -> Result<(), Refusal> {
+    let name = line.arg(0)?;
+    if conf.formats.iter().any(|format| format.name.bytes() == name.bytes()) {
+        return Err(format!("duplicate \"log_format\" name \"{name}\"").into());
+    }
+    let mut parts = line.args().get(1..).unwrap_or_default();
+    let escape = match parts.first().and_then(|word| word.after("escape=")) {
+        None => Escape::Default,
+        Some(kind) => {
+            parts = parts.get(1..).unwrap_or_default();
+            match kind.bytes() {
+                b"default" => Escape::Default,
+                b"json" => Escape::Json,
+                b"none" => Escape::None,
+                _ => return Err(format!("unknown log format escaping \"{kind}\"").into()),
+            }
+        }
+    };
+    conf.formats.push(Format { name: name.clone(), escape, parts: parts.to_vec() });
+    Ok(())
+}
+
+fn access_log(conf: &mut AccessLogConf, line: &mut crate::conf::Line<'_>) -> Result<(), Refusal> {
+    let path = line.arg(0)?;
+    if path.is("off") && line.args().len() == 1 {
+        conf.destinations.push(None);
+        return Ok(());
+    }
+    if path.bytes().starts_with(b"syslog:") {
+        return Err("syslog access logs are not supported yet".into());
+    }
+    if path.bytes().contains(&b'$') {
+        return Err("access log paths with variables are not supported yet".into());
+    }
+    let mut destination = Destination { path: path.clone(), format: None, buffer: None, flush: None, condition: None };
+    for (index, word) in line.args().iter().enumerate().skip(1) {
+        let invalid = || Refusal(format!("invalid parameter \"{word}\""));
+        if let Some(size) = word.after("buffer=") {
+            destination.buffer = Some(value::size(&size).filter(|size| *size > 0).ok_or_else(|| format!("invalid buffer size \"{size}\""))?);
+        } else if let Some(time) = word.after("flush=") {
+            destination.flush = Some(value::time(&time).filter(|time| !time.is_zero()).ok_or_else(|| format!("invalid flush time \"{time}\""))?);
+        } else if let Some(condition) = word.after("if=") {
+            destination.condition = Some(condition);
+        } else if word.bytes().starts_with(b"gzip") && index > 1 {
+            return Err("compressed access logs are not supported yet".into());
+        } else if index == 1 {
+            destination.format = Some(word.clone());
+        } else {
+            return Err(invalid());
+        }
+    }
+    if destination.flush.is_some() && destination.buffer.is_none() {
+        return Err(format!("no buffer is defined for access_log \"{path}\"").into());
+    }
+    conf.destinations.push(Some(destination));
+    Ok(())
+}
+
+impl<S: Subject> Module<S> for AccessLogs {
+    fn install(conf: &AccessLogConf, plan: &mut S::Plan, env: &mut Install<'_, S>) -> Result<(), ConfigError> {
+        if conf.destinations.iter().any(Option::is_none) {
+            return Ok(());
+        }
+        for destination in conf.destinations.iter().flatten() {
+            let (escape, template) = format::<S>(conf, destination, env)?;
+            let condition = destination.condition.as_ref().map(|word| env.template(word)).transpose()?;
+            let file = env.logs.file(&env.setup.path(&destination.path));
+            if let Some(buffer) = destination.buffer {
+                file.buffered(usize::try_from(buffer).unwrap_or(usize::MAX), destination.flush);
+            }
+            plan.sink(Box::new(AccessLog { template, escape, condition, file }));
+        }
+        Ok(())
+    }
+}
+
+fn format<S: Subject>(conf: &AccessLogConf, destination: &Destination, env: &Install<'_, S>) -> Result<(Escape, Template<S>), ConfigError> {
+    let at = destination.path.at();
+    let join = |parts: &[Word]| Word::new(parts.iter().flat_map(|part| part.bytes().iter().copied()).collect::<Vec<u8>>(), parts.first().map_or(at, Word::at).clone());
+    let named = |name: &[u8]| conf.formats.iter().find(|format| format.name.bytes() == name);
+    let default = S::default_log_format();
+    match (&destination.format, default) {
+        (Some(name), _) if named(name.bytes()).is_some() => {
+            let format = named(name.bytes()).ok_or_else(|| ConfigError::new(at, "unknown log format"))?;
+            Ok((format.escape, env.template(&join(&format.parts))?))
+        }
+        (None, Some((_, text))) => Ok((Escape::Default, env.template(&Word::new(text.as_bytes(), at.clone()))?)),
+        (Some(name), Some((known, text))) if name.is(known) => Ok((Escape::Default, env.template(&Word::new(text.as_bytes(), at.clone()))?)),
+        (Some(name), _) => Err(ConfigError::new(name.at(), format!("unknown log format \"{name}\""))),
+        (None, None) => Err(ConfigError::new(at, "log format is not specified")),
+    }
+}
+
+struct AccessLog<S: 'static> {
+    template: Template<S>,
+    escape: Escape,
+    condition: Option<Template<S>>,
+    file: Rc<LogFile>,
+}
+
+impl<S: Subject> Sink<S> for AccessLog<S> {
+    fn finished(&self, subject: &S) {
+        if let Some(condition) = &self.condition {
+            let value = condition.value(subject);
+            if value.is_empty() || value == b"0" {
+                return;
+            }
+        }
+        let mut line = Vec::with_capacity(256);
+        self.template.write_escaped(subject, &mut line, |out, start| escape(self.escape, out, start));
+        line.push(b'\n');
+        self.file.line(&line);
+    }
+}
+
+fn escape(kind: Escape, out: &mut Vec<u8>, start: Option<usize>) {
+    let Some(start) = start else {
+        if kind == Escape::Default {
+            out.push(b'-');
+        }
+        return;
+    };
+    let special = |byte: u8| match kind {
+        Escape::None => false,
+        Escape::Default => byte == b'"' || byte == b'\\' || !(0x20..0x7f).contains(&byte),
+        Escape::Json => byte == b'"' || byte == b'\\' || byte < 0x20,
+    };
+    if !out.iter().skip(start).any(|byte| special(*byte)) {
+        return;
+    }
+    for byte in out.split_off(start) {
+        match byte {
+            _ if !special(byte) => out.push(byte),
+            b'"' | b'\\' if kind == Escape::Json => out.extend([b'\\', byte]),
+            b'\n' if kind == Escape::Json => out.extend(b"\\n"),
+            b'\r' if kind == Escape::Json => out.extend(b"\\r"),
+            b'\t' if kind == Escape::Json => out.extend(b"\\t"),
+            8 if kind == Escape::Json => out.extend(b"\\b"),
+            12 if kind == Escape::Json => out.extend(b"\\f"),
+            _ if kind == Escape::Json => out.extend(format!("\\u{byte:04X}").bytes()),
+            _ => out.extend(format!("\\x{byte:02X}").bytes()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn escaping() {
+        for (kind, text, expected) in [
+            (Escape::Default, &b"a\"b\\c\x01\xff"[..], &b"a\\x22b\\x5Cc\\x01\\xFF"[..]),
+            (Escape::Json, b"a\"b\\c\x01\n\xff", b"a\\\"b\\\\c\\u0001\\n\xff"),
+            (Escape::None, b"a\"\n", b"a\"\n"),
+        ] {
+            let mut out = b"x".to_vec();
+            out.extend_from_slice(text);
+            escape(kind, &mut out, Some(1));
+            assert_eq!(&out[1..], expected);
+        }
+        let mut out = Vec::new();
+        escape(Escape::Default, &mut out, None);
+        assert_eq!(out, b"-");
+    }
+}

@@ -1,0 +1,20 @@
+//! Error logs, access logs, and the files behind both.
+
+pub mod access;
+pub mod error;
+pub mod file;
+
+pub use error::{ErrorLog, Level, Logger};
+pub use file::{LogFile, Logs};
+
+/// An operating system error as nginx writes it: `2: No such file or directory`.
+pub fn os_error(error: &std::io::Error) -> String {
+    match error.raw_os_error() {
+        Some(code) => {
+            let text = error.to_string();
+            let text = text.split(" (os error").next().unwrap_or_default().to_owned();
+            format!("{code}: {text}")
+        }
+        None => error.to_string(),
+    }
+}

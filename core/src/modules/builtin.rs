@@ -1,0 +1,105 @@
+//! Variables that every subject has.
+
+use std::io::Write;
+
+use crate::conf::directive::{Directive, Feature};
+use crate::module::Module;
+use crate::net::Address;
+use crate::script::Variable;
+use crate::script::variable::Get;
+use crate::subject::Subject;
+use crate::tls::session::TlsInfo;
+use crate::clock;
+
+/// No settings.
+#[derive(Default)]
+pub struct NoConf;
+
+impl crate::conf::Inherit for NoConf {
+    fn inherit(&mut self, _outer: &Self) {}
+}
+
+/// Built-in variables
+pub struct BuiltIn;
+
+impl Feature for BuiltIn {
+    type Conf = NoConf;
+    const NAME: &'static str = "variables";
+    const DIRECTIVES: &'static [Directive<NoConf>] = &[];
+}
+
+const fn row<S>(name: &'static str, get: fn(&S, &mut Vec<u8>) -> bool, doc: &'static str) -> Variable<S> {
+    Variable { name, get: Get::Value(get), doc }
+}
+
+impl<S: Subject> Module<S> for BuiltIn {
+    const VARIABLES: &'static [Variable<S>] = &[
+        row("remote_addr", |s: &S, out| text(out, &s.peer().client.host()), "The client's address."),
+        row("remote_port", |s: &S, out| s.peer().client.port().is_some_and(|port| number(out, port.into())), "The client's port."),
+        row("binary_remote_addr", binary_remote_addr, "The client's address in binary, 4 or 16 bytes."),
+        row("server_addr", |s: &S, out| text(out, &s.peer().local.host()), "The address that accepted the client."),
+        row("server_port", |s: &S, out| s.peer().local.port().is_some_and(|port| number(out, port.into())), "The port that accepted the client."),
+        row("connection", |s: &S, out| number(out, s.peer().number), "The connection's number."),
+        row("status", status, "The status, three digits."),
+        row("bytes_sent", |s: &S, out| number(out, s.bytes_sent()), "Bytes sent to the client."),
+        row("bytes_received", |s: &S, out| number(out, s.bytes_received()), "Bytes received from the client."),
+        row("hostname", |_: &S, out| text(out, &hostname()), "The machine's name."),
+        row("pid", |_: &S, out| number(out, std::process::id().into()), "The worker's process id."),
+        row("msec", msec, "Seconds since the epoch, with milliseconds."),
+        row("nginx_version", |_: &S, out| text(out, NGINX_VERSION), "The version of nginx whose behaviour is followed."),
+        row("time_local", |_: &S, out| now(out, clock::time_local), "Local time as access logs write it."),
+        row("time_iso8601", |_: &S, out| now(out, clock::time_iso8601), "Local time in ISO 8601."),
+        row("ssl_protocol", |s: &S, out| tls(s, out, |tls| Some(tls.protocol.as_bytes())), "The TLS version."),
+        row("ssl_cipher", |s: &S, out| tls(s, out, |tls| Some(tls.cipher.as_bytes())), "The TLS cipher suite."),
+        row("ssl_server_name", |s: &S, out| tls(s, out, |tls| tls.server_name.as_deref().map(str::as_bytes)), "The name the client asked for by SNI."),
+        row("ssl_alpn_protocol", |s: &S, out| tls(s, out, |tls| tls.alpn.as_deref()), "The protocol agreed on by ALPN."),
+        row("ssl_session_reused", |s: &S, out| tls(s, out, |_| Some(b".")), "r if a session was resumed, . if not."),
+    ];
+}
+
+/// The version of nginx whose behaviour is followed.
+pub const NGINX_VERSION: &str = "1.31.5";
+
+fn text(out: &mut Vec<u8>, text: &str) -> bool {
+    out.extend_from_slice(text.as_bytes());
+    true
+}
+
+fn number(out: &mut Vec<u8>, number: u64) -> bool {
+    out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
+    true
+}
+
+fn now(out: &mut Vec<u8>, write: fn(&mut Vec<u8>)) -> bool {
+    write(out);
+    true
+}
+
+fn status<S: Subject>(subject: &S, out: &mut Vec<u8>) -> bool {
+    write!(out, "{:03}", subject.status()).is_ok()
+}
+
+fn msec<S: Subject>(_: &S, out: &mut Vec<u8>) -> bool {
+    let now = clock::wall();
+    write!(out, "{}.{:03}", now.as_secs(), now.subsec_millis()).is_ok()
+}
+
+fn binary_remote_addr<S: Subject>(subject: &S, out: &mut Vec<u8>) -> bool {
+    match &subject.peer().client {
+        Address::Inet(client) => match client.ip() {
+            std::net::IpAddr::V4(ip) => out.extend_from_slice(&ip.octets()),
+            std::net::IpAddr::V6(ip) => out.extend_from_slice(&ip.octets()),
+        },
+        Address::Unix(_) => out.extend_from_slice(b"unix:"),
+    }
+    true
+}
+
+fn tls<S: Subject>(subject: &S, out: &mut Vec<u8>, pick: fn(&TlsInfo) -> Option<&[u8]>) -> bool {
+    let found = subject.peer().tls.get().and_then(pick);
+    found.map(|value| out.extend_from_slice(value)).is_some()
+}
+
+fn hostname() -> String {
+    nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok()).unwrap_or_default().to_ascii_lowercase()
+}

@@ -1,0 +1,126 @@
+//! `map`: a variable whose value depends on the value of a template.
+
+use std::rc::Rc;
+
+use crate::conf::directive::{Arity, Directive, Feature, Levels, Set};
+use crate::conf::{ConfigError, Line, Node, Refusal, Word};
+use crate::inherit;
+use crate::module::{Install, Module};
+use crate::script::names::{BadName, Names};
+use crate::script::{Regex, Source, Template};
+use crate::subject::Subject;
+
+/// A `map` block as it is written.
+#[derive(Clone)]
+struct Written {
+    source: Word,
+    variable: Word,
+    lines: Rc<[Node]>,
+}
+
+/// The settings of one block.
+#[derive(Default)]
+pub struct MapConf {
+    maps: Vec<Written>,
+}
+
+inherit!(MapConf {} own { maps });
+
+/// `map`
+pub struct Map;
+
+impl Feature for Map {
+    type Conf = MapConf;
+    const NAME: &'static str = "map";
+    const DIRECTIVES: &'static [Directive<MapConf>] = &[
+        Directive { name: "map", levels: Levels::PROTOCOL, arity: Arity::Exactly(2), set: Set::Body(map), doc: "Makes a variable whose value is looked up by another value: exact, by host name pattern or by regular expression." },
+        Directive { name: "map_hash_max_size", levels: Levels::PROTOCOL, arity: Arity::Exactly(1), set: Set::Accepted, doc: "Tables size themselves." },
+        Directive { name: "map_hash_bucket_size", levels: Levels::PROTOCOL, arity: Arity::Exactly(1), set: Set::Accepted, doc: "Tables size themselves." },
+        Directive { name: "variables_hash_max_size", levels: Levels::PROTOCOL, arity: Arity::Exactly(1), set: Set::Accepted, doc: "Tables size themselves." },
+        Directive { name: "variables_hash_bucket_size", levels: Levels::PROTOCOL, arity: Arity::Exactly(1), set: Set::Accepted, doc: "Tables size themselves." },
+    ];
+}
+
+fn map(conf: &mut MapConf, line: &mut Line<'_>) -> Result<(), Refusal> {
+    let word = line.arg(1)?;
+    let variable = word.after("$").filter(|name| !name.bytes().is_empty()).ok_or_else(|| format!("invalid variable name \"{word}\""))?;
+    conf.maps.push(Written { source: line.arg(0)?.clone(), variable, lines: line.body().into() });
+    Ok(())
+}
+
+impl<S: Subject> Module<S> for Map {
+    fn define(conf: &MapConf, env: &mut Install<'_, S>) -> Result<(), ConfigError> {
+        for written in &conf.maps {
+            let table = Table::build(written, env)?;
+            let volatile = table.volatile;
+            let compute: Box<dyn Fn(&S, &mut Vec<u8>) -> bool> = Box::new(move |subject, out| table.look_up(subject, out));
+            let source = if volatile { Source::Always(compute) } else { Source::Once(env.variables.slot(), compute) };
+            env.variables.define(&written.variable.text(), written.variable.at(), source)?;
+        }
+        Ok(())
+    }
+}
+
+struct Table<S: 'static> {
+    source: Template<S>,
+    /// Exact values in lower case, and host name patterns where `hostnames` allows them.
+    names: Names<Rc<Template<S>>>,
+    hostnames: bool,
+    regexes: Vec<(Regex, Rc<Template<S>>)>,
+    default: Option<Rc<Template<S>>>,
+    volatile: bool,
+}
+
+impl<S: Subject> Table<S> {
+    fn build(written: &Written, env: &mut Install<'_, S>) -> Result<Self, ConfigError> {
+        let has = |name: &str| written.lines.iter().any(|line| line.args.is_empty() && line.name.is(name));
+        let hostnames = has("hostnames");
+        let source = env.template(&written.source)?;
+        let mut table = Table { source, names: Names::default(), hostnames, regexes: Vec::new(), default: None, volatile: has("volatile") };
+        let mut exact: std::collections::HashMap<Vec<u8>, Rc<Template<S>>> = std::collections::HashMap::new();
+        for line in &*written.lines {
+            let refuse = |message: String| ConfigError::new(line.name.at(), message);
+            let key = &line.name;
+            let [value] = &*line.args else {
+                if !(line.args.is_empty() && (key.is("hostnames") || key.is("volatile"))) {
+                    env.errors.push(refuse("invalid number of the map parameters".to_owned()));
+                }
+                continue;
+            };
+            let value = Rc::new(env.template(value)?);
+            if key.is("default") {
+                if table.default.replace(value).is_some() {
+                    env.errors.push(refuse("duplicate default map parameter".to_owned()));
+                }
+            } else if let Some(pattern) = key.after("~") {
+                let (pattern, ignore_case) = pattern.after("*").map_or((pattern, false), |pattern| (pattern, true));
+                let regex = env.regex(pattern.bytes(), ignore_case, key.at())?;
+                table.regexes.push((regex, value));
+            } else {
+                // A backslash lets a value begin like a keyword or a pattern.
+                let bytes = key.bytes().strip_prefix(b"\\").unwrap_or(key.bytes()).to_ascii_lowercase();
+                let result = if hostnames { table.names.add(&bytes, value) } else if exact.insert(bytes, value).is_some() { Err(BadName::Conflict) } else { Ok(()) };
+                match result {
+                    Ok(()) => {}
+                    Err(BadName::Conflict) => env.errors.push(refuse(format!("conflicting parameter \"{key}\""))),
+                    Err(BadName::Invalid) => env.errors.push(refuse(format!("invalid hostname or wildcard \"{key}\""))),
+                }
+            }
+        }
+        table.names.add_exact(exact);
+        Ok(table)
+    }
+
+    fn look_up(&self, subject: &S, out: &mut Vec<u8>) -> bool {
+        let key = self.source.value(subject);
+        let mut lower = key.to_ascii_lowercase();
+        if self.hostnames && lower.last() == Some(&b'.') {
+            lower.pop();
+        }
+        let found = self.names.find(&lower).or_else(|| self.regexes.iter().find(|(regex, _)| regex.matches(&key, subject.slots())).map(|(_, value)| value));
+        if let Some(value) = found.or(self.default.as_ref()) {
+            value.write(subject, out);
+        }
+        true
+    }
+}

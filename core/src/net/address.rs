@@ -1,0 +1,160 @@
+//! Socket addresses of both families and of the local domain, and nginx's ways to write them.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
+use std::path::PathBuf;
+
+/// Where something listens, or where a peer is.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Address {
+    /// IPv4 or IPv6 with a port.
+    Inet(SocketAddr),
+    /// A socket in the file system; an empty path for an unnamed client.
+    Unix(PathBuf),
+}
+
+impl Address {
+    /// The IP address, if it is one.
+    pub fn ip(&self) -> Option<IpAddr> {
+        match self {
+            Address::Inet(address) => Some(address.ip()),
+            Address::Unix(_) => None,
+        }
+    }
+
+    /// The port, if there is one.
+    pub fn port(&self) -> Option<u16> {
+        match self {
+            Address::Inet(address) => Some(address.port()),
+            Address::Unix(_) => None,
+        }
+    }
+
+    /// The address without its port, as `$remote_addr` shows it.
+    pub fn host(&self) -> String {
+        match self {
+            Address::Inet(address) => address.ip().to_string(),
+            Address::Unix(_) => "unix:".to_owned(),
+        }
+    }
+
+    /// The address as the socket library takes it.
+    ///
+    /// # Errors
+    /// A path longer than the system allows.
+    pub fn to_socket_address(&self) -> std::io::Result<socket2::SockAddr> {
+        match self {
+            Address::Inet(address) => Ok((*address).into()),
+            Address::Unix(path) => socket2::SockAddr::unix(path),
+        }
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Address::Inet(address) => address.fmt(f),
+            Address::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+/// An address as a configuration names it, before names are resolved.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Named {
+    /// A host name or literal, and a port if one was given.
+    Host(String, Option<u16>),
+    /// `*:port` or a bare port.
+    Any(u16),
+    /// `unix:path`
+    Unix(PathBuf),
+}
+
+impl Named {
+    /// Reads `host`, `host:port`, `[v6]:port`, `*:port`, `port` or `unix:path`.
+    ///
+    /// # Errors
+    /// nginx's words for what is wrong (`invalid port`, `no host`, `invalid IPv6 address`).
+    pub fn parse(text: &str) -> Result<Named, String> {
+        let fail = |why: &str| Err(format!("{why} in \"{text}\""));
+        if let Some(path) = text.strip_prefix("unix:") {
+            return if path.is_empty() { fail("no path") } else { Ok(Named::Unix(path.into())) };
+        }
+        if text.is_empty() {
+            return fail("no host");
+        }
+        if text.bytes().all(|byte| byte.is_ascii_digit()) {
+            return match text.parse() {
+                Ok(0) | Err(_) => fail("invalid port"),
+                Ok(port) => Ok(Named::Any(port)),
+            };
+        }
+        let (host, port) = match text.strip_prefix('[') {
+            Some(rest) => {
+                let Some((host, tail)) = rest.split_once(']') else { return fail("invalid IPv6 address") };
+                if host.parse::<Ipv6Addr>().is_err() || !(tail.is_empty() || tail.starts_with(':')) {
+                    return fail("invalid IPv6 address");
+                }
+                (host, tail.strip_prefix(':'))
+            }
+            None => text.split_once(':').map_or((text, None), |(host, port)| (host, Some(port))),
+        };
+        let port = match port.map(str::parse) {
+            None => None,
+            Some(Ok(0) | Err(_)) => return fail("invalid port"),
+            Some(Ok(port)) => Some(port),
+        };
+        match (host, port) {
+            ("", _) => fail("no host"),
+            ("*", Some(port)) => Ok(Named::Any(port)),
+            ("*", None) => Ok(Named::Host("0.0.0.0".into(), None)),
+            _ => Ok(Named::Host(host.to_owned(), port)),
+        }
+    }
+
+    /// All addresses behind the name; `default_port` where none was written. Asks the system's resolver, so it may
+    /// block: for the master and for `-t`, never for a worker.
+    ///
+    /// # Errors
+    /// `host not found in ...`, or `no port in ...` when neither the text nor the caller has one.
+    pub fn resolve(&self, default_port: Option<u16>) -> Result<Vec<Address>, String> {
+        match self {
+            Named::Unix(path) => Ok(vec![Address::Unix(path.clone())]),
+            Named::Any(port) => Ok(vec![Address::Inet((Ipv4Addr::UNSPECIFIED, *port).into())]),
+            Named::Host(host, port) => {
+                let port = port.or(default_port).ok_or_else(|| format!("no port in \"{host}\""))?;
+                if let Ok(ip) = host.parse::<IpAddr>() {
+                    return Ok(vec![Address::Inet((ip, port).into())]);
+                }
+                let mut found: Vec<Address> = (host.as_str(), port).to_socket_addrs().map_err(|_| format!("host not found in \"{host}\""))?.map(Address::Inet).collect();
+                found.dedup();
+                if found.is_empty() { Err(format!("host not found in \"{host}\"")) } else { Ok(found) }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn forms() {
+        for (text, expected) in [
+            ("80", Ok(Named::Any(80))),
+            ("*:80", Ok(Named::Any(80))),
+            ("127.0.0.1:8080", Ok(Named::Host("127.0.0.1".into(), Some(8080)))),
+            ("localhost", Ok(Named::Host("localhost".into(), None))),
+            ("[::1]:80", Ok(Named::Host("::1".into(), Some(80)))),
+            ("unix:/tmp/a", Ok(Named::Unix("/tmp/a".into()))),
+            ("unix:", Err("no path in \"unix:\"".into())),
+            ("a:0", Err("invalid port in \"a:0\"".into())),
+            ("a:b", Err("invalid port in \"a:b\"".into())),
+            ("70000", Err("invalid port in \"70000\"".into())),
+            ("[::1", Err("invalid IPv6 address in \"[::1\"".into())),
+            (":80", Err("no host in \":80\"".into())),
+        ] {
+            assert_eq!(Named::parse(text), expected, "{text}");
+        }
+    }
+}

@@ -1,0 +1,274 @@
+//! A connection: its transport (TCP, local socket, TLS over either), who is at its other end, and its timer.
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+
+use bytes::BytesMut;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, Interest, ReadBuf};
+use tokio::net::{TcpStream, UnixStream};
+
+use super::address::Address;
+use super::timer::{TimedOut, Timer};
+use crate::tls::session::{TlsInfo, TlsTransport};
+
+/// How bytes get to the peer.
+pub enum Transport {
+    /// TCP.
+    Tcp(TcpStream),
+    /// A local socket.
+    Unix(UnixStream),
+    /// TLS on top of one of the others.
+    Tls(Box<TlsTransport>),
+}
+
+impl Transport {
+    /// Connects to an address.
+    ///
+    /// # Errors
+    /// Those of connect(2).
+    pub async fn connect(address: &Address) -> io::Result<Transport> {
+        match address {
+            Address::Inet(address) => Ok(Transport::Tcp(TcpStream::connect(address).await?)),
+            Address::Unix(path) => Ok(Transport::Unix(UnixStream::connect(path).await?)),
+        }
+    }
+
+    /// Disables Nagle's algorithm where there is one.
+    pub fn set_nodelay(&self) {
+        if let Some(tcp) = self.tcp() {
+            let _ = tcp.set_nodelay(true);
+        }
+    }
+
+    /// The TCP stream below, with or without TLS on top.
+    pub fn tcp(&self) -> Option<&TcpStream> {
+        match self {
+            Transport::Tcp(tcp) => Some(tcp),
+            Transport::Unix(_) => None,
+            Transport::Tls(tls) => tls.inner().tcp(),
+        }
+    }
+
+    /// True when files can be sent by the kernel itself.
+    pub fn is_plain_tcp(&self) -> bool {
+        matches!(self, Transport::Tcp(_))
+    }
+
+    /// The local address of an IP connection.
+    pub fn local_address(&self) -> Option<Address> {
+        self.tcp()?.local_addr().ok().map(Address::Inet)
+    }
+
+    /// Ready when a read is likely to give something; no buffer needs to exist before that.
+    pub fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Transport::Tcp(tcp) => tcp.poll_read_ready(cx),
+            Transport::Unix(unix) => unix.poll_read_ready(cx),
+            Transport::Tls(tls) => tls.poll_readable(cx),
+        }
+    }
+
+    /// Waits until a read is likely to give something.
+    ///
+    /// # Errors
+    /// The runtime is going away.
+    pub async fn readable(&mut self) -> io::Result<()> {
+        std::future::poll_fn(|cx| self.poll_readable(cx)).await
+    }
+
+    /// Sends up to `count` bytes of `file` from `offset`, inside the kernel. Plain TCP only.
+    ///
+    /// # Errors
+    /// Those of sendfile(2); `Unsupported` on other transports. 0 means that the file has become shorter.
+    pub async fn send_file(&mut self, file: &std::fs::File, offset: u64, count: usize) -> io::Result<usize> {
+        let Transport::Tcp(tcp) = self else { return Err(io::ErrorKind::Unsupported.into()) };
+        let start = i64::try_from(offset).map_err(|_| io::ErrorKind::InvalidInput)?;
+        loop {
+            let sent = tcp.try_io(Interest::WRITABLE, || {
+                let mut at = start;
+                nix::sys::sendfile::sendfile64(&*tcp, file, Some(&mut at), count).map_err(io::Error::from)
+            });
+            match sent {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => tcp.writable().await?,
+                other => return other,
+            }
+        }
+    }
+
+    /// Half-closes: the peer sees the end, we can still read.
+    ///
+    /// # Errors
+    /// Those of shutdown(2).
+    pub async fn finish(&mut self) -> io::Result<()> {
+        AsyncWriteExt::shutdown(self).await
+    }
+}
+
+impl AsyncRead for Transport {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match &mut *self {
+            Transport::Tcp(tcp) => Pin::new(tcp).poll_read(cx, buf),
+            Transport::Unix(unix) => Pin::new(unix).poll_read(cx, buf),
+            Transport::Tls(tls) => Pin::new(&mut **tls).poll_read(cx, buf),
+        }
+    }
+}
+
+impl AsyncWrite for Transport {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        match &mut *self {
+            Transport::Tcp(tcp) => Pin::new(tcp).poll_write(cx, buf),
+            Transport::Unix(unix) => Pin::new(unix).poll_write(cx, buf),
+            Transport::Tls(tls) => Pin::new(&mut **tls).poll_write(cx, buf),
+        }
+    }
+
+    fn poll_write_vectored(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bufs: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        match &mut *self {
+            Transport::Tcp(tcp) => Pin::new(tcp).poll_write_vectored(cx, bufs),
+            Transport::Unix(unix) => Pin::new(unix).poll_write_vectored(cx, bufs),
+            Transport::Tls(tls) => Pin::new(&mut **tls).poll_write_vectored(cx, bufs),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut *self {
+            Transport::Tcp(_) | Transport::Unix(_) => Poll::Ready(Ok(())),
+            Transport::Tls(tls) => Pin::new(&mut **tls).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut *self {
+            Transport::Tcp(tcp) => Pin::new(tcp).poll_shutdown(cx),
+            Transport::Unix(unix) => Pin::new(unix).poll_shutdown(cx),
+            Transport::Tls(tls) => Pin::new(&mut **tls).poll_shutdown(cx),
+        }
+    }
+}
+
+/// Who is at the other end of a client's connection, and how it came in.
+#[derive(Debug)]
+pub struct PeerInfo {
+    /// The connection's number in its worker, for logs.
+    pub number: u64,
+    /// The client.
+    pub client: Address,
+    /// The address it connected to.
+    pub local: Address,
+    /// When it was accepted.
+    pub accepted: Instant,
+    /// The TLS session, once there is one.
+    pub tls: std::cell::OnceCell<TlsInfo>,
+}
+
+/// A client's connection.
+pub struct Connection {
+    /// The transport.
+    pub transport: Transport,
+    /// Its timer.
+    pub timer: Timer,
+    /// Who is there.
+    pub info: Rc<PeerInfo>,
+}
+
+/// Why a read or write with a time limit did not succeed.
+#[derive(Debug)]
+pub enum IoFailure {
+    /// The time allowed is over.
+    TimedOut,
+    /// The transport failed.
+    Io(io::Error),
+}
+
+impl From<TimedOut> for IoFailure {
+    fn from(_: TimedOut) -> Self {
+        IoFailure::TimedOut
+    }
+}
+
+impl From<io::Error> for IoFailure {
+    fn from(error: io::Error) -> Self {
+        IoFailure::Io(error)
+    }
+}
+
+impl std::fmt::Display for IoFailure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            IoFailure::TimedOut => f.write_str("110: Connection timed out"),
+            IoFailure::Io(error) => f.write_str(&crate::log::os_error(error)),
+        }
+    }
+}
+
+impl Connection {
+    /// Reads what is there into the free room of `buffer`; 0 is the end.
+    ///
+    /// # Errors
+    /// Nothing came within `limit`, or the transport failed.
+    pub async fn read(&mut self, buffer: &mut BytesMut, limit: Duration) -> Result<usize, IoFailure> {
+        read(&mut self.transport, &mut self.timer, buffer, limit).await
+    }
+
+    /// Writes everything.
+    ///
+    /// # Errors
+    /// The peer took nothing for `limit`, or the transport failed.
+    pub async fn write(&mut self, bytes: &[u8], limit: Duration) -> Result<(), IoFailure> {
+        write(&mut self.transport, &mut self.timer, bytes, limit).await
+    }
+}
+
+/// Reads into the free room of `buffer`; 0 is the end.
+///
+/// # Errors
+/// Nothing came within `limit`, or the transport failed.
+pub async fn read(transport: &mut Transport, timer: &mut Timer, buffer: &mut BytesMut, limit: Duration) -> Result<usize, IoFailure> {
+    Ok(timer.limit(limit, transport.read_buf(buffer)).await??)
+}
+
+/// Writes everything; the limit is between two successful writes, as in nginx.
+///
+/// # Errors
+/// The peer took nothing for `limit`, or the transport failed.
+pub async fn write(transport: &mut Transport, timer: &mut Timer, mut bytes: &[u8], limit: Duration) -> Result<(), IoFailure> {
+    while !bytes.is_empty() {
+        let written = timer.limit(limit, transport.write(bytes)).await??;
+        if written == 0 {
+            return Err(IoFailure::Io(io::ErrorKind::WriteZero.into()));
+        }
+        bytes = bytes.get(written..).unwrap_or_default();
+    }
+    timer.limit(limit, transport.flush()).await??;
+    Ok(())
+}
+
+/// Writes two pieces one after the other, together where the transport can.
+///
+/// # Errors
+/// As [`write`].
+pub async fn write_both(transport: &mut Transport, timer: &mut Timer, first: &[u8], second: &[u8], limit: Duration) -> Result<(), IoFailure> {
+    let slices = [IoSlice::new(first), IoSlice::new(second)];
+    let written = timer.limit(limit, transport.write_vectored(&slices)).await??;
+    if written == 0 {
+        return Err(IoFailure::Io(io::ErrorKind::WriteZero.into()));
+    }
+    let rest = second.get(written.saturating_sub(first.len())..).unwrap_or_default();
+    write(transport, timer, first.get(written..).unwrap_or_default(), limit).await?;
+    write(transport, timer, rest, limit).await
+}
+
+/// Polls a read into `buffer`'s free room without allocating more.
+pub(crate) fn poll_read_into(transport: &mut Transport, cx: &mut Context<'_>, buffer: &mut BytesMut) -> Poll<io::Result<usize>> {
+    let mut reading = std::pin::pin!(transport.read_buf(buffer));
+    let count = ready!(std::future::Future::poll(reading.as_mut(), cx))?;
+    Poll::Ready(Ok(count))
+}

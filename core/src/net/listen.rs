@@ -1,0 +1,321 @@
+//! `listen`: its parameters, and which sockets have to be opened for a set of endpoints.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::IpAddr;
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+use std::time::Duration;
+
+use socket2::{Domain, Protocol as SocketProtocol, Socket, Type};
+
+use super::Protocol;
+use super::address::{Address, Named};
+use crate::conf::{Place, Refusal, Word, value};
+
+/// `so_keepalive`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeepAlive {
+    /// Off.
+    Off,
+    /// On, with what is given instead of the system's defaults.
+    On {
+        /// Idle time before the first probe.
+        idle: Option<Duration>,
+        /// Time between probes.
+        interval: Option<Duration>,
+        /// Probes before giving up.
+        count: Option<u32>,
+    },
+}
+
+/// How a socket is opened.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SocketOptions {
+    /// `backlog`
+    pub backlog: Option<i32>,
+    /// `rcvbuf`
+    pub receive_buffer: Option<usize>,
+    /// `sndbuf`
+    pub send_buffer: Option<usize>,
+    /// `ipv6only`; on unless said otherwise.
+    pub ipv6_only: Option<bool>,
+    /// `reuseport`
+    pub reuse_port: bool,
+    /// `so_keepalive`
+    pub keep_alive: Option<KeepAlive>,
+    /// `bind`, or anything else that needs a socket of its own.
+    pub bind: bool,
+}
+
+/// One `listen` directive.
+#[derive(Clone, Debug)]
+pub struct Listen {
+    /// Where.
+    pub address: Address,
+    /// How.
+    pub options: SocketOptions,
+    /// `default_server`
+    pub default_server: bool,
+    /// `ssl`
+    pub tls: bool,
+    /// Where it is written.
+    pub at: Place,
+}
+
+/// Parameters that not every protocol takes.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Takes {
+    /// `default_server`, `default`
+    pub default_server: bool,
+    /// `reuseport`
+    pub tuning: bool,
+    /// Used when no port is written; without it a port is demanded.
+    pub default_port: Option<u16>,
+}
+
+impl Listen {
+    /// Reads the arguments of `listen`. A name with several addresses gives several.
+    ///
+    /// # Errors
+    /// nginx's words, naming the parameter.
+    pub fn parse(args: &[Word], at: &Place, takes: Takes) -> Result<Vec<Listen>, Refusal> {
+        let Some((address, parameters)) = args.split_first() else { return Err("invalid number of arguments in \"listen\" directive".into()) };
+        let text = address.text();
+        let addresses = Named::parse(&text).and_then(|named| named.resolve(takes.default_port)).map_err(|why| {
+            let why = why.split(" in \"").next().unwrap_or_default().to_owned();
+            Refusal(format!("{why} in \"{text}\" of the \"listen\" directive"))
+        })?;
+        let mut listen = Listen { address: Address::Unix("".into()), options: SocketOptions::default(), default_server: false, tls: false, at: at.clone() };
+        for word in parameters {
+            listen.parameter(word, takes)?;
+        }
+        Ok(addresses.into_iter().map(|address| Listen { address, ..listen.clone() }).collect())
+    }
+
+    fn parameter(&mut self, word: &Word, takes: Takes) -> Result<(), Refusal> {
+        let invalid = || Refusal(format!("invalid parameter \"{word}\""));
+        let options = &mut self.options;
+        if let Some(n) = word.after("backlog=") {
+            let n = value::number(&n).filter(|n| *n > 0).ok_or_else(|| format!("invalid backlog \"{n}\""))?;
+            options.backlog = Some(i32::try_from(n).map_err(|_| format!("invalid backlog \"{n}\""))?);
+        } else if let Some(size) = word.after("rcvbuf=") {
+            options.receive_buffer = Some(buffer_size(&size, "rcvbuf")?);
+        } else if let Some(size) = word.after("sndbuf=") {
+            options.send_buffer = Some(buffer_size(&size, "sndbuf")?);
+        } else if let Some(flag) = word.after("ipv6only=") {
+            options.ipv6_only = Some(value::flag(&flag).ok_or_else(|| format!("invalid ipv6only flags \"{flag}\""))?);
+        } else if word.after("fastopen=").is_some_and(|_| takes.tuning) {
+            return Err("the \"fastopen\" parameter is not supported yet".into());
+        } else if let Some(spec) = word.after("so_keepalive=") {
+            options.keep_alive = Some(keep_alive(&spec).ok_or_else(|| format!("invalid so_keepalive value: \"{spec}\""))?);
+        } else {
+            match word.bytes() {
+                b"bind" => {}
+                b"default_server" | b"default" if takes.default_server => {
+                    self.default_server = true;
+                    return Ok(());
+                }
+                b"ssl" => {
+                    self.tls = true;
+                    return Ok(());
+                }
+                b"reuseport" if takes.tuning => options.reuse_port = true,
+                b"deferred" | b"multipath" | b"udp" | b"quic" | b"http2" | b"proxy_protocol" => return Err(format!("the \"{word}\" parameter is not supported yet").into()),
+                _ => return Err(invalid()),
+            }
+        }
+        self.options.bind = true;
+        Ok(())
+    }
+}
+
+fn buffer_size(word: &Word, name: &str) -> Result<usize, Refusal> {
+    value::size(word).and_then(|size| usize::try_from(size).ok()).filter(|size| *size > 0).ok_or_else(|| format!("invalid {name} \"{word}\"").into())
+}
+
+fn keep_alive(spec: &Word) -> Option<KeepAlive> {
+    if let Some(on) = value::flag(spec) {
+        return Some(if on { KeepAlive::On { idle: None, interval: None, count: None } } else { KeepAlive::Off });
+    }
+    let text = spec.text();
+    let mut parts = text.split(':').map(|part| (!part.is_empty()).then(|| Word::new(part.as_bytes(), spec.at().clone())));
+    let (idle, interval, count) = (parts.next()?, parts.next()?, parts.next().flatten());
+    if parts.next().is_some() || (idle.is_none() && interval.is_none() && count.is_none()) {
+        return None;
+    }
+    let time = |word: Option<Word>| word.map_or(Some(None), |word| value::time(&word).map(Some));
+    let count = count.map_or(Some(None), |word| value::number(&word).and_then(|n| u32::try_from(n).ok()).map(Some))?;
+    Some(KeepAlive::On { idle: time(idle)?, interval: time(interval)?, count })
+}
+
+/// An address that a protocol wants to serve.
+#[derive(Clone)]
+pub struct Endpoint {
+    /// Where.
+    pub address: Address,
+    /// How.
+    pub options: SocketOptions,
+    /// Who serves what comes in.
+    pub protocol: Rc<dyn Protocol>,
+    /// The directive that asked for it.
+    pub at: Place,
+}
+
+/// A socket to open and who serves it, by local address when endpoints share it.
+#[derive(Clone)]
+pub struct Binding {
+    /// What to bind.
+    pub address: Address,
+    /// How.
+    pub options: SocketOptions,
+    /// Endpoints below a wildcard socket, by local address.
+    pub specific: Vec<(IpAddr, Rc<dyn Protocol>)>,
+    /// Who serves everything else.
+    pub protocol: Option<Rc<dyn Protocol>>,
+    /// The directive that asked for it.
+    pub at: Place,
+}
+
+impl Binding {
+    /// Who serves a connection that came in on this local address.
+    pub fn route(&self, local: &Address) -> Option<Rc<dyn Protocol>> {
+        let ip = local.ip();
+        self.specific.iter().find(|(address, _)| Some(*address) == ip).map(|(_, protocol)| protocol.clone()).or_else(|| self.protocol.clone())
+    }
+
+    /// True when the socket accepts for any local address.
+    pub fn is_wildcard(&self) -> bool {
+        self.address.ip().is_some_and(|ip| ip.is_unspecified())
+    }
+}
+
+/// The sockets for a set of endpoints. As nginx: a wildcard socket serves the specific addresses of its port and family,
+/// unless they ask for a socket of their own.
+pub fn bindings(endpoints: Vec<Endpoint>) -> Vec<Binding> {
+    let mut wildcards: BTreeMap<(u16, bool), usize> = BTreeMap::new();
+    let mut bindings: Vec<Binding> = Vec::new();
+    let (wild, specific): (Vec<Endpoint>, Vec<Endpoint>) = endpoints.into_iter().partition(|endpoint| endpoint.address.ip().is_some_and(|ip| ip.is_unspecified()));
+    for endpoint in wild.into_iter().chain(specific) {
+        let key = endpoint.address.port().map(|port| (port, endpoint.address.ip().is_some_and(|ip| ip.is_ipv6())));
+        let below = key.and_then(|key| wildcards.get(&key).copied()).filter(|_| !endpoint.options.bind);
+        if let (Some(index), Some(ip)) = (below, endpoint.address.ip())
+            && let Some(binding) = bindings.get_mut(index)
+        {
+            binding.specific.push((ip, endpoint.protocol));
+            continue;
+        }
+        if let (Some(key), true) = (key, endpoint.address.ip().is_some_and(|ip| ip.is_unspecified())) {
+            wildcards.insert(key, bindings.len());
+        }
+        bindings.push(Binding { address: endpoint.address, options: endpoint.options, specific: Vec::new(), protocol: Some(endpoint.protocol), at: endpoint.at });
+    }
+    bindings
+}
+
+/// Opens a listening socket.
+///
+/// # Errors
+/// nginx's words: `bind() to ADDRESS failed (CODE: TEXT)`.
+pub fn open(address: &Address, options: &SocketOptions) -> Result<OwnedFd, (String, io::Error)> {
+    let step = |call: &str| {
+        let what = format!("{call} to {address} failed");
+        move |error: io::Error| (format!("{what} ({})", crate::log::os_error(&error)), error)
+    };
+    let target = address.to_socket_address().map_err(step("socket()"))?;
+    let protocol = matches!(address, Address::Inet(_)).then_some(SocketProtocol::TCP);
+    let socket = Socket::new(target.domain(), Type::STREAM.nonblocking().cloexec(), protocol).map_err(step("socket()"))?;
+    if matches!(address, Address::Inet(_)) {
+        socket.set_reuse_address(true).map_err(step("setsockopt(SO_REUSEADDR)"))?;
+    }
+    if options.reuse_port {
+        socket.set_reuse_port(true).map_err(step("setsockopt(SO_REUSEPORT)"))?;
+    }
+    if target.domain() == Domain::IPV6 {
+        socket.set_only_v6(options.ipv6_only.unwrap_or(true)).map_err(step("setsockopt(IPV6_V6ONLY)"))?;
+    }
+    configure(&socket, options).map_err(step("setsockopt()"))?;
+    socket.bind(&target).map_err(step("bind()"))?;
+    if let Address::Unix(path) = address {
+        use std::os::unix::fs::PermissionsExt;
+        let _ = std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o666));
+    }
+    socket.listen(options.backlog.unwrap_or(511)).map_err(step("listen()"))?;
+    Ok(socket.into())
+}
+
+/// Applies what may be changed on an open socket.
+///
+/// # Errors
+/// Those of setsockopt(2).
+pub fn configure(socket: &Socket, options: &SocketOptions) -> io::Result<()> {
+    if let Some(size) = options.receive_buffer {
+        socket.set_recv_buffer_size(size)?;
+    }
+    if let Some(size) = options.send_buffer {
+        socket.set_send_buffer_size(size)?;
+    }
+    match options.keep_alive {
+        None => {}
+        Some(KeepAlive::Off) => socket.set_keepalive(false)?,
+        Some(KeepAlive::On { idle, interval, count }) => {
+            let mut keepalive = socket2::TcpKeepalive::new();
+            if let Some(idle) = idle {
+                keepalive = keepalive.with_time(idle);
+            }
+            if let Some(interval) = interval {
+                keepalive = keepalive.with_interval(interval);
+            }
+            if let Some(count) = count {
+                keepalive = keepalive.with_retries(count);
+            }
+            socket.set_tcp_keepalive(&keepalive)?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<Vec<Listen>, Refusal> {
+        let at = Place { file: "f".into(), line: 1, column: 1 };
+        let words: Vec<Word> = text.split(' ').map(|word| Word::new(word.as_bytes(), at.clone())).collect();
+        Listen::parse(&words, &at, Takes { default_server: true, tuning: true, default_port: Some(80) })
+    }
+
+    #[test]
+    fn parameters_are_read_or_refused_by_name() {
+        let listen = parse("127.0.0.1:8080 default_server ssl backlog=5 so_keepalive=30m::10").unwrap().remove(0);
+        assert!(listen.default_server && listen.tls && listen.options.bind);
+        assert_eq!(listen.options.backlog, Some(5));
+        assert_eq!(listen.options.keep_alive, Some(KeepAlive::On { idle: Some(Duration::from_secs(1800)), interval: None, count: Some(10) }));
+        for (text, expected) in [
+            ("127.0.0.1:8080 backlog=x", "invalid backlog \"x\""),
+            ("127.0.0.1:8080 frob", "invalid parameter \"frob\""),
+            ("127.0.0.1:99999", "invalid port in \"127.0.0.1:99999\" of the \"listen\" directive"),
+            ("127.0.0.1:80 so_keepalive=::", "invalid so_keepalive value: \"::\""),
+        ] {
+            assert_eq!(parse(text).unwrap_err().0, expected, "{text}");
+        }
+    }
+
+    struct Nobody;
+    impl Protocol for Nobody {
+        fn serve(self: Rc<Self>, _: crate::net::Connection, _: crate::net::Lifetime) -> futures_core::future::LocalBoxFuture<'static, ()> {
+            Box::pin(async {})
+        }
+    }
+
+    #[test]
+    fn a_wildcard_socket_takes_in_specific_addresses_of_its_port() {
+        let endpoint = |text: &str| {
+            let listen = parse(text).unwrap().remove(0);
+            Endpoint { address: listen.address, options: listen.options, protocol: Rc::new(Nobody), at: listen.at }
+        };
+        let list = bindings(vec![endpoint("127.0.0.1:80"), endpoint("*:80"), endpoint("127.0.0.2:80 bind"), endpoint("127.0.0.1:81")]);
+        let shape: Vec<(String, usize)> = list.iter().map(|binding| (binding.address.to_string(), binding.specific.len())).collect();
+        assert_eq!(shape, [("0.0.0.0:80".into(), 1), ("127.0.0.2:80".into(), 0), ("127.0.0.1:81".into(), 0)]);
+    }
+}

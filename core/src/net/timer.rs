@@ -1,0 +1,83 @@
+//! One timer a connection, armed lazily: a deadline that moves back costs nothing until the earlier one fires.
+
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use tokio::time::Sleep;
+
+/// The time allowed is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TimedOut;
+
+/// A connection's deadline.
+///
+/// A wait that ends in time never touches the runtime's timer wheel: the sleep stays armed for the earliest deadline
+/// asked for since it last fired, and is only re-armed when it fires too early or a nearer deadline comes.
+#[derive(Debug, Default)]
+pub struct Timer {
+    sleep: Option<Pin<Box<Sleep>>>,
+}
+
+impl Timer {
+    /// Waits for `future`, for no longer than `limit`.
+    ///
+    /// # Errors
+    /// [`TimedOut`]; the future is dropped.
+    pub async fn limit<F: Future>(&mut self, limit: Duration, future: F) -> Result<F::Output, TimedOut> {
+        let mut future = pin!(future);
+        let mut deadline = None;
+        poll_fn(|cx| {
+            if let Poll::Ready(output) = future.as_mut().poll(cx) {
+                return Poll::Ready(Ok(output));
+            }
+            let deadline = *deadline.get_or_insert_with(|| later(limit));
+            self.poll_until(cx, deadline).map(|()| Err(TimedOut))
+        })
+        .await
+    }
+
+    /// Ready once `deadline` has passed.
+    pub fn poll_until(&mut self, cx: &mut Context<'_>, deadline: Instant) -> Poll<()> {
+        let deadline = tokio::time::Instant::from_std(deadline);
+        let sleep = self.sleep.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
+        if sleep.deadline() > deadline {
+            sleep.as_mut().reset(deadline);
+        }
+        while sleep.as_mut().poll(cx).is_ready() {
+            if sleep.deadline() >= deadline {
+                // What fired is this deadline; the next wait arms afresh.
+                self.sleep = None;
+                return Poll::Ready(());
+            }
+            sleep.as_mut().reset(deadline);
+        }
+        Poll::Pending
+    }
+}
+
+/// Now and `limit`; far in the future where that overflows.
+pub fn later(limit: Duration) -> Instant {
+    const FAR: Duration = Duration::from_secs(30 * 365 * 86400);
+    Instant::now() + limit.min(FAR)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::future::{pending, ready};
+
+    fn run<F: Future>(future: F) -> F::Output {
+        tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap().block_on(future)
+    }
+
+    #[test]
+    fn a_ready_future_wins_and_a_pending_one_times_out() {
+        run(async {
+            let mut timer = Timer::default();
+            assert_eq!(timer.limit(Duration::from_secs(1), ready(5)).await, Ok(5));
+            assert_eq!(timer.limit(Duration::from_millis(20), pending::<()>()).await, Err(TimedOut));
+        });
+    }
+}

@@ -1,0 +1,184 @@
+//! A generation: everything that one reading of the configuration gives. Loading has no effect until it is committed.
+
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+use super::cli::Options;
+use super::settings::{Events, Main, Settings};
+use super::{Build, Program};
+use crate::conf::apply::Setup;
+use crate::conf::known::Known;
+use crate::conf::{ConfigError, Errors, Levels, Place, Tables, Tree, Word};
+use crate::log::error::ErrorLogs;
+use crate::log::{ErrorLog, Level, Logs};
+use crate::net::Address;
+use crate::net::listen::{self, Binding};
+use crate::zone::Zones;
+
+/// A socket that the master holds, and whether workers each have their own.
+#[derive(Clone)]
+pub struct Bound {
+    address: Address,
+    reuse_port: bool,
+    socket: Rc<OwnedFd>,
+}
+
+/// Everything that one reading of the configuration gives.
+pub struct Generation {
+    /// The settings of the processes.
+    pub settings: Settings,
+    /// What is to be listened on.
+    pub bindings: Vec<Binding>,
+    /// The sockets, in the order of `bindings`, once committed.
+    pub sockets: Vec<Bound>,
+    /// All log files.
+    pub logs: Logs,
+    /// The outermost error log.
+    pub error_log: ErrorLog,
+    /// All zones.
+    pub zones: Zones,
+    /// The files read, for `-T`.
+    pub files: Vec<(PathBuf, Vec<u8>)>,
+}
+
+impl Bound {
+    /// The socket.
+    pub fn socket(&self) -> &OwnedFd {
+        &self.socket
+    }
+}
+
+/// Reads configurations.
+pub struct Loader {
+    /// The program.
+    pub program: Program,
+    /// Its command line.
+    pub options: Options,
+    core: Tables,
+    setup: Setup,
+    file: PathBuf,
+}
+
+impl Loader {
+    /// A loader for this command line.
+    ///
+    /// Without `-p`, a `-c` that names a file from the current directory makes that directory the prefix; otherwise the
+    /// prefix is `/etc/nginx`, as in nginx's own packages.
+    pub fn new(program: Program, options: Options, known: Known) -> Self {
+        let here = std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/"));
+        let named = options.configuration.clone();
+        let prefix = match (&options.prefix, &named) {
+            (Some(prefix), _) => here.join(prefix),
+            (None, Some(file)) if file.is_relative() && here.join(file).exists() => here,
+            _ => PathBuf::from("/etc/nginx"),
+        };
+        let file = prefix.join(named.unwrap_or_else(|| PathBuf::from(if options.prefix.is_some() { "conf/nginx.conf" } else { "nginx.conf" })));
+        let conf_dir = file.parent().unwrap_or(Path::new("/")).to_owned();
+        let mut core = Tables::new("core");
+        core.add::<Main>();
+        core.add::<Events>();
+        core.add::<ErrorLogs>();
+        Loader { program, options, core, setup: Setup { prefix, conf_dir, known }, file }
+    }
+
+    /// The configuration file.
+    pub fn file(&self) -> &Path {
+        &self.file
+    }
+
+    /// The directives of the main and events blocks.
+    pub fn core_rows(&self) -> Vec<crate::conf::apply::Row> {
+        self.core.rows().collect()
+    }
+
+    /// Reads, applies and installs the configuration. Nothing is bound and no log is opened.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it.
+    pub fn load(&self, previous: Option<&Generation>) -> Result<(Generation, Errors), Errors> {
+        let mut errors = Errors::default();
+        let tree = Tree::read(&self.file, self.options.globals.as_deref(), &mut errors);
+        let is_protocol = |name: &Word| self.program.protocols.iter().find(|protocol| name.is(protocol.name()));
+        let (blocks, own): (Vec<_>, Vec<_>) = tree.nodes.into_iter().partition(|node| is_protocol(&node.name).is_some());
+        let top = Word::new(*b"main", Place { file: self.file.to_string_lossy().into(), line: 1, column: 1 });
+        let main = self.core.apply(&top, &[], Levels::MAIN, &own, &self.setup, &mut errors);
+        if errors.is_empty() && main.children_named("events").next().is_none() {
+            errors.push(ConfigError::general("no \"events\" section in configuration"));
+        }
+        let settings = Settings::of(&main, &self.setup);
+        let (logs, zones) = (Logs::default(), Zones::after(previous.map(|generation| &generation.zones)));
+        let error_log = main.confs.with::<ErrorLogs, _>(|conf| conf.build(&self.setup, &logs)).unwrap_or_else(|| self.default_error_log(&logs));
+        let mut build = Build { setup: &self.setup, logs: &logs, zones: &zones, errors: &mut errors, error_log: &error_log, endpoints: Vec::new() };
+        let mut seen: Vec<&Word> = Vec::new();
+        for block in &blocks {
+            let Some(protocol) = is_protocol(&block.name) else { continue };
+            let refuse = |message: String| ConfigError::new(block.name.at(), message);
+            if seen.iter().any(|name| name.bytes() == block.name.bytes()) {
+                build.errors.push(refuse(format!("\"{}\" directive is duplicate", block.name)));
+            } else if block.body.is_none() {
+                build.errors.push(refuse(format!("directive \"{}\" has no opening \"{{\"", block.name)));
+            } else if !block.args.is_empty() {
+                build.errors.push(refuse(format!("invalid number of arguments in \"{}\" directive", block.name)));
+            } else {
+                protocol.load(block, &mut build);
+            }
+            seen.push(&block.name);
+        }
+        let bindings = listen::bindings(std::mem::take(&mut build.endpoints));
+        if errors.is_empty() {
+            Ok((Generation { settings, bindings, sockets: Vec::new(), logs, error_log, zones, files: tree.files }, errors))
+        } else {
+            Err(errors)
+        }
+    }
+
+    fn default_error_log(&self, logs: &Logs) -> ErrorLog {
+        match &self.options.error_log {
+            Some(path) if path.as_os_str() != "stderr" => ErrorLog::new(vec![(Level::Error, logs.file(&self.setup.prefix.join(path)))]),
+            _ => ErrorLog::stderr(Level::Error),
+        }
+    }
+}
+
+impl Generation {
+    /// Opens the logs and the sockets, taking over from `previous` the sockets that stay.
+    ///
+    /// # Errors
+    /// What could not be opened; everything opened for it is closed again.
+    pub fn commit(&mut self, previous: Option<&Generation>) -> Result<(), Vec<ConfigError>> {
+        let mut failed: Vec<ConfigError> = self.logs.open_all().into_iter().map(ConfigError::general).collect();
+        for binding in &self.bindings {
+            match bind(binding, previous) {
+                Ok(bound) => self.sockets.push(bound),
+                Err(message) => failed.push(ConfigError::new(&binding.at, message)),
+            }
+        }
+        if failed.is_empty() {
+            return Ok(());
+        }
+        self.sockets.clear();
+        Err(failed)
+    }
+}
+
+fn bind(binding: &Binding, previous: Option<&Generation>) -> Result<Bound, String> {
+    /// nginx: an address that is in use is tried again, five times, half a second apart.
+    const TRIES: u32 = 5;
+    let (address, reuse_port) = (binding.address.clone(), binding.options.reuse_port);
+    if let Some(bound) = previous.and_then(|generation| generation.sockets.iter().find(|bound| bound.address == address && bound.reuse_port == reuse_port)) {
+        let _ = listen::configure(&socket2::SockRef::from(&*bound.socket).try_clone().map_err(|error| error.to_string())?, &binding.options);
+        return Ok(bound.clone());
+    }
+    let mut tries = 1;
+    loop {
+        match listen::open(&address, &binding.options) {
+            Ok(socket) => return Ok(Bound { address, reuse_port, socket: Rc::new(socket) }),
+            Err((_, error)) if error.kind() == std::io::ErrorKind::AddrInUse && tries < TRIES => {
+                tries += 1;
+                std::thread::sleep(std::time::Duration::from_millis(500));
+            }
+            Err((message, _)) => return Err(message),
+        }
+    }
+}

@@ -1,0 +1,364 @@
+//! The master: loads configurations, owns the sockets, forks and supervises workers. It is a plain single-threaded
+//! program that never serves and never starts a runtime.
+
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{SigSet, Signal, kill};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::Pid;
+
+use super::generation::{Generation, Loader};
+use super::identity::{self, Identity};
+use super::worker;
+use crate::conf::ConfigError;
+use crate::log::{ErrorLog, Level, Logger};
+
+/// How long workers may take to end on TERM before they are killed.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// A worker that lives for less than this counts as crashed at start, and the next one waits.
+const HEALTHY: Duration = Duration::from_secs(1);
+
+const SIGNALS: [Signal; 8] = [Signal::SIGHUP, Signal::SIGINT, Signal::SIGTERM, Signal::SIGQUIT, Signal::SIGUSR1, Signal::SIGUSR2, Signal::SIGWINCH, Signal::SIGCHLD];
+
+/// Loads the configuration and does what the command line asks for.
+pub fn start(loader: Loader) -> ExitCode {
+    let program = loader.program.name;
+    let test = loader.options.test;
+    let (mut generation, notes) = match loader.load(None) {
+        Ok(loaded) => loaded,
+        Err(errors) => {
+            errors.warnings().for_each(|warning| eprintln!("{program}: [warn] {warning}"));
+            report(&loader, errors.iter());
+            if test && !loader.options.quiet {
+                eprintln!("{program}: configuration file {} test failed", loader.file().display());
+            }
+            return ExitCode::from(1);
+        }
+    };
+    if !(test && loader.options.quiet) {
+        notes.warnings().for_each(|warning| eprintln!("{program}: [warn] {warning}"));
+    }
+    if test {
+        return test_only(&loader, &generation);
+    }
+    let identity = match Identity::find(generation.settings.user.as_ref()) {
+        Ok(identity) => identity,
+        Err(message) => {
+            report(&loader, [ConfigError::general(message)].iter());
+            return ExitCode::from(1);
+        }
+    };
+    if let Err(errors) = generation.commit(None) {
+        report(&loader, errors.iter());
+        return ExitCode::from(1);
+    }
+    if generation.settings.daemon
+        && let Err(error) = identity::detach()
+    {
+        report(&loader, [ConfigError::general(format!("daemon() failed ({})", crate::log::os_error(&error)))].iter());
+        return ExitCode::from(1);
+    }
+    if let Err(error) = std::fs::write(&generation.settings.pid, format!("{}\n", std::process::id())) {
+        let message = format!("open() \"{}\" failed ({})", generation.settings.pid.display(), crate::log::os_error(&error));
+        report(&loader, [ConfigError::general(message)].iter());
+        return ExitCode::from(1);
+    }
+    if generation.settings.daemon {
+        identity::silence();
+    }
+    let log = Logger::new(&generation.error_log, None);
+    crate::log!(log, Notice, "{}/{}", program, loader.program.version);
+    crate::log!(log, Notice, "start worker processes");
+    if !generation.settings.master_process {
+        let pid_file = generation.settings.pid.clone();
+        let code = worker::run(generation, None);
+        let _ = std::fs::remove_file(pid_file);
+        return code;
+    }
+    Master::new(loader, generation, identity).run()
+}
+
+fn report<'a>(loader: &Loader, errors: impl Iterator<Item = &'a ConfigError>) {
+    let file = loader.options.error_log.as_ref().filter(|path| path.as_os_str() != "stderr").and_then(|path| {
+        let logs = crate::log::Logs::default();
+        let file = logs.file(&std::env::current_dir().unwrap_or_default().join(loader.options.prefix.clone().unwrap_or_default()).join(path));
+        file.open().ok().map(|()| ErrorLog::new(vec![(Level::Debug, file)]))
+    });
+    for error in errors {
+        eprintln!("{}: [emerg] {error}", loader.program.name);
+        if let Some(file) = &file {
+            crate::log!(Logger::new(file, None), Emerg, "{error}");
+        }
+    }
+}
+
+fn test_only(loader: &Loader, generation: &Generation) -> ExitCode {
+    use std::io::Write;
+    let (program, file) = (loader.program.name, loader.file().display());
+    if !loader.options.quiet {
+        eprintln!("{program}: the configuration file {file} syntax is ok");
+    }
+    let failed = generation.logs.open_all();
+    if !failed.is_empty() {
+        failed.iter().for_each(|message| eprintln!("{program}: [emerg] {message}"));
+        eprintln!("{program}: configuration file {file} test failed");
+        return ExitCode::from(1);
+    }
+    if !loader.options.quiet {
+        eprintln!("{program}: configuration file {file} test is successful");
+    }
+    if loader.options.dump {
+        let mut out = std::io::stdout().lock();
+        for (path, text) in &generation.files {
+            let _ = writeln!(out, "# configuration file {}:", path.display());
+            let _ = out.write_all(text);
+            let _ = writeln!(out);
+        }
+    }
+    ExitCode::SUCCESS
+}
+
+struct Child {
+    pid: Pid,
+    slot: usize,
+    started: Instant,
+    leaving: bool,
+}
+
+enum Going {
+    On,
+    Down { kill_at: Option<Instant> },
+}
+
+struct Master {
+    loader: Loader,
+    generation: Generation,
+    identity: Option<Identity>,
+    children: Vec<Child>,
+    respawn_at: Option<Instant>,
+    going: Going,
+}
+
+impl Master {
+    fn new(loader: Loader, generation: Generation, identity: Option<Identity>) -> Self {
+        Master { loader, generation, identity, children: Vec::new(), respawn_at: None, going: Going::On }
+    }
+
+    fn run(mut self) -> ExitCode {
+        let mask: SigSet = SIGNALS.into_iter().collect();
+        let signals = match mask.thread_block().and_then(|()| SignalFd::with_flags(&mask, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)) {
+            Ok(signals) => signals,
+            Err(error) => {
+                crate::log!(Logger::new(&self.generation.error_log, None), Emerg, "signalfd() failed ({})", crate::log::os_error(&error.into()));
+                return ExitCode::from(1);
+            }
+        };
+        if let Some(identity) = &self.identity {
+            self.generation.logs.give_all_to(identity.uid());
+        }
+        self.top_up();
+        loop {
+            let mut sources = [PollFd::new(std::os::fd::AsFd::as_fd(&signals), PollFlags::POLLIN)];
+            let _ = poll(&mut sources, self.timeout());
+            while let Ok(Some(info)) = signals.read_signal() {
+                if let Some(signal) = i32::try_from(info.ssi_signo).ok().and_then(|number| Signal::try_from(number).ok()) {
+                    self.on_signal(signal);
+                }
+            }
+            self.reap();
+            self.on_time();
+            if matches!(self.going, Going::Down { .. }) && self.children.is_empty() {
+                crate::log!(Logger::new(&self.generation.error_log, None), Notice, "exit");
+                let _ = std::fs::remove_file(&self.generation.settings.pid);
+                self.remove_sockets();
+                return ExitCode::SUCCESS;
+            }
+        }
+    }
+
+    fn timeout(&self) -> PollTimeout {
+        let at = match &self.going {
+            Going::On => self.respawn_at,
+            Going::Down { kill_at } => *kill_at,
+        };
+        let wait = at.map(|at| at.saturating_duration_since(Instant::now()));
+        wait.map_or(PollTimeout::NONE, |wait| PollTimeout::try_from(wait.as_millis().saturating_add(1)).unwrap_or(PollTimeout::MAX))
+    }
+
+    fn on_signal(&mut self, signal: Signal) {
+        let log = Logger::new(&self.generation.error_log, None);
+        if signal != Signal::SIGCHLD {
+            crate::log!(log, Notice, "signal {} ({signal}) received", signal as i32);
+        }
+        match signal {
+            Signal::SIGTERM | Signal::SIGINT => {
+                self.tell_all(Signal::SIGTERM);
+                self.going = Going::Down { kill_at: Some(Instant::now() + PATIENCE) };
+            }
+            Signal::SIGQUIT => {
+                self.tell_all(Signal::SIGQUIT);
+                if matches!(self.going, Going::On) {
+                    self.going = Going::Down { kill_at: None };
+                }
+            }
+            Signal::SIGHUP if matches!(self.going, Going::On) => self.reload(),
+            Signal::SIGUSR1 => self.reopen(),
+            Signal::SIGUSR2 => crate::log!(log, Alert, "upgrade of the binary on SIGUSR2 is not supported yet, the signal is ignored"),
+            Signal::SIGWINCH => {
+                for child in self.children.iter_mut().filter(|child| !child.leaving) {
+                    child.leaving = true;
+                    let _ = kill(child.pid, Signal::SIGQUIT);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn tell_all(&mut self, signal: Signal) {
+        for child in &mut self.children {
+            child.leaving = true;
+            let _ = kill(child.pid, signal);
+        }
+    }
+
+    fn reload(&mut self) {
+        crate::log!(Logger::new(&self.generation.error_log, None), Notice, "reconfiguring");
+        let loaded = self.loader.load(Some(&self.generation)).map_err(|errors| errors.iter().cloned().collect::<Vec<_>>());
+        let committed = loaded.and_then(|(mut generation, notes)| {
+            let identity = Identity::find(generation.settings.user.as_ref()).map_err(|message| vec![ConfigError::general(message)])?;
+            generation.commit(Some(&self.generation))?;
+            Ok((generation, identity, notes))
+        });
+        let log = Logger::new(&self.generation.error_log, None);
+        match committed {
+            Err(errors) => errors.iter().for_each(|error| crate::log!(log, Emerg, "{error}")),
+            Ok((generation, identity, notes)) => {
+                notes.warnings().for_each(|warning| crate::log!(log, Warn, "{warning}"));
+                if generation.settings.pid != self.generation.settings.pid {
+                    let _ = std::fs::write(&generation.settings.pid, format!("{}\n", std::process::id()));
+                    let _ = std::fs::remove_file(&self.generation.settings.pid);
+                }
+                self.identity = identity;
+                if let Some(identity) = &self.identity {
+                    generation.logs.give_all_to(identity.uid());
+                }
+                let old: Vec<Pid> = self.children.iter().filter(|child| !child.leaving).map(|child| child.pid).collect();
+                let replaced = std::mem::replace(&mut self.generation, generation);
+                for child in &mut self.children {
+                    child.leaving = true;
+                }
+                self.respawn_at = None;
+                self.top_up();
+                for pid in old {
+                    let _ = kill(pid, Signal::SIGQUIT);
+                }
+                drop(replaced);
+            }
+        }
+    }
+
+    fn reopen(&mut self) {
+        let log = Logger::new(&self.generation.error_log, None);
+        crate::log!(log, Notice, "reopening logs");
+        self.generation.logs.open_all().iter().for_each(|message| crate::log!(log, Emerg, "{message}"));
+        if let Some(identity) = &self.identity {
+            self.generation.logs.give_all_to(identity.uid());
+        }
+        for child in &self.children {
+            let _ = kill(child.pid, Signal::SIGUSR1);
+        }
+    }
+
+    /// Forks workers until there are as many as configured.
+    fn top_up(&mut self) {
+        while self.children.iter().filter(|child| !child.leaving).count() < self.generation.settings.worker_processes {
+            let slot = (0..).find(|slot| self.children.iter().all(|child| child.slot != *slot)).unwrap_or(0);
+            match identity::fork() {
+                Ok(Some(pid)) => {
+                    crate::log!(Logger::new(&self.generation.error_log, None), Notice, "start worker process {pid}");
+                    self.children.push(Child { pid, slot, started: Instant::now(), leaving: false });
+                }
+                Ok(None) => {
+                    let nothing = Generation { settings: self.generation.settings.clone(), bindings: Vec::new(), sockets: Vec::new(), logs: crate::log::Logs::default(), error_log: self.generation.error_log.clone(), zones: crate::zone::Zones::default(), files: Vec::new() };
+                    let generation = std::mem::replace(&mut self.generation, nothing);
+                    worker::set_slot(slot);
+                    let code = worker::run(generation, self.identity.take());
+                    std::process::exit(if code == ExitCode::SUCCESS { 0 } else { 2 });
+                }
+                Err(error) => {
+                    crate::log!(Logger::new(&self.generation.error_log, None), Alert, "fork() failed ({})", crate::log::os_error(&error));
+                    self.respawn_at = Some(Instant::now() + HEALTHY);
+                    return;
+                }
+            }
+        }
+    }
+
+    fn reap(&mut self) {
+        loop {
+            let (pid, how) = match waitpid(Pid::from_raw(-1), Some(WaitPidFlag::WNOHANG)) {
+                Ok(WaitStatus::Exited(pid, code)) => (pid, Ok(code)),
+                Ok(WaitStatus::Signaled(pid, signal, _)) => (pid, Err(signal)),
+                Err(Errno::EINTR) => continue,
+                _ => return,
+            };
+            let log = Logger::new(&self.generation.error_log, None);
+            let Some(index) = self.children.iter().position(|child| child.pid == pid) else { continue };
+            let child = self.children.swap_remove(index);
+            match how {
+                Ok(code) => crate::log!(log, Notice, "worker process {pid} exited with code {code}"),
+                Err(signal) => crate::log!(log, Alert, "worker process {pid} exited on signal {}", signal as i32),
+            }
+            for zone in self.generation.zones.release(u32::try_from(pid.as_raw()).unwrap_or(0)) {
+                crate::log!(log, Alert, "shared memory zone \"{zone}\" was locked by {pid}");
+            }
+            worker::forget_slot(&self.generation.zones, child.slot);
+            if matches!(self.going, Going::On) && !child.leaving {
+                let wait = if child.started.elapsed() < HEALTHY { HEALTHY } else { Duration::ZERO };
+                if wait.is_zero() {
+                    self.top_up();
+                } else {
+                    // A worker that dies young is replaced at once the first time, then once a second.
+                    let now = Instant::now();
+                    match self.respawn_at {
+                        None => {
+                            self.top_up();
+                            self.respawn_at = Some(now + wait);
+                        }
+                        Some(at) if at < now => self.respawn_at = Some(now + wait),
+                        Some(_) => {}
+                    }
+                }
+            }
+        }
+    }
+
+    fn on_time(&mut self) {
+        let now = Instant::now();
+        match &mut self.going {
+            Going::On if self.respawn_at.is_some_and(|at| at <= now) => {
+                self.respawn_at = None;
+                self.top_up();
+            }
+            Going::Down { kill_at } if kill_at.is_some_and(|at| at <= now) => {
+                *kill_at = None;
+                for child in &self.children {
+                    let _ = kill(child.pid, Signal::SIGKILL);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn remove_sockets(&self) {
+        for binding in &self.generation.bindings {
+            if let crate::net::Address::Unix(path) = &binding.address {
+                let _ = std::fs::remove_file(path);
+            }
+        }
+    }
+}

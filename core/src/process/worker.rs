@@ -1,0 +1,226 @@
+//! A worker: gives up privileges, builds its runtime, accepts and serves until told to go.
+
+use std::cell::{Cell, RefCell};
+use std::os::unix::net::UnixListener as StdUnixListener;
+use std::process::ExitCode;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::SigSet;
+use tokio::net::{TcpListener, UnixListener};
+use tokio::runtime::LocalOptions;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc::UnboundedSender;
+use tokio::task::{JoinHandle, spawn_local};
+
+use super::generation::Generation;
+use super::identity::Identity;
+use crate::log::{ErrorLog, Logger};
+use crate::net::listen::Binding;
+use crate::net::{Address, Connection, Connections, PeerInfo, Timer, Transport};
+use crate::zone::Zones;
+
+/// How long to wait before accepting again when the process has no descriptors left.
+const BREATHER: Duration = Duration::from_millis(500);
+/// Workers that can be told apart in a zone at once.
+pub const SLOTS: usize = 64;
+
+thread_local! {
+    static LOG: RefCell<Option<ErrorLog>> = const { RefCell::new(None) };
+    static SLOT: Cell<usize> = const { Cell::new(0) };
+}
+
+/// This worker's number among those alive; for state kept per worker in zones.
+pub fn slot() -> usize {
+    SLOT.get() % SLOTS
+}
+
+pub(super) fn set_slot(slot: usize) {
+    SLOT.set(slot);
+}
+
+/// Takes out of the zones what a worker that has ended left in its slot.
+pub(super) fn forget_slot(zones: &Zones, slot: usize) {
+    for zone in zones.all() {
+        crate::zone::per_worker::forget(&zone, slot % SLOTS);
+    }
+}
+
+/// Runs a worker to its end.
+pub fn run(generation: Generation, identity: Option<Identity>) -> ExitCode {
+    LOG.set(Some(generation.error_log.clone()));
+    std::panic::set_hook(Box::new(|panic| {
+        LOG.with_borrow(|log| {
+            if let Some(log) = log {
+                crate::log!(Logger::new(log, None), Alert, "panic, one connection is lost: {panic}");
+            }
+        });
+    }));
+    let log = generation.error_log.clone();
+    let emerg = |what: &str, error: std::io::Error| {
+        crate::log!(Logger::new(&log, None), Emerg, "{what} failed ({})", crate::log::os_error(&error));
+        ExitCode::from(2)
+    };
+    raise_file_limit(&generation);
+    if let Some(identity) = identity
+        && let Err(error) = identity.assume()
+    {
+        return emerg("giving up root", error);
+    }
+    if let Some(directory) = &generation.settings.working_directory
+        && let Err(error) = std::env::set_current_dir(directory)
+    {
+        return emerg(&format!("chdir(\"{}\")", directory.display()), error);
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build_local(LocalOptions::default());
+    match runtime {
+        Err(error) => emerg("the event loop", error),
+        Ok(runtime) => runtime.block_on(serve(generation)).unwrap_or_else(|error| emerg("starting", error)),
+    }
+}
+
+fn raise_file_limit(generation: &Generation) {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let log = Logger::new(&generation.error_log, None);
+    if let Some(limit) = generation.settings.open_files {
+        if let Err(error) = setrlimit(Resource::RLIMIT_NOFILE, limit, limit) {
+            crate::log!(log, Alert, "setrlimit(RLIMIT_NOFILE, {limit}) failed ({})", crate::log::os_error(&error.into()));
+        }
+        return;
+    }
+    // Each client may need an upstream connection or a file besides its own.
+    let wanted = u64::try_from(generation.settings.worker_connections).unwrap_or(u64::MAX).saturating_mul(2).saturating_add(64);
+    if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
+        if soft < wanted && setrlimit(Resource::RLIMIT_NOFILE, wanted.min(hard), hard).is_err() | (hard < wanted) {
+            crate::log!(log, Warn, "{} worker_connections exceed open file resource limit: {hard}", generation.settings.worker_connections);
+        }
+    }
+}
+
+async fn serve(generation: Generation) -> std::io::Result<ExitCode> {
+    let Generation { settings, bindings, sockets, logs, error_log, zones, .. } = generation;
+    let connections = Connections::new(settings.worker_connections);
+    let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
+    listen_for(SignalKind::terminate(), Told::Leave, &tell)?;
+    listen_for(SignalKind::interrupt(), Told::Leave, &tell)?;
+    listen_for(SignalKind::quit(), Told::Finish, &tell)?;
+    listen_for(SignalKind::user_defined1(), Told::Reopen, &tell)?;
+    for ignored in [SignalKind::hangup(), SignalKind::window_change(), SignalKind::user_defined2()] {
+        listen_for(ignored, Told::Nothing, &tell)?;
+    }
+    // The master blocks its signals; what came since the fork is delivered to the handlers above now.
+    SigSet::all().thread_unblock()?;
+    let mut acceptors: Vec<JoinHandle<()>> = Vec::new();
+    for (binding, socket) in bindings.into_iter().zip(&sockets) {
+        let socket = socket.socket().try_clone()?;
+        acceptors.push(spawn_local(accept(binding, Listener::new(socket)?, connections.clone(), error_log.clone())));
+    }
+    drop(sockets);
+    let ticking = tell.clone();
+    spawn_local(async move {
+        while ticking.send(Told::Tick).is_ok() {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+    });
+    let log = Logger::new(&error_log, None);
+    while let Some(what) = told.recv().await {
+        match what {
+            Told::Leave => break,
+            Told::Nothing => {}
+            Told::Tick => logs.tick(),
+            Told::Reopen => logs.open_all().iter().for_each(|message| crate::log!(log, Emerg, "{message}")),
+            Told::Finish => {
+                crate::log!(log, Notice, "gracefully shutting down");
+                acceptors.drain(..).for_each(|acceptor| acceptor.abort());
+                connections.stop();
+                spawn_local(finish(connections.clone(), settings.shutdown_timeout, tell.clone()));
+            }
+        }
+    }
+    crate::log!(log, Notice, "exiting");
+    logs.flush_all();
+    drop(zones);
+    // What is still open is closed by the end of the process, not one by one.
+    std::process::exit(0)
+}
+
+/// What the worker is told to do.
+#[derive(Clone, Copy)]
+enum Told {
+    Leave,
+    Finish,
+    Reopen,
+    Tick,
+    Nothing,
+}
+
+fn listen_for(kind: SignalKind, what: Told, tell: &UnboundedSender<Told>) -> std::io::Result<()> {
+    let (mut signals, tell) = (signal(kind)?, tell.clone());
+    spawn_local(async move { while signals.recv().await.is_some() && tell.send(what).is_ok() {} });
+    Ok(())
+}
+
+/// Leaves when the last connection has ended, or when the time for that is over.
+async fn finish(connections: Rc<Connections>, limit: Option<Duration>, tell: UnboundedSender<Told>) {
+    let all_gone = async {
+        while !connections.is_empty() {
+            connections.one_gone().await;
+        }
+    };
+    let _ = Timer::default().limit(limit.unwrap_or(Duration::MAX), all_gone).await;
+    let _ = tell.send(Told::Leave);
+}
+
+enum Listener {
+    Tcp(TcpListener),
+    Unix(UnixListener),
+}
+
+impl Listener {
+    fn new(socket: std::os::fd::OwnedFd) -> std::io::Result<Self> {
+        let is_unix = socket2::SockRef::from(&socket).local_addr()?.is_unix();
+        Ok(if is_unix { Listener::Unix(UnixListener::from_std(StdUnixListener::from(socket))?) } else { Listener::Tcp(TcpListener::from_std(socket.into())?) })
+    }
+
+    async fn accept(&self) -> std::io::Result<(Transport, Address)> {
+        match self {
+            Listener::Tcp(listener) => listener.accept().await.map(|(stream, client)| (Transport::Tcp(stream), Address::Inet(client))),
+            Listener::Unix(listener) => listener.accept().await.map(|(stream, client)| (Transport::Unix(stream), Address::Unix(client.as_pathname().unwrap_or(std::path::Path::new("")).to_owned()))),
+        }
+    }
+}
+
+async fn accept(binding: Binding, listener: Listener, connections: Rc<Connections>, log: ErrorLog) {
+    let mut complained: Option<Instant> = None;
+    let mut complain = |message: std::fmt::Arguments<'_>| {
+        if complained.is_none_or(|at| at.elapsed() >= Duration::from_secs(1)) {
+            complained = Some(Instant::now());
+            crate::log!(Logger::new(&log, None), Alert, "{message}");
+        }
+    };
+    loop {
+        let Some(life) = connections.admit() else {
+            complain(format_args!("{} worker_connections are not enough", connections.len()));
+            connections.one_gone().await;
+            continue;
+        };
+        let (transport, client) = match listener.accept().await {
+            Ok(accepted) => accepted,
+            Err(error) if matches!(error.raw_os_error(), Some(nix::libc::EMFILE | nix::libc::ENFILE | nix::libc::ENOBUFS | nix::libc::ENOMEM)) => {
+                complain(format_args!("accept4() failed ({})", crate::log::os_error(&error)));
+                tokio::time::sleep(BREATHER).await;
+                continue;
+            }
+            // The client has given up before we came to it.
+            Err(_) => continue,
+        };
+        let local = if binding.is_wildcard() { transport.local_address().unwrap_or_else(|| binding.address.clone()) } else { binding.address.clone() };
+        let Some(protocol) = binding.route(&local) else { continue };
+        let info = PeerInfo { number: connections.number(), client, local, accepted: Instant::now(), tls: std::cell::OnceCell::new() };
+        let connection = Connection { transport, timer: Timer::default(), info: Rc::new(info) };
+        spawn_local(async move {
+            life.enter().await;
+            protocol.serve(connection, life).await;
+        });
+    }
+}

@@ -1,0 +1,176 @@
+//! What `$name` means: a registry filled by the modules, and references that templates hold.
+
+use std::cell::{OnceCell, RefCell};
+use std::collections::HashMap;
+use std::rc::Rc;
+
+use crate::conf::{ConfigError, Errors, Place};
+use crate::subject::Subject;
+
+/// A row of a module's variable table.
+pub struct Variable<S: 'static> {
+    /// The name without `$`; for a family, the prefix that all its names share (`arg_`).
+    pub name: &'static str,
+    /// How its value is found.
+    pub get: Get<S>,
+    /// One line of documentation.
+    pub doc: &'static str,
+}
+
+/// How a built-in variable's value is found: it is appended to the buffer, and `false` means there is none.
+pub enum Get<S: 'static> {
+    /// One variable.
+    Value(fn(&S, &mut Vec<u8>) -> bool),
+    /// A family of variables: the function is told what follows the prefix.
+    Prefix(fn(&S, &str, &mut Vec<u8>) -> bool),
+}
+
+/// A value computed from other variables, such as a `map`.
+pub type Compute<S> = Box<dyn Fn(&S, &mut Vec<u8>) -> bool>;
+
+/// Where a variable's value comes from.
+pub enum Source<S: 'static> {
+    /// A function of the subject.
+    Value(fn(&S, &mut Vec<u8>) -> bool),
+    /// A member of a family.
+    Prefix(fn(&S, &str, &mut Vec<u8>) -> bool, Box<str>),
+    /// A slot that `set` or a named capture fills.
+    Slot(usize),
+    /// Computed once per subject and remembered in a slot.
+    Once(usize, Compute<S>),
+    /// Computed at each use.
+    Always(Compute<S>),
+}
+
+/// A variable that something refers to; filled at the latest when the whole configuration has been read.
+pub struct VariableCell<S: 'static> {
+    name: Box<str>,
+    source: OnceCell<Source<S>>,
+    used_at: Place,
+}
+
+/// A shared reference to a variable.
+pub type VariableRef<S> = Rc<VariableCell<S>>;
+
+impl<S: Subject> VariableCell<S> {
+    /// The name without `$`.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Appends the value; `false` when there is none.
+    pub fn read(&self, subject: &S, out: &mut Vec<u8>) -> bool {
+        match self.source.get() {
+            None => false,
+            Some(Source::Value(get)) => get(subject, out),
+            Some(Source::Prefix(get, rest)) => get(subject, rest, out),
+            Some(Source::Slot(index)) => subject.slots().read(*index, out).unwrap_or(false),
+            Some(Source::Always(compute)) => subject.slots().deeper(|| compute(subject, out)).unwrap_or(false),
+            Some(Source::Once(index, compute)) => {
+                let slots = subject.slots();
+                slots.read(*index, out).unwrap_or_else(|| {
+                    let start = out.len();
+                    let found = slots.deeper(|| compute(subject, out)).unwrap_or(false);
+                    slots.set(*index, found.then(|| out.get(start..).unwrap_or_default()));
+                    found
+                })
+            }
+        }
+    }
+}
+
+/// All variables of one protocol while its configuration is installed.
+pub struct Variables<S: 'static> {
+    built_in: HashMap<&'static str, fn(&S, &mut Vec<u8>) -> bool>,
+    families: Vec<(&'static str, fn(&S, &str, &mut Vec<u8>) -> bool)>,
+    cells: RefCell<HashMap<Box<str>, VariableRef<S>>>,
+    slots: usize,
+}
+
+impl<S: Subject> Default for Variables<S> {
+    fn default() -> Self {
+        Variables { built_in: HashMap::new(), families: Vec::new(), cells: RefCell::default(), slots: 0 }
+    }
+}
+
+impl<S: Subject> Variables<S> {
+    /// Adds a module's table.
+    pub fn add(&mut self, table: &'static [Variable<S>]) {
+        for variable in table {
+            match variable.get {
+                Get::Value(get) => {
+                    self.built_in.insert(variable.name, get);
+                }
+                Get::Prefix(get) => self.families.push((variable.name, get)),
+            }
+        }
+    }
+
+    /// The variable of this name; it need not be defined yet. nginx: names are case-insensitive.
+    pub fn refer(&self, name: &str, at: &Place) -> VariableRef<S> {
+        let name = name.to_ascii_lowercase();
+        let mut cells = self.cells.borrow_mut();
+        if let Some(cell) = cells.get(&*name) {
+            return cell.clone();
+        }
+        let cell = VariableCell { name: name.clone().into(), source: OnceCell::new(), used_at: at.clone() };
+        if let Some(get) = self.built_in.get(&*name) {
+            let _ = cell.source.set(Source::Value(*get));
+        }
+        let cell = Rc::new(cell);
+        cells.insert(name.into(), cell.clone());
+        cell
+    }
+
+    /// A fresh slot in every subject's memory.
+    pub fn slot(&mut self) -> usize {
+        self.slots += 1;
+        self.slots - 1
+    }
+
+    /// The slot of a variable that can be set at run time, made on first use.
+    ///
+    /// # Errors
+    /// The variable is built in or computed.
+    pub fn settable(&mut self, name: &str, at: &Place) -> Result<usize, ConfigError> {
+        let cell = self.refer(name, at);
+        match cell.source.get() {
+            Some(Source::Slot(index)) => Ok(*index),
+            Some(_) => Err(ConfigError::new(at, format!("the duplicate \"{name}\" variable"))),
+            None => {
+                let index = self.slot();
+                let _ = cell.source.set(Source::Slot(index));
+                Ok(index)
+            }
+        }
+    }
+
+    /// Defines a computed variable; a later definition of the same name is refused.
+    ///
+    /// # Errors
+    /// The name is taken.
+    pub fn define(&mut self, name: &str, at: &Place, source: Source<S>) -> Result<(), ConfigError> {
+        let cell = self.refer(name, at);
+        cell.source.set(source).map_err(|_| ConfigError::new(at, format!("the duplicate \"{name}\" variable")))
+    }
+
+    /// Resolves families and reports every name that nobody defined.
+    pub fn finish(&self, errors: &mut Errors) {
+        let cells = self.cells.borrow();
+        let mut open: Vec<&VariableRef<S>> = cells.values().filter(|cell| cell.source.get().is_none()).collect();
+        open.sort_by(|a, b| (&a.used_at.file, a.used_at.line).cmp(&(&b.used_at.file, b.used_at.line)));
+        for cell in open {
+            let family = self.families.iter().filter_map(|(prefix, get)| Some((*get, cell.name.strip_prefix(prefix)?))).next();
+            match family {
+                Some((get, rest)) => {
+                    let _ = cell.source.set(Source::Prefix(get, rest.into()));
+                }
+                None => {
+                    let near = crate::conf::known::nearest(&cell.name, self.built_in.keys().copied());
+                    let hint = near.map_or(String::new(), |near| format!(", did you mean \"{near}\"?"));
+                    errors.push(ConfigError::new(&cell.used_at, format!("unknown \"{}\" variable{hint}", cell.name)));
+                }
+            }
+        }
+    }
+}

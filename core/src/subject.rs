@@ -1,0 +1,47 @@
+//! What may be asked of one exchange or session, whatever its protocol; and what its plan must offer to modules.
+
+use std::time::Instant;
+
+use crate::log::Logger;
+use crate::net::PeerInfo;
+use crate::phase::{Gate, Phase};
+use crate::script::Slots;
+
+/// One unit of work: an exchange, a session. `map`, `set`, access rules and logs are written once over this.
+pub trait Subject: Sized + 'static {
+    /// What a block enables for its subjects.
+    type Plan: Plan<Self>;
+
+    /// The client's connection.
+    fn peer(&self) -> &PeerInfo;
+    /// The subject's own variables.
+    fn slots(&self) -> &Slots;
+    /// Where its errors are logged.
+    fn logger(&self) -> Logger<'_>;
+    /// When it began.
+    fn started(&self) -> Instant;
+    /// Its status so far; 0 when there is none yet.
+    fn status(&self) -> u16;
+    /// Bytes sent to the client.
+    fn bytes_sent(&self) -> u64;
+    /// Bytes received from the client.
+    fn bytes_received(&self) -> u64;
+    /// The text of the predefined log format, when an access log names none; `None` if the protocol demands one.
+    fn default_log_format() -> Option<(&'static str, &'static str)> {
+        None
+    }
+}
+
+/// The run-time form of a block's settings: exactly what its subjects run through.
+pub trait Plan<S: Subject> {
+    /// Adds a handler at the end of a phase.
+    fn gate(&mut self, phase: Phase, gate: Box<dyn Gate<S>>);
+    /// Adds something that is told of every finished subject.
+    fn sink(&mut self, sink: Box<dyn Sink<S>>);
+}
+
+/// Told of every finished subject: access logs.
+pub trait Sink<S> {
+    /// The subject has ended.
+    fn finished(&self, subject: &S);
+}

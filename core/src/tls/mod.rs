@@ -1,0 +1,9 @@
+//! TLS for every protocol: the only module that names the TLS library.
+
+pub mod certificate;
+pub mod module;
+pub mod server;
+pub mod session;
+
+pub use module::{Tls, TlsConf};
+pub use server::{ServerTls, TlsFailure};

@@ -1,0 +1,145 @@
+//! The `ssl_*` directives of a server, for every protocol.
+
+use std::sync::Arc;
+
+use super::certificate::{self, Choice};
+use super::server::ServerTls;
+use crate::conf::apply::Setup;
+use crate::conf::directive::{Arity, Directive, Feature, Levels, Set};
+use crate::conf::{ConfigError, Setting, Word};
+use crate::inherit;
+
+/// The settings of one block.
+#[derive(Default)]
+pub struct TlsConf {
+    certificates: Vec<Word>,
+    keys: Vec<Word>,
+    protocols: Setting<Versions>,
+    handshake_timeout: Setting<std::time::Duration>,
+    reject_handshake: Setting<bool>,
+}
+
+inherit!(TlsConf { certificates, keys, protocols, handshake_timeout, reject_handshake });
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Versions {
+    tls12: bool,
+    tls13: bool,
+}
+
+/// `ssl_certificate` and its family
+pub struct Tls;
+
+const ANYWHERE: Levels = Levels::PROTOCOL.or(Levels::SERVER);
+
+const fn accepted(name: &'static str, arity: Arity, doc: &'static str) -> Directive<TlsConf> {
+    Directive { name, levels: ANYWHERE, arity, set: Set::Accepted, doc }
+}
+
+impl Feature for Tls {
+    type Conf = TlsConf;
+    const NAME: &'static str = "ssl";
+    const DIRECTIVES: &'static [Directive<TlsConf>] = &[
+        Directive {
+            name: "ssl_certificate",
+            levels: ANYWHERE,
+            arity: Arity::Exactly(1),
+            set: Set::With(|conf, line| {
+                conf.certificates.push(no_variables(line.arg(0)?)?);
+                Ok(())
+            }),
+            doc: "A certificate chain in PEM form; repeat it for several key types.",
+        },
+        Directive {
+            name: "ssl_certificate_key",
+            levels: ANYWHERE,
+            arity: Arity::Exactly(1),
+            set: Set::With(|conf, line| {
+                conf.keys.push(no_variables(line.arg(0)?)?);
+                Ok(())
+            }),
+            doc: "The private key of the certificate, in PEM form.",
+        },
+        Directive {
+            name: "ssl_protocols",
+            levels: ANYWHERE,
+            arity: Arity::AtLeast(1),
+            set: Set::With(|conf, line| {
+                let mut versions = Versions { tls12: false, tls13: false };
+                for word in line.args() {
+                    match word.bytes() {
+                        b"TLSv1.2" => versions.tls12 = true,
+                        b"TLSv1.3" => versions.tls13 = true,
+                        b"SSLv2" | b"SSLv3" | b"TLSv1" | b"TLSv1.1" => line.warn(format!("\"{word}\" is obsolete and never offered")),
+                        _ => return Err(format!("invalid value \"{word}\" in \"ssl_protocols\" directive, it must be \"TLSv1.2\" or \"TLSv1.3\"").into()),
+                    }
+                }
+                conf.protocols.set(versions)
+            }),
+            doc: "Protocol versions offered: TLSv1.2 and TLSv1.3.",
+        },
+        Directive { name: "ssl_handshake_timeout", levels: ANYWHERE, arity: Arity::Exactly(1), set: Set::Time(|conf| &mut conf.handshake_timeout), doc: "Longest time for a handshake to finish." },
+        Directive { name: "ssl_reject_handshake", levels: ANYWHERE, arity: Arity::Exactly(1), set: Set::Flag(|conf| &mut conf.reject_handshake), doc: "Refuses handshakes for this server." },
+        accepted("ssl_ciphers", Arity::Exactly(1), "All cipher suites offered are modern ones; the list is not consulted."),
+        accepted("ssl_prefer_server_ciphers", Arity::Exactly(1), "The server's order of cipher suites is always used."),
+        accepted("ssl_ecdh_curve", Arity::Exactly(1), "The key exchange groups offered are fixed: X25519MLKEM768, X25519, P-256, P-384."),
+        accepted("ssl_session_cache", Arity::Between(1, 2), "Sessions are not resumed yet."),
+        accepted("ssl_session_tickets", Arity::Exactly(1), "Sessions are not resumed yet."),
+        accepted("ssl_session_timeout", Arity::Exactly(1), "Sessions are not resumed yet."),
+        accepted("ssl_buffer_size", Arity::Exactly(1), "Records are as large as what is written."),
+    ];
+}
+
+fn no_variables(word: &Word) -> Result<Word, crate::conf::Refusal> {
+    if word.bytes().contains(&b'$') {
+        return Err("certificates named by variables are not supported yet".into());
+    }
+    Ok(word.clone())
+}
+
+impl TlsConf {
+    /// True when a certificate is configured.
+    pub fn has_certificate(&self) -> bool {
+        !self.certificates.is_empty()
+    }
+
+    /// The server side of TLS that these settings describe; `None` without a certificate, unless every handshake is to
+    /// be rejected. `protocols` are the ALPN names offered.
+    ///
+    /// # Errors
+    /// A file that cannot be used, or a certificate without its key.
+    pub fn build(&self, setup: &Setup, protocols: &[&[u8]]) -> Result<Option<ServerTls>, ConfigError> {
+        let timeout = self.handshake_timeout.or(std::time::Duration::from_secs(60));
+        if self.reject_handshake.or(false) {
+            return Ok(Some(ServerTls { config: None, timeout }));
+        }
+        if let Some(lonely) = self.certificates.get(self.keys.len()) {
+            return Err(ConfigError::new(lonely.at(), format!("no \"ssl_certificate_key\" is defined for certificate \"{lonely}\"")));
+        }
+        let mut choice = Vec::new();
+        for (certificate, key) in self.certificates.iter().zip(&self.keys) {
+            let loaded = certificate::load(&setup.conf_path(certificate), &setup.conf_path(key));
+            choice.push(Arc::new(loaded.map_err(|message| ConfigError::new(certificate.at(), message))?));
+        }
+        if choice.is_empty() {
+            return Ok(None);
+        }
+        let versions = self.protocols.or(Versions { tls12: true, tls13: true });
+        let mut list = Vec::new();
+        if versions.tls13 {
+            list.push(&rustls::version::TLS13);
+        }
+        if versions.tls12 {
+            list.push(&rustls::version::TLS12);
+        }
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let builder = rustls::ServerConfig::builder_with_provider(provider)
+            .with_protocol_versions(&list)
+            .map_err(|error| ConfigError::general(format!("\"ssl_protocols\" leaves nothing to offer: {error}")))?;
+        let mut config = builder.with_no_client_auth().with_cert_resolver(Arc::new(Choice(choice)));
+        config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
+        config.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
+        config.send_tls13_tickets = 0;
+        Ok(Some(ServerTls { config: Some(Arc::new(config)), timeout }))
+    }
+}

@@ -1,0 +1,57 @@
+//! The memory behind a zone: a memfd mapped shared, seen as an array of atomic words and nothing else.
+//!
+//! `unsafe` is allowed in this file: it is where a mapping becomes a slice.
+#![allow(unsafe_code)]
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicU32, AtomicU64};
+
+use memmap2::{MmapOptions, MmapRaw};
+use nix::sys::memfd::{MFdFlags, memfd_create};
+
+/// Bytes before the words, for the lock.
+const LOCK_BYTES: usize = 64;
+
+/// A shared mapping.
+pub struct Memory {
+    map: MmapRaw,
+    words: usize,
+    file: OwnedFd,
+}
+
+impl Memory {
+    /// A new mapping of zeroes, with room for `bytes` bytes of words.
+    ///
+    /// # Errors
+    /// Those of memfd_create(2), ftruncate(2) and mmap(2).
+    pub fn create(name: &str, bytes: usize) -> io::Result<Memory> {
+        let label = format!("tidegate-{}", name.replace('\0', ""));
+        let file = memfd_create(label.as_str(), MFdFlags::MFD_CLOEXEC)?;
+        let words = bytes.div_ceil(8);
+        let length = words.checked_mul(8).and_then(|bytes| bytes.checked_add(LOCK_BYTES)).ok_or(io::ErrorKind::OutOfMemory)?;
+        nix::unistd::ftruncate(&file, i64::try_from(length).map_err(|_| io::ErrorKind::OutOfMemory)?)?;
+        let map = MmapOptions::new().len(length).map_raw(&file)?;
+        Ok(Memory { map, words, file })
+    }
+
+    /// The words.
+    pub fn words(&self) -> &[AtomicU64] {
+        // SAFETY: the mapping is page-aligned, so `LOCK_BYTES` into it is aligned for u64; it is `LOCK_BYTES + 8 * words`
+        // long and lives as long as `self`. Other processes write to it, which atomics allow. No reference of another
+        // type to these bytes is ever made: this slice and `lock_word`, which lies before it, are the only views.
+        unsafe { std::slice::from_raw_parts(self.map.as_ptr().add(LOCK_BYTES).cast::<AtomicU64>(), self.words) }
+    }
+
+    /// The word that the lock lives in.
+    pub fn lock_word(&self) -> &AtomicU32 {
+        // SAFETY: the first four bytes of a page-aligned mapping that lives as long as `self`; see `words`.
+        unsafe { &*self.map.as_ptr().cast::<AtomicU32>() }
+    }
+}
+
+impl AsFd for Memory {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+}
