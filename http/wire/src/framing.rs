@@ -81,19 +81,22 @@ impl fmt::Display for BadFraming {
 
 impl std::error::Error for BadFraming {}
 
-/// Decides for a request (RFC 9112 section 6.3, as strict as nginx).
+/// Decides for a request (RFC 9112 section 6.3, as strict as nginx and in its order).
 ///
 /// # Errors
 /// Both fields, either one twice, a length that is no plain number, any encoding but `chunked`, any encoding at all
 /// before HTTP/1.1.
 pub fn request(version: Version, fields: &Fields) -> Result<Framing, BadFraming> {
-    match claims(fields)? {
-        Claims { length: Some(_), encoding: Some(_) } => Err(BadFraming::Both),
-        Claims { encoding: Some(_), .. } if version < Version::Http11 => Err(BadFraming::ChunkedBefore11),
-        Claims { encoding: Some(encoding), .. } => chunked(encoding).map(|()| Framing::Chunked),
-        Claims { length: Some(length), .. } => content_length(length).map(Framing::Length),
-        Claims { .. } => Ok(Framing::None),
+    let claims = claims(fields)?;
+    let length = claims.length.map(content_length).transpose()?;
+    let Some(encoding) = claims.encoding else {
+        return Ok(length.map_or(Framing::None, Framing::Length));
+    };
+    if version < Version::Http11 {
+        return Err(BadFraming::ChunkedBefore11);
     }
+    chunked(encoding)?;
+    if length.is_some() { Err(BadFraming::Both) } else { Ok(Framing::Chunked) }
 }
 
 /// Decides for a reply (RFC 9112 section 6.3, as strict as nginx 1.31).
@@ -193,7 +196,8 @@ mod tests {
         for (version, lines, status) in [
             (Version::Http11, &[(CL, "5"), (TE, "chunked")][..], 400),
             (Version::Http11, &[(TE, "chunked"), (CL, "5")], 400),
-            (Version::Http11, &[(TE, "identity"), (CL, "5")], 400),
+            (Version::Http11, &[(TE, "identity"), (CL, "5")], 501),
+            (Version::Http11, &[(TE, "chunked"), (CL, "x")], 400),
             (Version::Http11, &[(CL, "5"), (CL, "5")], 400),
             (Version::Http11, &[(CL, "5"), (CL, "6")], 400),
             (Version::Http11, &[(TE, "chunked"), (TE, "chunked")], 400),

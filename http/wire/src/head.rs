@@ -81,11 +81,15 @@ impl RequestHead {
         self.line.of(self.fields.base())
     }
 
-    /// The protocol as the client spelled it (`$server_protocol`).
+    /// The protocol as the client spelled it (`$server_protocol`): nothing for HTTP/0.9.
     #[must_use]
     pub fn protocol(&self) -> &[u8] {
         let spelled = self.protocol.of(self.fields.base());
-        if spelled.is_empty() { self.version.as_str().as_bytes() } else { spelled }
+        match self.version {
+            Version::Http09 => b"",
+            version if spelled.is_empty() => version.as_str().as_bytes(),
+            _ => spelled,
+        }
     }
 
     /// How many bytes of input the head took, empty lines before it excepted.

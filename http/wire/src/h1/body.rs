@@ -176,7 +176,8 @@ impl BodyDecoder {
                     return Ok(Decoded::End(None));
                 }
                 State::Length(left) => return Ok(take(left, input)),
-                State::Close => return Ok(take(&mut u64::MAX.clone(), input)),
+                State::Close if input.is_empty() => return Ok(Decoded::NeedMore),
+                State::Close => return Ok(Decoded::Data(input.split().freeze())),
                 State::Chunk(0) => self.state = State::ChunkCr,
                 State::Chunk(left) => return Ok(take(left, input)),
                 State::Trailers { .. } => return self.trailers(input),

@@ -170,9 +170,7 @@ const FIRST_ONLY: u128 = Known::Status.bit()
     | Known::Expires.bit()
     | Known::XAccelExpires.bit()
     | Known::XAccelRedirect.bit()
-    | Known::XAccelLimitRate.bit()
-    | Known::XAccelBuffering.bit()
-    | Known::XAccelCharset.bit();
+    | Known::XAccelLimitRate.bit();
 
 /// `HTTP/x.y NNN[ reason]`, given without its LF; a `.` may follow the status instead of a space, as IIS sends it.
 /// Stricter than nginx in two points: no status below 100, no control character in the reason.
