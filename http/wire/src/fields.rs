@@ -6,13 +6,13 @@
 use std::fmt;
 
 use bytes::Bytes;
-use smallvec::SmallVec;
 
 use crate::known::Known;
 use crate::span::Span;
 
-/// Fields without an allocation for the list: more than a browser's request usually has.
-const INLINE: usize = 16;
+/// Room in the list from the first field on: more than a browser's request usually has. The list is not kept inline,
+/// because heads are moved more often than they are made.
+const ROOM: usize = 16;
 
 /// One field line.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -36,7 +36,7 @@ impl fmt::Debug for Field<'_> {
 pub struct Fields {
     base: Bytes,
     own: Vec<u8>,
-    entries: SmallVec<[Entry; INLINE]>,
+    entries: Vec<Entry>,
     /// The known names that may be present: a clear bit is certain, a set one may be stale.
     seen: u128,
 }
@@ -266,6 +266,9 @@ impl Fields {
     #[inline]
     fn add(&mut self, entry: Entry) {
         self.seen |= entry.known.bit();
+        if self.entries.capacity() == 0 {
+            self.entries.reserve_exact(ROOM);
+        }
         self.entries.push(entry);
     }
 

@@ -106,7 +106,8 @@ impl Known {
     pub fn of(name: &[u8]) -> Self {
         let mut at = FIRST.get(hash(name)).copied().unwrap_or(END);
         while let Some((known, spelling)) = LIST.get(usize::from(at)) {
-            if name.eq_ignore_ascii_case(spelling.as_bytes()) {
+            // most peers use the usual spelling, and comparing that is a word at a time
+            if name == spelling.as_bytes() || name.eq_ignore_ascii_case(spelling.as_bytes()) {
                 return *known;
             }
             at = NEXT.get(usize::from(at)).copied().unwrap_or(END);
