@@ -1,0 +1,324 @@
+//! Heads of replies, read incrementally. The peer is an upstream, and not trusted.
+
+use std::fmt;
+
+use bytes::{Bytes, BytesMut};
+
+use super::line;
+use crate::fields::Fields;
+use crate::framing::BadFraming;
+use crate::head::{ReplyHead, Version};
+use crate::known::Known;
+use crate::span::Span;
+
+/// What an upstream did wrong in the head of a reply: 502 all of it, or the next peer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ReplyError {
+    /// The first line is no status line. nginx would pass it on as HTTP/0.9.
+    NoValidHeader,
+    /// The head is longer than the buffer (`proxy_buffer_size`).
+    TooBigHeader,
+    /// A malformed field line: the part before the offending byte, and that byte.
+    BadHeader(Vec<u8>, u8),
+    /// The length of the body is doubtful.
+    Framing(BadFraming),
+    /// The upstream closed before the head was complete.
+    Closed,
+}
+
+impl fmt::Display for ReplyError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoValidHeader => f.write_str("upstream sent no valid HTTP/1.0 header"),
+            Self::TooBigHeader => f.write_str("upstream sent too big header"),
+            Self::BadHeader(line, byte) => {
+                write!(f, "upstream sent invalid header: \"{}\\x{byte:02x}...\"", line.escape_ascii())
+            }
+            Self::Framing(bad) => write!(f, "upstream sent {bad}"),
+            Self::Closed => f.write_str("upstream prematurely closed connection"),
+        }
+    }
+}
+
+impl std::error::Error for ReplyError {}
+
+impl From<BadFraming> for ReplyError {
+    fn from(bad: BadFraming) -> Self {
+        Self::Framing(bad)
+    }
+}
+
+/// Reads one reply head after another out of a growing buffer.
+///
+/// A head with a status below 200 is given out like any other: whether one is welcome is the caller's to know.
+/// [`crate::framing::reply`] decides about the body.
+#[derive(Debug)]
+pub struct ReplyParser {
+    limit: usize,
+    state: State,
+}
+
+/// What is known of the head that is being read; all positions count from the start of the input.
+#[derive(Debug, Default)]
+struct State {
+    start: Option<StatusLine>,
+    fields: Fields,
+    ignored: Vec<Span>,
+    line_start: usize,
+    scanned: usize,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct StatusLine {
+    version: Version,
+    status: u16,
+    reason: Span,
+}
+
+impl ReplyParser {
+    /// A parser for heads of up to `limit` bytes (`proxy_buffer_size`).
+    #[must_use]
+    pub fn new(limit: usize) -> Self {
+        Self { limit, state: State::default() }
+    }
+
+    /// Takes one complete head out of `input`, or `None` if more has to be read. The body stays in the input.
+    ///
+    /// # Errors
+    /// The first thing wrong with the head; then the connection is of no further use.
+    pub fn parse(&mut self, input: &mut BytesMut) -> Result<Option<ReplyHead>, ReplyError> {
+        while let Some(end) = self.next_line(input)? {
+            if self.take_line(input, end)? {
+                return self.finish(input, end + 1).map(Some);
+            }
+            self.state.line_start = end + 1;
+        }
+        Ok(None)
+    }
+
+    /// The upstream will send no more: an error always, since a reply is owed.
+    #[must_use]
+    pub fn end(&self) -> ReplyError {
+        ReplyError::Closed
+    }
+
+    /// Where the next line ends, or `None` if it is incomplete. Either way within the limit.
+    fn next_line(&mut self, input: &[u8]) -> Result<Option<usize>, ReplyError> {
+        let found = memchr::memchr(b'\n', input.get(self.state.scanned..).unwrap_or_default());
+        let end = found.map_or(input.len(), |at| self.state.scanned + at);
+        self.state.scanned = end + usize::from(found.is_some());
+        if self.state.start.is_none() && !input.iter().zip(b"HTTP/").all(|(found, wanted)| found == wanted) {
+            return Err(ReplyError::NoValidHeader);
+        }
+        if end >= self.limit {
+            return Err(ReplyError::TooBigHeader);
+        }
+        Ok(found.map(|_| end))
+    }
+
+    /// Understands the line that ends before `end`; true if it was the last of the head.
+    fn take_line(&mut self, input: &[u8], end: usize) -> Result<bool, ReplyError> {
+        let start = self.state.line_start;
+        let line = input.get(start..end).unwrap_or_default();
+        if self.state.start.is_none() {
+            self.state.start = Some(status_line(line).ok_or(ReplyError::NoValidHeader)?);
+            return Ok(false);
+        }
+        if matches!(line, b"" | b"\r") {
+            return Ok(true);
+        }
+        // nginx: IIS may repeat its status line
+        if line.starts_with(b"HTTP/") {
+            return Ok(false);
+        }
+        let parsed = line::parse(line, true).map_err(|at| {
+            let before = line.get(..at).unwrap_or_default().to_vec();
+            ReplyError::BadHeader(before, line.get(at).copied().unwrap_or(b'\n'))
+        })?;
+        let known = Known::of(line.get(..parsed.name_end).unwrap_or_default());
+        if FIRST_ONLY & known.bit() != 0 && self.state.fields.may_have(known) {
+            let text = line.strip_suffix(b"\r").unwrap_or(line);
+            self.state.ignored.push(Span::between(start, start + text.len()));
+            return Ok(false);
+        }
+        let name = Span::between(start, start + parsed.name_end);
+        let value = Span::between(start + parsed.value.0, start + parsed.value.1);
+        self.state.fields.push_parsed(name, value, known);
+        Ok(false)
+    }
+
+    fn finish(&mut self, input: &mut BytesMut, end: usize) -> Result<ReplyHead, ReplyError> {
+        let State { start, mut fields, ignored, .. } = std::mem::take(&mut self.state);
+        let StatusLine { version, status, reason } = start.ok_or(ReplyError::NoValidHeader)?;
+        let base = input.split_to(end.min(input.len())).freeze();
+        let reason = if reason.is_empty() { Bytes::new() } else { reason.share(&base) };
+        fields.set_base(base);
+        Ok(ReplyHead { version, status, reason, fields, ignored })
+    }
+}
+
+/// The fields of which nginx keeps the first and drops the rest, with a warning. `Content-Length` and
+/// `Transfer-Encoding` are not among them: to repeat those is an error.
+const FIRST_ONLY: u128 = Known::Status.bit()
+    | Known::ContentType.bit()
+    | Known::Date.bit()
+    | Known::LastModified.bit()
+    | Known::ETag.bit()
+    | Known::Server.bit()
+    | Known::Location.bit()
+    | Known::Refresh.bit()
+    | Known::Expires.bit()
+    | Known::XAccelExpires.bit()
+    | Known::XAccelRedirect.bit()
+    | Known::XAccelLimitRate.bit();
+
+/// `HTTP/x.y NNN[ reason]`, given without its LF; a `.` may follow the status instead of a space, as IIS sends it.
+/// Stricter than nginx in two points: no status below 100, no control character in the reason.
+fn status_line(line: &[u8]) -> Option<StatusLine> {
+    let line = line.strip_suffix(b"\r").unwrap_or(line);
+    let rest = line.strip_prefix(b"HTTP/")?;
+    let (major, rest) = number(rest)?;
+    let (minor, rest) = number(rest.strip_prefix(b".")?)?;
+    let blanks = rest.iter().take_while(|byte| **byte == b' ').count();
+    let (digits, reason) = rest.get(blanks..)?.split_at_checked(3)?;
+    let (status, none) = number(digits)?;
+    let reason_ok = matches!(reason.first(), None | Some(b' ' | b'.')) && !line::has_control(reason);
+    if major == 0 || blanks == 0 || !none.is_empty() || status < 100 || !reason_ok {
+        return None;
+    }
+    let version = if (major, minor) >= (1, 1) { Version::Http11 } else { Version::Http10 };
+    let skipped = usize::from(reason.first() == Some(&b' '));
+    Some(StatusLine { version, status, reason: Span::between(line.len() - reason.len() + skipped, line.len()) })
+}
+
+/// One to three digits.
+fn number(text: &[u8]) -> Option<(u16, &[u8])> {
+    let digits = text.iter().take_while(|byte| byte.is_ascii_digit()).count();
+    if !(1..=3).contains(&digits) {
+        return None;
+    }
+    let (digits, rest) = text.split_at_checked(digits)?;
+    Some((digits.iter().fold(0, |number, digit| number * 10 + u16::from(digit - b'0')), rest))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tidegate_core_wire::testing::every_split;
+
+    /// The heads in an input and how the reading ended, whatever the pieces it came in.
+    fn run(limit: usize, input: &[u8]) -> (Vec<String>, Option<ReplyError>, Vec<u8>) {
+        every_split(input, |pieces| {
+            let (mut parser, mut buffer, mut heads) = (ReplyParser::new(limit), BytesMut::new(), Vec::new());
+            let mut reading = true;
+            for piece in pieces {
+                buffer.extend_from_slice(piece);
+                while reading {
+                    match parser.parse(&mut buffer) {
+                        Ok(Some(head)) => {
+                            reading = head.status < 200;
+                            heads.push(format!(
+                                "{:?} {} {:?} {:?} -{}",
+                                head.version,
+                                head.status,
+                                head.reason,
+                                head.fields,
+                                head.ignored().count()
+                            ));
+                        }
+                        Ok(None) => break,
+                        Err(error) => return (heads, Some(error), Vec::new()),
+                    }
+                }
+            }
+            (heads, None, buffer.to_vec())
+        })
+    }
+
+    #[test]
+    fn heads_are_read_under_every_split() {
+        for (input, heads, rest) in [
+            (
+                "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nX_y: z\r\n\r\nok",
+                &["Http11 200 b\"OK\" [Content-Length: 2, X_y: z] -0"][..],
+                "ok",
+            ),
+            ("HTTP/1.0 404\n\n", &["Http10 404 b\"\" [] -0"], ""),
+            ("HTTP/1.1 403.1 Nope\r\n\r\n", &["Http11 403 b\".1 Nope\" [] -0"], ""),
+            ("HTTP/1.1   204 \r\n\r\n", &["Http11 204 b\"\" [] -0"], ""),
+            ("HTTP/2.0 200 \u{e9}\r\n\r\n", &["Http11 200 b\"\\xc3\\xa9\" [] -0"], ""),
+            (
+                "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103\r\nLink: a\r\n\r\nHTTP/1.1 200 OK\r\n\r\nHTTP",
+                &["Http11 100 b\"Continue\" [] -0", "Http11 103 b\"\" [Link: a] -0", "Http11 200 b\"OK\" [] -0"],
+                "HTTP",
+            ),
+            (
+                "HTTP/1.1 200 OK\r\nHTTP/1.1 200 OK\r\nA: b\r\nServer: 1\r\nserver: 2\r\nSet-Cookie: a\r\nSet-Cookie: b\r\n\r\n",
+                &["Http11 200 b\"OK\" [A: b, Server: 1, Set-Cookie: a, Set-Cookie: b] -1"],
+                "",
+            ),
+        ] {
+            let (found, error, left) = run(4096, input.as_bytes());
+            assert_eq!(error, None, "{input:?}");
+            assert_eq!(found, heads, "{input:?}");
+            assert_eq!(left, rest.as_bytes(), "{input:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_reply_is_refused() {
+        for input in [
+            "hello\r\n\r\n",
+            "\r\nHTTP/1.1 200 OK\r\n\r\n",
+            "http/1.1 200 OK\r\n\r\n",
+            "HTTP/1.1\r\n\r\n",
+            "HTTP/1.1 20\r\n\r\n",
+            "HTTP/1.1 2000\r\n\r\n",
+            "HTTP/1.1 099 x\r\n\r\n",
+            "HTTP/1.1 2x0 OK\r\n\r\n",
+            "HTTP/1.1 200OK\r\n\r\n",
+            "HTTP/1.1200 OK\r\n\r\n",
+            "HTTP/0.9 200 OK\r\n\r\n",
+            "HTTP/.1 200 OK\r\n\r\n",
+            "HTTP/1. 200 OK\r\n\r\n",
+            "HTTP/1.1 200 O\0K\r\n\r\n",
+            "HTTP/1.1 200 O\rK\r\n\r\n",
+            "HTTP/1111.1 200 OK\r\n\r\n",
+            "SSH-2.0-x",
+        ] {
+            assert_eq!(run(4096, input.as_bytes()).1, Some(ReplyError::NoValidHeader), "{input:?}");
+        }
+    }
+
+    #[test]
+    fn bad_lines_are_refused() {
+        for (line, before, byte) in [
+            ("A b: c", "A", b' '),
+            (" folded", "", b' '),
+            (": x", "", b':'),
+            ("A: \0", "A: ", 0),
+            ("A: b\rc", "A: b", 13),
+        ] {
+            let input = format!("HTTP/1.1 200 OK\r\n{line}\r\n\r\n");
+            let error = ReplyError::BadHeader(before.into(), byte);
+            assert_eq!(run(4096, input.as_bytes()).1, Some(error), "{line:?}");
+        }
+    }
+
+    #[test]
+    fn the_limit_holds_to_the_byte_and_before_the_end() {
+        let head = b"HTTP/1.1 200 OK\r\nA: b\r\n\r\n";
+        assert_eq!(run(head.len(), head).0.len(), 1);
+        assert_eq!(run(head.len() - 1, head).1, Some(ReplyError::TooBigHeader));
+        let endless = [b"HTTP/1.1 200 ", &[b'a'; 100][..]].concat();
+        assert_eq!(run(64, &endless).1, Some(ReplyError::TooBigHeader));
+    }
+
+    #[test]
+    fn errors_speak_as_nginx() {
+        assert_eq!(ReplyError::BadHeader(b"A".to_vec(), 0).to_string(), "upstream sent invalid header: \"A\\x00...\"");
+        let error = ReplyError::from(BadFraming::ContentLength(b"x".to_vec()));
+        assert_eq!(error.to_string(), "upstream sent invalid \"Content-Length\" header");
+        assert_eq!(ReplyParser::new(1).end().to_string(), "upstream prematurely closed connection");
+    }
+}

@@ -1,0 +1,218 @@
+//! Heads of HTTP/1, written. What would break out of its line is refused, whoever asks for it.
+
+use std::fmt;
+
+use bytes::BufMut;
+
+use crate::fields::Fields;
+use crate::head::Version;
+use crate::known::Known;
+use crate::status;
+
+/// A part of a head holds CR, LF or NUL, or a name is no name: nothing was written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BadPart;
+
+impl fmt::Display for BadPart {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("line end in a header")
+    }
+}
+
+impl std::error::Error for BadPart {}
+
+/// Appends `METHOD target HTTP/1.x` and CRLF.
+///
+/// # Errors
+/// [`BadPart`] if the method or the target would break the line; a method may have no space either, and none may be
+/// empty.
+pub fn request_line(method: &[u8], target: &[u8], version: Version, out: &mut impl BufMut) -> Result<(), BadPart> {
+    if method.is_empty() || target.is_empty() || method.contains(&b' ') || breaks(method) || breaks(target) {
+        return Err(BadPart);
+    }
+    out.put_slice(method);
+    out.put_slice(b" ");
+    out.put_slice(target);
+    out.put_slice(if version == Version::Http10 { b" HTTP/1.0\r\n" } else { b" HTTP/1.1\r\n" });
+    Ok(())
+}
+
+/// Appends `HTTP/1.1 NNN Reason` and CRLF, with nginx's phrase; without one the number and a space, as nginx. Like
+/// nginx it says HTTP/1.1 to any client.
+pub fn status_line(status: u16, out: &mut impl BufMut) {
+    match status {
+        200 => out.put_slice(b"HTTP/1.1 200 OK\r\n"),
+        _ => write_status(status, status::reason(status).as_bytes(), out),
+    }
+}
+
+/// As [`status_line`], with the phrase an upstream gave.
+///
+/// # Errors
+/// [`BadPart`] if the phrase would break the line.
+pub fn status_line_with(status: u16, reason: &[u8], out: &mut impl BufMut) -> Result<(), BadPart> {
+    if breaks(reason) {
+        return Err(BadPart);
+    }
+    write_status(status, reason, out);
+    Ok(())
+}
+
+fn write_status(status: u16, reason: &[u8], out: &mut impl BufMut) {
+    out.put_slice(b"HTTP/1.1 ");
+    if status < 100 {
+        out.put_slice(if status < 10 { b"00" } else { b"0" });
+    }
+    out.put_slice(itoa::Buffer::new().format(status).as_bytes());
+    out.put_slice(b" ");
+    out.put_slice(reason);
+    out.put_slice(b"\r\n");
+}
+
+/// Appends `name: value` and CRLF.
+///
+/// # Errors
+/// [`BadPart`] if the value would break the line, or if the name is empty or has a colon, a space or a control
+/// character.
+pub fn field(name: &[u8], value: &[u8], out: &mut impl BufMut) -> Result<(), BadPart> {
+    let bad_name =
+        name.iter().fold(name.is_empty(), |bad, byte| bad | (*byte <= b' ') | (*byte == b':') | (*byte == 0x7f));
+    if bad_name || breaks(value) {
+        return Err(BadPart);
+    }
+    line(name, value, out);
+    Ok(())
+}
+
+/// As [`field`], with a known name in its usual spelling.
+///
+/// # Errors
+/// [`BadPart`] if the value would break the line, or for [`Known::Other`].
+pub fn known(known: Known, value: &[u8], out: &mut impl BufMut) -> Result<(), BadPart> {
+    if known == Known::Other || breaks(value) {
+        return Err(BadPart);
+    }
+    line(known.name().as_bytes(), value, out);
+    Ok(())
+}
+
+/// Appends a field whose value is a number; nothing for [`Known::Other`].
+pub fn number(known: Known, value: u64, out: &mut impl BufMut) {
+    if known != Known::Other {
+        line(known.name().as_bytes(), itoa::Buffer::new().format(value).as_bytes(), out);
+    }
+}
+
+/// Appends all fields but those that say how the body is framed and what concerns the connection alone: who writes a
+/// head decides those (RFC 9110 section 7.6.1). `Connection` options are not looked into.
+///
+/// # Errors
+/// [`BadPart`] at the first field that [`field`] refuses; those before it are written.
+pub fn fields(fields: &Fields, out: &mut impl BufMut) -> Result<(), BadPart> {
+    fields.iter().filter(|field| !is_hop_by_hop(field.known)).try_for_each(|entry| field(entry.name, entry.value, out))
+}
+
+/// Appends the empty line that ends a head.
+pub fn end(out: &mut impl BufMut) {
+    out.put_slice(b"\r\n");
+}
+
+/// Whether a field concerns one connection only, framing included.
+#[must_use]
+pub fn is_hop_by_hop(known: Known) -> bool {
+    matches!(
+        known,
+        Known::Connection
+            | Known::ContentLength
+            | Known::TransferEncoding
+            | Known::KeepAlive
+            | Known::ProxyConnection
+            | Known::Te
+            | Known::Trailer
+            | Known::Upgrade
+            | Known::Http2Settings
+    )
+}
+
+#[inline]
+fn line(name: &[u8], value: &[u8], out: &mut impl BufMut) {
+    out.put_slice(name);
+    out.put_slice(b": ");
+    out.put_slice(value);
+    out.put_slice(b"\r\n");
+}
+
+/// Whether a text would end its line early. Without an early exit, so that the compiler can look at many bytes at once.
+#[inline]
+fn breaks(text: &[u8]) -> bool {
+    text.iter().fold(false, |found, byte| found | (*byte == b'\r') | (*byte == b'\n') | (*byte == 0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn written(write: impl FnOnce(&mut Vec<u8>) -> Result<(), BadPart>) -> Result<String, BadPart> {
+        let mut out = Vec::new();
+        write(&mut out)?;
+        Ok(String::from_utf8(out).unwrap())
+    }
+
+    #[test]
+    fn heads_are_written() {
+        assert_eq!(
+            written(|out| {
+                request_line(b"GET", b"/a b", Version::Http10, out)?;
+                field(b"X-a", b"", out)?;
+                known(Known::Host, b"h", out)?;
+                number(Known::ContentLength, 17, out);
+                number(Known::Other, 17, out);
+                end(out);
+                Ok(())
+            }),
+            Ok("GET /a b HTTP/1.0\r\nX-a: \r\nHost: h\r\nContent-Length: 17\r\n\r\n".into())
+        );
+        for (status, line) in [
+            (200, "HTTP/1.1 200 OK\r\n"),
+            (302, "HTTP/1.1 302 Moved Temporarily\r\n"),
+            (299, "HTTP/1.1 299 \r\n"),
+            (9, "HTTP/1.1 009 \r\n"),
+            (99, "HTTP/1.1 099 \r\n"),
+        ] {
+            let found = written(|out| {
+                status_line(status, out);
+                Ok(())
+            });
+            assert_eq!(found, Ok(line.into()));
+        }
+        assert_eq!(written(|out| status_line_with(200, b"Fine", out)), Ok("HTTP/1.1 200 Fine\r\n".into()));
+    }
+
+    #[test]
+    fn what_breaks_a_line_is_refused() {
+        for bad in ["a\r\nb", "a\rb", "a\nb", "a\0b", "\n"] {
+            let bad = bad.as_bytes();
+            assert_eq!(written(|out| field(b"A", bad, out)), Err(BadPart));
+            assert_eq!(written(|out| field(bad, b"a", out)), Err(BadPart));
+            assert_eq!(written(|out| known(Known::Host, bad, out)), Err(BadPart));
+            assert_eq!(written(|out| request_line(bad, b"/", Version::Http11, out)), Err(BadPart));
+            assert_eq!(written(|out| request_line(b"GET", bad, Version::Http11, out)), Err(BadPart));
+            assert_eq!(written(|out| status_line_with(200, bad, out)), Err(BadPart));
+        }
+        for name in ["", "a b", "a:", "a\t", "\x7f"] {
+            assert_eq!(written(|out| field(name.as_bytes(), b"v", out)), Err(BadPart), "{name:?}");
+        }
+        assert_eq!(written(|out| known(Known::Other, b"v", out)), Err(BadPart));
+        assert_eq!(written(|out| request_line(b"", b"/", Version::Http11, out)), Err(BadPart));
+        assert_eq!(written(|out| request_line(b"GE T", b"/", Version::Http11, out)), Err(BadPart));
+        assert_eq!(written(|out| request_line(b"GET", b"", Version::Http11, out)), Err(BadPart));
+    }
+
+    #[test]
+    fn framing_and_connection_are_never_copied() {
+        let lines =
+            ["Host", "content-length", "Transfer-Encoding", "Connection", "Upgrade", "X-A", "TE", "HTTP2-Settings"];
+        let all: Fields = lines.iter().map(|name| (name.as_bytes(), &b"1"[..])).collect();
+        assert_eq!(written(|out| fields(&all, out)), Ok("Host: 1\r\nX-A: 1\r\n".into()));
+    }
+}

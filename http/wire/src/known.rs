@@ -1,0 +1,207 @@
+//! The field names that the proxy itself has an opinion on, recognised once while parsing.
+
+/// Declares the enum, its names and their number from one list.
+macro_rules! known {
+    ($($id:ident = $name:literal,)*) => {
+        /// A well-known field name. Anything else is [`Known::Other`].
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+        #[repr(u8)]
+        pub enum Known {
+            $(#[doc = concat!("`", $name, "`")] $id,)*
+            /// A name this list does not have.
+            #[default]
+            Other,
+        }
+
+        /// Every known name in the order of the enum.
+        const LIST: &[(Known, &str)] = &[$((Known::$id, $name),)*];
+    };
+}
+
+known! {
+    Host = "Host",
+    Connection = "Connection",
+    ContentLength = "Content-Length",
+    TransferEncoding = "Transfer-Encoding",
+    ContentType = "Content-Type",
+    Expect = "Expect",
+    KeepAlive = "Keep-Alive",
+    Upgrade = "Upgrade",
+    Te = "TE",
+    Trailer = "Trailer",
+    ProxyConnection = "Proxy-Connection",
+    Date = "Date",
+    Server = "Server",
+    Location = "Location",
+    ETag = "ETag",
+    LastModified = "Last-Modified",
+    IfModifiedSince = "If-Modified-Since",
+    IfUnmodifiedSince = "If-Unmodified-Since",
+    IfMatch = "If-Match",
+    IfNoneMatch = "If-None-Match",
+    IfRange = "If-Range",
+    Range = "Range",
+    ContentRange = "Content-Range",
+    AcceptRanges = "Accept-Ranges",
+    UserAgent = "User-Agent",
+    Referer = "Referer",
+    Cookie = "Cookie",
+    SetCookie = "Set-Cookie",
+    XForwardedFor = "X-Forwarded-For",
+    XForwardedProto = "X-Forwarded-Proto",
+    XForwardedHost = "X-Forwarded-Host",
+    XRealIp = "X-Real-IP",
+    Forwarded = "Forwarded",
+    Via = "Via",
+    Authorization = "Authorization",
+    ProxyAuthorization = "Proxy-Authorization",
+    ProxyAuthenticate = "Proxy-Authenticate",
+    WwwAuthenticate = "WWW-Authenticate",
+    Accept = "Accept",
+    AcceptEncoding = "Accept-Encoding",
+    AcceptLanguage = "Accept-Language",
+    AcceptCharset = "Accept-Charset",
+    CacheControl = "Cache-Control",
+    Pragma = "Pragma",
+    Expires = "Expires",
+    Vary = "Vary",
+    Age = "Age",
+    Refresh = "Refresh",
+    Allow = "Allow",
+    ContentEncoding = "Content-Encoding",
+    ContentDisposition = "Content-Disposition",
+    ContentLanguage = "Content-Language",
+    ContentLocation = "Content-Location",
+    XAccelRedirect = "X-Accel-Redirect",
+    XAccelExpires = "X-Accel-Expires",
+    XAccelLimitRate = "X-Accel-Limit-Rate",
+    XAccelBuffering = "X-Accel-Buffering",
+    XAccelCharset = "X-Accel-Charset",
+    XPad = "X-Pad",
+    Link = "Link",
+    Http2Settings = "HTTP2-Settings",
+    Depth = "Depth",
+    Destination = "Destination",
+    Overwrite = "Overwrite",
+    Status = "Status",
+    RetryAfter = "Retry-After",
+    Origin = "Origin",
+    Proxy = "Proxy",
+    EarlyData = "Early-Data",
+    StrictTransportSecurity = "Strict-Transport-Security",
+    XPoweredBy = "X-Powered-By",
+    Priority = "Priority",
+    AltSvc = "Alt-Svc",
+    GrpcStatus = "Grpc-Status",
+    GrpcMessage = "Grpc-Message",
+}
+
+impl Known {
+    /// How many known names there are, without [`Known::Other`].
+    pub const COUNT: usize = LIST.len();
+
+    /// Recognises a name in any case.
+    #[inline]
+    #[must_use]
+    pub fn of(name: &[u8]) -> Self {
+        let mut at = FIRST.get(hash(name)).copied().unwrap_or(END);
+        while let Some((known, spelling)) = LIST.get(usize::from(at)) {
+            // most peers use the usual spelling, and comparing that is a word at a time
+            if name == spelling.as_bytes() || name.eq_ignore_ascii_case(spelling.as_bytes()) {
+                return *known;
+            }
+            at = NEXT.get(usize::from(at)).copied().unwrap_or(END);
+        }
+        Self::Other
+    }
+
+    /// The usual spelling, which is also how nginx writes it; empty for [`Known::Other`].
+    #[inline]
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        LIST.get(usize::from(self as u8)).map_or("", |(_, name)| name)
+    }
+
+    /// One bit of its own in a set of names; none for [`Known::Other`].
+    #[inline]
+    pub(crate) const fn bit(self) -> u128 {
+        match self {
+            Self::Other => 0,
+            _ => 1 << (self as u8),
+        }
+    }
+}
+
+/// The end of a chain: no name has this number.
+const END: u8 = u8::MAX;
+/// Where the chain of names with a hash begins, and for each name the next with the same hash.
+const TABLES: ([u8; 256], [u8; LIST.len()]) = chains();
+static FIRST: [u8; 256] = TABLES.0;
+static NEXT: [u8; LIST.len()] = TABLES.1;
+
+/// Length, first and last letter tell nearly all known names apart.
+#[inline]
+const fn hash(name: &[u8]) -> usize {
+    match (name.first(), name.last()) {
+        (Some(first), Some(last)) => {
+            let first = (*first | 0x20) as usize;
+            let last = (*last | 0x20) as usize;
+            (name.len().wrapping_mul(29) ^ first.wrapping_mul(7) ^ last.wrapping_mul(3)) & 0xff
+        }
+        _ => 0,
+    }
+}
+
+/// Runs at compile time only, where an index out of range is a compile error.
+#[allow(clippy::indexing_slicing, clippy::cast_possible_truncation)]
+const fn chains() -> ([u8; 256], [u8; LIST.len()]) {
+    assert!(LIST.len() < 128, "names are also bits of a u128");
+    let (mut first, mut next) = ([END; 256], [END; LIST.len()]);
+    let mut at = LIST.len();
+    while at > 0 {
+        at -= 1;
+        let slot = hash(LIST[at].1.as_bytes());
+        next[at] = first[slot];
+        first[slot] = at as u8;
+    }
+    (first, next)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_name_is_recognised_in_any_case() {
+        for (known, name) in LIST {
+            assert_eq!(Known::of(name.as_bytes()), *known);
+            assert_eq!(Known::of(name.to_lowercase().as_bytes()), *known);
+            assert_eq!(Known::of(name.to_uppercase().as_bytes()), *known);
+            assert_eq!(known.name(), *name);
+        }
+    }
+
+    #[test]
+    fn what_merely_resembles_a_name_is_other() {
+        for name in ["", "h", "Hose", "Content_Length", "Content-Lengt", "Content-Length ", "X-Foo", "\u{e9}tag"] {
+            assert_eq!(Known::of(name.as_bytes()), Known::Other, "{name:?}");
+        }
+        assert_eq!(Known::Other.name(), "");
+        assert_eq!(Known::Other.bit(), 0);
+    }
+
+    #[test]
+    fn the_chains_stay_short() {
+        let longest = (0..=255u8)
+            .map(|slot| {
+                let (mut at, mut length) = (FIRST[usize::from(slot)], 0);
+                while at != END {
+                    length += 1;
+                    at = NEXT[usize::from(at)];
+                }
+                length
+            })
+            .max();
+        assert!(longest <= Some(3), "{longest:?}");
+    }
+}

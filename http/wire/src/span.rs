@@ -1,0 +1,46 @@
+//! A range of a buffer in eight bytes: what a parsed head remembers instead of slices.
+
+use bytes::Bytes;
+
+/// Start and length within a buffer that is kept elsewhere.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Span {
+    start: u32,
+    len: u32,
+}
+
+impl Span {
+    /// The bytes from `start` to before `end`. Beyond 4 GiB, which no limit allows, the span reads as empty.
+    #[inline]
+    pub(crate) fn between(start: usize, end: usize) -> Self {
+        match (u32::try_from(start), u32::try_from(end.saturating_sub(start))) {
+            (Ok(start), Ok(len)) => Self { start, len },
+            _ => Self::default(),
+        }
+    }
+
+    /// What the span covers, or nothing if `bytes` is not the buffer it was made for.
+    #[inline]
+    pub(crate) fn of(self, bytes: &[u8]) -> &[u8] {
+        let start = self.start as usize;
+        bytes.get(start..start.saturating_add(self.len as usize)).unwrap_or_default()
+    }
+
+    /// As [`of`](Self::of), sharing the buffer.
+    pub(crate) fn share(self, bytes: &Bytes) -> Bytes {
+        let start = self.start as usize;
+        let end = start.saturating_add(self.len as usize);
+        if end > bytes.len() { Bytes::new() } else { bytes.slice(start..end) }
+    }
+
+    /// The same span seen from a buffer that begins `by` bytes earlier.
+    pub(crate) fn shifted(self, by: usize) -> Self {
+        let start = (self.start as usize).saturating_add(by);
+        Self::between(start, start.saturating_add(self.len as usize))
+    }
+
+    /// Whether nothing is covered.
+    pub(crate) fn is_empty(self) -> bool {
+        self.len == 0
+    }
+}
