@@ -1,3 +1,23 @@
-//! The `tidegate` binary.
+//! The `tidegate` binary: names the protocols it hosts.
 
-fn main() {}
+use std::process::ExitCode;
+
+use tidegate_core::modules::builtin::NGINX_VERSION;
+use tidegate_core::process::{Program, run};
+
+mod arguments;
+
+fn main() -> ExitCode {
+    run(Program {
+        name: "tidegate",
+        version: env!("CARGO_PKG_VERSION"),
+        nginx_version: NGINX_VERSION,
+        arguments: arguments::CONFIGURE,
+        protocols: vec![
+            Box::new(tidegate_http::Http),
+            Box::new(tidegate_stream::Stream),
+            Box::new(tidegate_mail::Mail),
+        ],
+        known_directives: include_str!("known_directives.tsv"),
+    })
+}

@@ -59,3 +59,10 @@ pub fn time_local(out: &mut Vec<u8>) {
 pub fn time_iso8601(out: &mut Vec<u8>) {
     with_memo(|memo| out.extend_from_slice(memo.iso8601.as_bytes()));
 }
+
+/// Milliseconds of the machine's monotonic clock: the same in every process, and never set back.
+pub fn monotonic() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    let seconds = u64::try_from(now.tv_sec).unwrap_or(0);
+    seconds.saturating_mul(1000).saturating_add(u64::try_from(now.tv_nsec).unwrap_or(0) / 1_000_000)
+}

@@ -1,1 +1,24 @@
 //! The TCP proxy.
+
+use tidegate_core::conf::Node;
+use tidegate_core::conf::apply::Row;
+use tidegate_core::process::{Build, Domain};
+
+/// The `stream` block.
+pub struct Stream;
+
+impl Domain for Stream {
+    fn name(&self) -> &'static str {
+        "stream"
+    }
+
+    fn rows(&self) -> Vec<Row> {
+        Vec::new()
+    }
+
+    fn variables(&self) -> Vec<(&'static str, &'static str)> {
+        Vec::new()
+    }
+
+    fn load(&self, _block: &Node, _build: &mut Build<'_>) {}
+}

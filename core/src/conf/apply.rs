@@ -102,7 +102,11 @@ impl<'a> Line<'a> {
         let word = self.arg(0)?;
         choices.iter().find(|(name, _)| word.is(name)).map(|(_, value)| *value).ok_or_else(|| {
             let names: Vec<String> = choices.iter().map(|(name, _)| format!("\"{name}\"")).collect();
-            Refusal(format!("invalid value \"{word}\" in \"{}\" directive, it must be {}", self.node.name, names.join(" or ")))
+            Refusal(format!(
+                "invalid value \"{word}\" in \"{}\" directive, it must be {}",
+                self.node.name,
+                names.join(" or ")
+            ))
         })
     }
 }
@@ -151,7 +155,10 @@ impl Confs {
     }
 
     fn slot<F: Feature>(&mut self) -> Option<Rc<Held<F::Conf>>> {
-        let conf = self.by_feature.entry(TypeId::of::<F>()).or_insert_with(|| Rc::new(Held::<F::Conf>(std::cell::RefCell::default())));
+        let conf = self
+            .by_feature
+            .entry(TypeId::of::<F>())
+            .or_insert_with(|| Rc::new(Held::<F::Conf>(std::cell::RefCell::default())));
         conf.clone().as_any().downcast().ok()
     }
 
@@ -234,7 +241,15 @@ struct Of<F>(PhantomData<F>);
 
 impl<F: Feature> Erased for Of<F> {
     fn rows(&self) -> Vec<Row> {
-        let row = |d: &super::Directive<F::Conf>| Row { feature: F::NAME, name: d.name, levels: d.levels, arity: d.arity, block: d.set.is_block(), accepted: matches!(d.set, Set::Accepted), doc: d.doc };
+        let row = |d: &super::Directive<F::Conf>| Row {
+            feature: F::NAME,
+            name: d.name,
+            levels: d.levels,
+            arity: d.arity,
+            block: d.set.is_block(),
+            accepted: matches!(d.set, Set::Accepted),
+            doc: d.doc,
+        };
         F::DIRECTIVES.iter().map(row).collect()
     }
 
@@ -245,7 +260,9 @@ impl<F: Feature> Erased for Of<F> {
         match &directive.set {
             Set::Flag(field) => {
                 let word = line.arg(0)?;
-                let value = value::flag(word).ok_or_else(|| format!("invalid value \"{word}\" in \"{name}\" directive, it must be \"on\" or \"off\""))?;
+                let value = value::flag(word).ok_or_else(|| {
+                    format!("invalid value \"{word}\" in \"{name}\" directive, it must be \"on\" or \"off\"")
+                })?;
                 assign(field(conf), value, name)?;
             }
             Set::Number(field) => assign(field(conf), scalar(line, name, "number", value::number)?, name)?,
@@ -306,8 +323,17 @@ impl Tables {
     }
 
     /// Applies `nodes`, the body of a block of kind `level`, and everything below; mistakes go to `errors`.
-    pub fn apply(&self, name: &Word, args: &[Word], level: Levels, nodes: &[Node], setup: &Setup, errors: &mut Errors) -> Block {
-        let mut block = Block { name: name.clone(), args: args.to_vec(), level, confs: Confs::default(), children: Vec::new() };
+    pub fn apply(
+        &self,
+        name: &Word,
+        args: &[Word],
+        level: Levels,
+        nodes: &[Node],
+        setup: &Setup,
+        errors: &mut Errors,
+    ) -> Block {
+        let mut block =
+            Block { name: name.clone(), args: args.to_vec(), level, confs: Confs::default(), children: Vec::new() };
         for node in nodes {
             if let Err(error) = self.apply_one(&mut block, node, setup, errors) {
                 errors.push(error);
@@ -326,16 +352,27 @@ impl Tables {
             return Err(fail(format!("directive \"{}\" is not terminated by \";\"", row.name)));
         }
         if !row.arity.accepts(node.args.len()) {
-            return Err(fail(format!("invalid number of arguments in \"{}\" directive, it takes {} and has {}", row.name, row.arity, node.args.len())));
+            return Err(fail(format!(
+                "invalid number of arguments in \"{}\" directive, it takes {} and has {}",
+                row.name,
+                row.arity,
+                node.args.len()
+            )));
         }
         let Some(feature) = self.features.get(feature) else { return Ok(()) };
         let mut line = Line { node, level: block.level, setup, errors };
-        let then = feature.apply(index, &mut block.confs, block.children.len(), &mut line).map_err(|Refusal(text)| {
-            // nginx's setters say "is duplicate" or "invalid value" and the parser puts the directive's name in front.
-            if text == "is duplicate" || text == "invalid value" { fail(format!("\"{}\" directive {text}", row.name)) } else { fail(text) }
-        })?;
+        let then =
+            feature.apply(index, &mut block.confs, block.children.len(), &mut line).map_err(|Refusal(text)| {
+                // nginx's setters say "is duplicate" or "invalid value" and the parser puts the directive's name in front.
+                if text == "is duplicate" || text == "invalid value" {
+                    fail(format!("\"{}\" directive {text}", row.name))
+                } else {
+                    fail(text)
+                }
+            })?;
         if let Then::Open(level) = then {
-            let child = self.apply(&node.name, &node.args, level, node.body.as_deref().unwrap_or_default(), setup, errors);
+            let child =
+                self.apply(&node.name, &node.args, level, node.body.as_deref().unwrap_or_default(), setup, errors);
             block.children.push(child);
         }
         Ok(())
@@ -345,13 +382,20 @@ impl Tables {
         let name = node.name.text();
         match self.by_name.get(&*name) {
             Some(rows) => rows.iter().find(|(_, _, row)| row.levels.allows(level)).copied().ok_or_else(|| {
-                let mut allowed: Vec<String> = rows.iter().flat_map(|(_, _, row)| row.levels.names(self.area)).collect();
+                let mut allowed: Vec<String> =
+                    rows.iter().flat_map(|(_, _, row)| row.levels.names(self.area)).collect();
                 allowed.dedup();
                 format!("\"{name}\" directive is not allowed here, its place is {}", allowed.join(", "))
             }),
-            None if setup.known.contains(self.area, &name) => Err(format!("directive \"{name}\" is known to nginx, but not supported yet")),
+            None if setup.known.contains(self.area, &name) => {
+                Err(format!("directive \"{name}\" is known to nginx, but not supported yet"))
+            }
             None => {
-                let here = self.by_name.iter().filter(|(_, rows)| rows.iter().any(|(_, _, row)| row.levels.allows(level))).map(|(name, _)| *name);
+                let here = self
+                    .by_name
+                    .iter()
+                    .filter(|(_, rows)| rows.iter().any(|(_, _, row)| row.levels.allows(level)))
+                    .map(|(name, _)| *name);
                 match nearest(&name, here) {
                     Some(near) => Err(format!("unknown directive \"{name}\", did you mean \"{near}\"?")),
                     None => Err(format!("unknown directive \"{name}\"")),

@@ -11,7 +11,8 @@ pub struct Known {
 impl Known {
     /// Reads `area<TAB>name` lines; `#` begins a comment.
     pub fn parse(table: &'static str) -> Self {
-        let rows = table.lines().filter(|line| !line.starts_with('#')).filter_map(|line| line.split_once('\t')).collect();
+        let rows =
+            table.lines().filter(|line| !line.starts_with('#')).filter_map(|line| line.split_once('\t')).collect();
         Known { rows }
     }
 
@@ -60,7 +61,13 @@ mod tests {
     #[test]
     fn near_names_are_proposed_and_far_ones_are_not() {
         let names = ["proxy_pass", "proxy_bind", "listen", "root"];
-        for (name, expected) in [("prox_pass", Some("proxy_pass")), ("proxy_psas", Some("proxy_pass")), ("lisen", Some("listen")), ("roots", Some("root")), ("gzip", None)] {
+        for (name, expected) in [
+            ("prox_pass", Some("proxy_pass")),
+            ("proxy_psas", Some("proxy_pass")),
+            ("lisen", Some("listen")),
+            ("roots", Some("root")),
+            ("gzip", None),
+        ] {
             assert_eq!(nearest(name, names.into_iter()), expected, "{name}");
         }
     }

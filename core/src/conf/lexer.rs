@@ -96,7 +96,10 @@ impl<'a> Lexer<'a> {
         loop {
             match self.bump() {
                 None => {
-                    return Err(ConfigError::new(place, format!("unexpected end of file, expecting {:?} to close the quote", char::from(quote))));
+                    return Err(ConfigError::new(
+                        place,
+                        format!("unexpected end of file, expecting {:?} to close the quote", char::from(quote)),
+                    ));
                 }
                 Some(byte) if byte == quote => break,
                 Some(b'\\') => self.escape(&mut word),
@@ -106,7 +109,10 @@ impl<'a> Lexer<'a> {
         match self.peek() {
             None | Some(b' ' | b'\t' | b'\r' | b'\n' | b';' | b'{' | b')') => {}
             Some(glued) => {
-                return Err(ConfigError::new(&self.place(), format!("unexpected \"{}\"", char::from(glued).escape_default())));
+                return Err(ConfigError::new(
+                    &self.place(),
+                    format!("unexpected \"{}\"", char::from(glued).escape_default()),
+                ));
             }
         }
         if self.peek() == Some(b')') {
@@ -195,6 +201,9 @@ mod tests {
 
     #[test]
     fn an_open_quote_names_the_line_it_starts_on() {
-        assert_eq!(lex("a;\n b \"c\n\n"), ["a", "Semicolon", "b", "! unexpected end of file, expecting '\"' to close the quote in f:2"]);
+        assert_eq!(
+            lex("a;\n b \"c\n\n"),
+            ["a", "Semicolon", "b", "! unexpected end of file, expecting '\"' to close the quote in f:2"]
+        );
     }
 }

@@ -160,7 +160,10 @@ impl Reader<'_> {
                     let at = lexer.place();
                     self.unterminated(&mut words, &at, "end of file");
                     if let Some(name) = opened {
-                        let message = format!("unexpected end of file, expecting \"}}\" to close \"{name}\" of line {}", name.at().line);
+                        let message = format!(
+                            "unexpected end of file, expecting \"}}\" to close \"{name}\" of line {}",
+                            name.at().line
+                        );
                         self.errors.push(ConfigError::new(&at, message));
                     }
                     return nodes;
@@ -171,7 +174,10 @@ impl Reader<'_> {
 
     fn unterminated(&mut self, words: &mut Vec<Word>, at: &Place, found: &str) {
         if let Some((name, _)) = take_directive(words) {
-            let message = format!("unexpected \"{found}\": directive \"{name}\" of line {} is not terminated by \";\"", name.at().line);
+            let message = format!(
+                "unexpected \"{found}\": directive \"{name}\" of line {} is not terminated by \";\"",
+                name.at().line
+            );
             self.errors.push(ConfigError::new(at, message));
         }
     }
@@ -179,7 +185,8 @@ impl Reader<'_> {
     fn include(&mut self, args: &[Word], depth: usize) -> Vec<Node> {
         let Some(pattern) = args.first() else { return Vec::new() };
         if depth >= INCLUDE_DEPTH {
-            self.errors.push(ConfigError::new(pattern.at(), format!("includes are nested more than {INCLUDE_DEPTH} deep")));
+            self.errors
+                .push(ConfigError::new(pattern.at(), format!("includes are nested more than {INCLUDE_DEPTH} deep")));
             return Vec::new();
         }
         let path = self.base.join(&*pattern.text());
@@ -189,10 +196,13 @@ impl Reader<'_> {
         }
         match glob::glob(&text) {
             Err(error) => {
-                self.errors.push(ConfigError::new(pattern.at(), format!("invalid include pattern \"{text}\": {error}")));
+                self.errors
+                    .push(ConfigError::new(pattern.at(), format!("invalid include pattern \"{text}\": {error}")));
                 Vec::new()
             }
-            Ok(paths) => paths.filter_map(Result::ok).flat_map(|path| self.file(&path, Some(pattern.at()), depth + 1)).collect(),
+            Ok(paths) => {
+                paths.filter_map(Result::ok).flat_map(|path| self.file(&path, Some(pattern.at()), depth + 1)).collect()
+            }
         }
     }
 }
@@ -224,7 +234,13 @@ mod tests {
     #[test]
     fn structural_mistakes_are_all_found() {
         for (text, expected) in [
-            ("a 1\n}", vec!["unexpected \"}\": directive \"a\" of line 1 is not terminated by \";\" in f:2", "unexpected \"}\" in f:2"]),
+            (
+                "a 1\n}",
+                vec![
+                    "unexpected \"}\": directive \"a\" of line 1 is not terminated by \";\" in f:2",
+                    "unexpected \"}\" in f:2",
+                ],
+            ),
             ("a {\n b;\n", vec!["unexpected end of file, expecting \"}\" to close \"a\" of line 1 in f:3"]),
             (";", vec!["unexpected \";\" in f:1"]),
             ("a 1", vec!["unexpected \"end of file\": directive \"a\" of line 1 is not terminated by \";\" in f:1"]),

@@ -78,9 +78,19 @@ mod tests {
 
     #[test]
     fn sizes() {
-        for (text, expected) in
-            [("0", Some(0)), ("10", Some(10)), ("8k", Some(8192)), ("1M", Some(1 << 20)), ("2g", Some(2 << 30)), ("", None), ("k", None), ("-1", None), ("1kb", None), ("99999999999999999999", None), ("18446744073709551615k", None)]
-        {
+        for (text, expected) in [
+            ("0", Some(0)),
+            ("10", Some(10)),
+            ("8k", Some(8192)),
+            ("1M", Some(1 << 20)),
+            ("2g", Some(2 << 30)),
+            ("", None),
+            ("k", None),
+            ("-1", None),
+            ("1kb", None),
+            ("99999999999999999999", None),
+            ("18446744073709551615k", None),
+        ] {
             assert_eq!(size(&word(text)), expected, "{text}");
         }
     }

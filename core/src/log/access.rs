@@ -56,15 +56,31 @@ impl Feature for AccessLogs {
     type Conf = AccessLogConf;
     const NAME: &'static str = "access_log";
     const DIRECTIVES: &'static [Directive<AccessLogConf>] = &[
-        Directive { name: "log_format", levels: Levels::PROTOCOL, arity: Arity::AtLeast(2), set: Set::With(log_format), doc: "Names a format for access logs." },
+        Directive {
+            name: "log_format",
+            levels: Levels::PROTOCOL,
+            arity: Arity::AtLeast(2),
+            set: Set::With(log_format),
+            doc: "Names a format for access logs.",
+        },
         Directive {
             name: "access_log",
-            levels: Levels::PROTOCOL.or(Levels::SERVER).or(Levels::LOCATION).or(Levels::LOCATION_IF).or(Levels::LIMIT_EXCEPT),
+            levels: Levels::PROTOCOL
+                .or(Levels::SERVER)
+                .or(Levels::LOCATION)
+                .or(Levels::LOCATION_IF)
+                .or(Levels::LIMIT_EXCEPT),
             arity: Arity::AtLeast(1),
             set: Set::With(access_log),
             doc: "Where finished exchanges or sessions are logged, and in which format.",
         },
-        Directive { name: "open_log_file_cache", levels: Levels::PROTOCOL.or(Levels::SERVER).or(Levels::LOCATION), arity: Arity::Between(1, 4), set: Set::Accepted, doc: "Log paths without variables stay open anyway; there is nothing to cache." },
+        Directive {
+            name: "open_log_file_cache",
+            levels: Levels::PROTOCOL.or(Levels::SERVER).or(Levels::LOCATION),
+            arity: Arity::Between(1, 4),
+            set: Set::Accepted,
+            doc: "Log paths without variables stay open anyway; there is nothing to cache.",
+        },
     ];
 }
 
@@ -106,9 +122,15 @@ fn access_log(conf: &mut AccessLogConf, line: &mut crate::conf::Line<'_>) -> Res
     for (index, word) in line.args().iter().enumerate().skip(1) {
         let invalid = || Refusal(format!("invalid parameter \"{word}\""));
         if let Some(size) = word.after("buffer=") {
-            destination.buffer = Some(value::size(&size).filter(|size| *size > 0).ok_or_else(|| format!("invalid buffer size \"{size}\""))?);
+            destination.buffer = Some(
+                value::size(&size).filter(|size| *size > 0).ok_or_else(|| format!("invalid buffer size \"{size}\""))?,
+            );
         } else if let Some(time) = word.after("flush=") {
-            destination.flush = Some(value::time(&time).filter(|time| !time.is_zero()).ok_or_else(|| format!("invalid flush time \"{time}\""))?);
+            destination.flush = Some(
+                value::time(&time)
+                    .filter(|time| !time.is_zero())
+                    .ok_or_else(|| format!("invalid flush time \"{time}\""))?,
+            );
         } else if let Some(condition) = word.after("if=") {
             destination.condition = Some(condition);
         } else if word.bytes().starts_with(b"gzip") && index > 1 {
@@ -144,9 +166,18 @@ impl<S: Subject> Module<S> for AccessLogs {
     }
 }
 
-fn format<S: Subject>(conf: &AccessLogConf, destination: &Destination, env: &Install<'_, S>) -> Result<(Escape, Template<S>), ConfigError> {
+fn format<S: Subject>(
+    conf: &AccessLogConf,
+    destination: &Destination,
+    env: &Install<'_, S>,
+) -> Result<(Escape, Template<S>), ConfigError> {
     let at = destination.path.at();
-    let join = |parts: &[Word]| Word::new(parts.iter().flat_map(|part| part.bytes().iter().copied()).collect::<Vec<u8>>(), parts.first().map_or(at, Word::at).clone());
+    let join = |parts: &[Word]| {
+        Word::new(
+            parts.iter().flat_map(|part| part.bytes().iter().copied()).collect::<Vec<u8>>(),
+            parts.first().map_or(at, Word::at).clone(),
+        )
+    };
     let named = |name: &[u8]| conf.formats.iter().find(|format| format.name.bytes() == name);
     let default = S::default_log_format();
     match (&destination.format, default) {
@@ -155,7 +186,9 @@ fn format<S: Subject>(conf: &AccessLogConf, destination: &Destination, env: &Ins
             Ok((format.escape, env.template(&join(&format.parts))?))
         }
         (None, Some((_, text))) => Ok((Escape::Default, env.template(&Word::new(text.as_bytes(), at.clone()))?)),
-        (Some(name), Some((known, text))) if name.is(known) => Ok((Escape::Default, env.template(&Word::new(text.as_bytes(), at.clone()))?)),
+        (Some(name), Some((known, text))) if name.is(known) => {
+            Ok((Escape::Default, env.template(&Word::new(text.as_bytes(), at.clone()))?))
+        }
         (Some(name), _) => Err(ConfigError::new(name.at(), format!("unknown log format \"{name}\""))),
         (None, None) => Err(ConfigError::new(at, "log format is not specified")),
     }

@@ -4,9 +4,9 @@ use std::fmt;
 use std::rc::Rc;
 
 use super::file::{LogFile, Logs};
+use crate::conf::Word;
 use crate::conf::apply::Setup;
 use crate::conf::directive::{Arity, Directive, Feature, Levels, Set};
-use crate::conf::Word;
 
 crate::inherit!(ErrorLogConf { targets });
 
@@ -97,7 +97,9 @@ impl Feature for ErrorLogs {
 impl ErrorLogConf {
     /// The log these settings ask for; `None` when neither this block nor an outer one says so.
     pub fn build(&self, setup: &Setup, logs: &Logs) -> Option<ErrorLog> {
-        let target = |target: &Target| (target.level, target.path.as_ref().map_or_else(LogFile::stderr, |path| logs.file(&setup.path(path))));
+        let target = |target: &Target| {
+            (target.level, target.path.as_ref().map_or_else(LogFile::stderr, |path| logs.file(&setup.path(path))))
+        };
         (!self.targets.is_empty()).then(|| ErrorLog::new(self.targets.iter().map(target).collect()))
     }
 }
@@ -188,7 +190,9 @@ impl<'a> Logger<'a> {
     /// Writes a line.
     pub fn write(&self, level: Level, message: fmt::Arguments<'_>) {
         match self.context {
-            Some(context) if self.enabled(level) => self.log.write(level, self.connection, format_args!("{message}{context}")),
+            Some(context) if self.enabled(level) => {
+                self.log.write(level, self.connection, format_args!("{message}{context}"))
+            }
             _ => self.log.write(level, self.connection, message),
         }
     }

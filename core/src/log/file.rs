@@ -20,7 +20,15 @@ pub struct LogFile {
 
 impl LogFile {
     fn new(path: Option<PathBuf>) -> Self {
-        LogFile { path, file: RefCell::new(None), buffer: RefCell::default(), capacity: Cell::new(0), flush_after: Cell::new(None), oldest: Cell::new(None), dropped: Cell::new(0) }
+        LogFile {
+            path,
+            file: RefCell::new(None),
+            buffer: RefCell::default(),
+            capacity: Cell::new(0),
+            flush_after: Cell::new(None),
+            oldest: Cell::new(None),
+            dropped: Cell::new(0),
+        }
     }
 
     /// The standard error stream.

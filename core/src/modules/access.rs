@@ -35,14 +35,28 @@ impl Feature for Access {
     type Conf = AccessConf;
     const NAME: &'static str = "access";
     const DIRECTIVES: &'static [Directive<AccessConf>] = &[
-        Directive { name: "allow", levels: LEVELS, arity: Arity::Exactly(1), set: Set::With(|conf, line| rule(conf, line, true)), doc: "Allows a client address, a network, unix: or all; the first rule that matches decides." },
-        Directive { name: "deny", levels: LEVELS, arity: Arity::Exactly(1), set: Set::With(|conf, line| rule(conf, line, false)), doc: "Refuses a client address, a network, unix: or all; the first rule that matches decides." },
+        Directive {
+            name: "allow",
+            levels: LEVELS,
+            arity: Arity::Exactly(1),
+            set: Set::With(|conf, line| rule(conf, line, true)),
+            doc: "Allows a client address, a network, unix: or all; the first rule that matches decides.",
+        },
+        Directive {
+            name: "deny",
+            levels: LEVELS,
+            arity: Arity::Exactly(1),
+            set: Set::With(|conf, line| rule(conf, line, false)),
+            doc: "Refuses a client address, a network, unix: or all; the first rule that matches decides.",
+        },
     ];
 }
 
 fn rule(conf: &mut AccessConf, line: &mut Line<'_>, allow: bool) -> Result<(), Refusal> {
     let word = line.arg(0)?;
-    let who = Who::parse(&word.text()).ok_or_else(|| format!("invalid parameter \"{word}\", it must be an address, a network, \"unix:\" or \"all\""))?;
+    let who = Who::parse(&word.text()).ok_or_else(|| {
+        format!("invalid parameter \"{word}\", it must be an address, a network, \"unix:\" or \"all\"")
+    })?;
     if let Who::Network(ip, bits) = who
         && mask(ip, bits) != ip
     {
@@ -82,8 +96,12 @@ impl Who {
 /// The address with all but its first `bits` bits cleared.
 fn mask(ip: IpAddr, bits: u8) -> IpAddr {
     match ip {
-        IpAddr::V4(ip) => IpAddr::V4((ip.to_bits() & u32::MAX.checked_shl(32 - u32::from(bits.min(32))).unwrap_or(0)).into()),
-        IpAddr::V6(ip) => IpAddr::V6((ip.to_bits() & u128::MAX.checked_shl(128 - u32::from(bits.min(128))).unwrap_or(0)).into()),
+        IpAddr::V4(ip) => {
+            IpAddr::V4((ip.to_bits() & u32::MAX.checked_shl(32 - u32::from(bits.min(32))).unwrap_or(0)).into())
+        }
+        IpAddr::V6(ip) => {
+            IpAddr::V6((ip.to_bits() & u128::MAX.checked_shl(128 - u32::from(bits.min(128))).unwrap_or(0)).into())
+        }
     }
 }
 

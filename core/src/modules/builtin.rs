@@ -2,6 +2,7 @@
 
 use std::io::Write;
 
+use crate::clock;
 use crate::conf::directive::{Directive, Feature};
 use crate::module::Module;
 use crate::net::Address;
@@ -9,7 +10,6 @@ use crate::script::Variable;
 use crate::script::variable::Get;
 use crate::subject::Subject;
 use crate::tls::session::TlsInfo;
-use crate::clock;
 
 /// No settings.
 #[derive(Default)]
@@ -35,10 +35,18 @@ const fn row<S>(name: &'static str, get: fn(&S, &mut Vec<u8>) -> bool, doc: &'st
 impl<S: Subject> Module<S> for BuiltIn {
     const VARIABLES: &'static [Variable<S>] = &[
         row("remote_addr", |s: &S, out| text(out, &s.peer().client.host()), "The client's address."),
-        row("remote_port", |s: &S, out| s.peer().client.port().is_some_and(|port| number(out, port.into())), "The client's port."),
+        row(
+            "remote_port",
+            |s: &S, out| s.peer().client.port().is_some_and(|port| number(out, port.into())),
+            "The client's port.",
+        ),
         row("binary_remote_addr", binary_remote_addr, "The client's address in binary, 4 or 16 bytes."),
         row("server_addr", |s: &S, out| text(out, &s.peer().local.host()), "The address that accepted the client."),
-        row("server_port", |s: &S, out| s.peer().local.port().is_some_and(|port| number(out, port.into())), "The port that accepted the client."),
+        row(
+            "server_port",
+            |s: &S, out| s.peer().local.port().is_some_and(|port| number(out, port.into())),
+            "The port that accepted the client.",
+        ),
         row("connection", |s: &S, out| number(out, s.peer().number), "The connection's number."),
         row("status", status, "The status, three digits."),
         row("bytes_sent", |s: &S, out| number(out, s.bytes_sent()), "Bytes sent to the client."),
@@ -46,13 +54,25 @@ impl<S: Subject> Module<S> for BuiltIn {
         row("hostname", |_: &S, out| text(out, &hostname()), "The machine's name."),
         row("pid", |_: &S, out| number(out, std::process::id().into()), "The worker's process id."),
         row("msec", msec, "Seconds since the epoch, with milliseconds."),
-        row("nginx_version", |_: &S, out| text(out, NGINX_VERSION), "The version of nginx whose behaviour is followed."),
+        row(
+            "nginx_version",
+            |_: &S, out| text(out, NGINX_VERSION),
+            "The version of nginx whose behaviour is followed.",
+        ),
         row("time_local", |_: &S, out| now(out, clock::time_local), "Local time as access logs write it."),
         row("time_iso8601", |_: &S, out| now(out, clock::time_iso8601), "Local time in ISO 8601."),
         row("ssl_protocol", |s: &S, out| tls(s, out, |tls| Some(tls.protocol.as_bytes())), "The TLS version."),
         row("ssl_cipher", |s: &S, out| tls(s, out, |tls| Some(tls.cipher.as_bytes())), "The TLS cipher suite."),
-        row("ssl_server_name", |s: &S, out| tls(s, out, |tls| tls.server_name.as_deref().map(str::as_bytes)), "The name the client asked for by SNI."),
-        row("ssl_alpn_protocol", |s: &S, out| tls(s, out, |tls| tls.alpn.as_deref()), "The protocol agreed on by ALPN."),
+        row(
+            "ssl_server_name",
+            |s: &S, out| tls(s, out, |tls| tls.server_name.as_deref().map(str::as_bytes)),
+            "The name the client asked for by SNI.",
+        ),
+        row(
+            "ssl_alpn_protocol",
+            |s: &S, out| tls(s, out, |tls| tls.alpn.as_deref()),
+            "The protocol agreed on by ALPN.",
+        ),
         row("ssl_session_reused", |s: &S, out| tls(s, out, |_| Some(b".")), "r if a session was resumed, . if not."),
     ];
 }

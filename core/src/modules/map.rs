@@ -33,17 +33,50 @@ impl Feature for Map {
     type Conf = MapConf;
     const NAME: &'static str = "map";
     const DIRECTIVES: &'static [Directive<MapConf>] = &[
-        Directive { name: "map", levels: Levels::PROTOCOL, arity: Arity::Exactly(2), set: Set::Body(map), doc: "Makes a variable whose value is looked up by another value: exact, by host name pattern or by regular expression." },
-        Directive { name: "map_hash_max_size", levels: Levels::PROTOCOL, arity: Arity::Exactly(1), set: Set::Accepted, doc: "Tables size themselves." },
-        Directive { name: "map_hash_bucket_size", levels: Levels::PROTOCOL, arity: Arity::Exactly(1), set: Set::Accepted, doc: "Tables size themselves." },
-        Directive { name: "variables_hash_max_size", levels: Levels::PROTOCOL, arity: Arity::Exactly(1), set: Set::Accepted, doc: "Tables size themselves." },
-        Directive { name: "variables_hash_bucket_size", levels: Levels::PROTOCOL, arity: Arity::Exactly(1), set: Set::Accepted, doc: "Tables size themselves." },
+        Directive {
+            name: "map",
+            levels: Levels::PROTOCOL,
+            arity: Arity::Exactly(2),
+            set: Set::Body(map),
+            doc: "Makes a variable whose value is looked up by another value: exact, by host name pattern or by regular expression.",
+        },
+        Directive {
+            name: "map_hash_max_size",
+            levels: Levels::PROTOCOL,
+            arity: Arity::Exactly(1),
+            set: Set::Accepted,
+            doc: "Tables size themselves.",
+        },
+        Directive {
+            name: "map_hash_bucket_size",
+            levels: Levels::PROTOCOL,
+            arity: Arity::Exactly(1),
+            set: Set::Accepted,
+            doc: "Tables size themselves.",
+        },
+        Directive {
+            name: "variables_hash_max_size",
+            levels: Levels::PROTOCOL,
+            arity: Arity::Exactly(1),
+            set: Set::Accepted,
+            doc: "Tables size themselves.",
+        },
+        Directive {
+            name: "variables_hash_bucket_size",
+            levels: Levels::PROTOCOL,
+            arity: Arity::Exactly(1),
+            set: Set::Accepted,
+            doc: "Tables size themselves.",
+        },
     ];
 }
 
 fn map(conf: &mut MapConf, line: &mut Line<'_>) -> Result<(), Refusal> {
     let word = line.arg(1)?;
-    let variable = word.after("$").filter(|name| !name.bytes().is_empty()).ok_or_else(|| format!("invalid variable name \"{word}\""))?;
+    let variable = word
+        .after("$")
+        .filter(|name| !name.bytes().is_empty())
+        .ok_or_else(|| format!("invalid variable name \"{word}\""))?;
     conf.maps.push(Written { source: line.arg(0)?.clone(), variable, lines: line.body().into() });
     Ok(())
 }
@@ -53,7 +86,8 @@ impl<S: Subject> Module<S> for Map {
         for written in &conf.maps {
             let table = Table::build(written, env)?;
             let volatile = table.volatile;
-            let compute: Box<dyn Fn(&S, &mut Vec<u8>) -> bool> = Box::new(move |subject, out| table.look_up(subject, out));
+            let compute: Box<dyn Fn(&S, &mut Vec<u8>) -> bool> =
+                Box::new(move |subject, out| table.look_up(subject, out));
             let source = if volatile { Source::Always(compute) } else { Source::Once(env.variables.slot(), compute) };
             env.variables.define(&written.variable.text(), written.variable.at(), source)?;
         }
@@ -76,7 +110,14 @@ impl<S: Subject> Table<S> {
         let has = |name: &str| written.lines.iter().any(|line| line.args.is_empty() && line.name.is(name));
         let hostnames = has("hostnames");
         let source = env.template(&written.source)?;
-        let mut table = Table { source, names: Names::default(), hostnames, regexes: Vec::new(), default: None, volatile: has("volatile") };
+        let mut table = Table {
+            source,
+            names: Names::default(),
+            hostnames,
+            regexes: Vec::new(),
+            default: None,
+            volatile: has("volatile"),
+        };
         let mut exact: std::collections::HashMap<Vec<u8>, Rc<Template<S>>> = std::collections::HashMap::new();
         for line in &*written.lines {
             let refuse = |message: String| ConfigError::new(line.name.at(), message);
@@ -99,7 +140,13 @@ impl<S: Subject> Table<S> {
             } else {
                 // A backslash lets a value begin like a keyword or a pattern.
                 let bytes = key.bytes().strip_prefix(b"\\").unwrap_or(key.bytes()).to_ascii_lowercase();
-                let result = if hostnames { table.names.add(&bytes, value) } else if exact.insert(bytes, value).is_some() { Err(BadName::Conflict) } else { Ok(()) };
+                let result = if hostnames {
+                    table.names.add(&bytes, value)
+                } else if exact.insert(bytes, value).is_some() {
+                    Err(BadName::Conflict)
+                } else {
+                    Ok(())
+                };
                 match result {
                     Ok(()) => {}
                     Err(BadName::Conflict) => env.errors.push(refuse(format!("conflicting parameter \"{key}\""))),
@@ -117,7 +164,9 @@ impl<S: Subject> Table<S> {
         if self.hostnames && lower.last() == Some(&b'.') {
             lower.pop();
         }
-        let found = self.names.find(&lower).or_else(|| self.regexes.iter().find(|(regex, _)| regex.matches(&key, subject.slots())).map(|(_, value)| value));
+        let found = self.names.find(&lower).or_else(|| {
+            self.regexes.iter().find(|(regex, _)| regex.matches(&key, subject.slots())).map(|(_, value)| value)
+        });
         if let Some(value) = found.or(self.default.as_ref()) {
             value.write(subject, out);
         }

@@ -36,7 +36,10 @@ impl Feature for Assign {
         arity: Arity::Exactly(2),
         set: Set::With(|conf, line| {
             let word = line.arg(0)?;
-            let variable = word.after("$").filter(|name| !name.bytes().is_empty()).ok_or_else(|| format!("invalid variable name \"{word}\""))?;
+            let variable = word
+                .after("$")
+                .filter(|name| !name.bytes().is_empty())
+                .ok_or_else(|| format!("invalid variable name \"{word}\""))?;
             conf.assignments.push(Assignment { variable, value: line.arg(1)?.clone(), level: line.level() });
             Ok(())
         }),

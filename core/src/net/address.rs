@@ -126,7 +126,11 @@ impl Named {
                 if let Ok(ip) = host.parse::<IpAddr>() {
                     return Ok(vec![Address::Inet((ip, port).into())]);
                 }
-                let mut found: Vec<Address> = (host.as_str(), port).to_socket_addrs().map_err(|_| format!("host not found in \"{host}\""))?.map(Address::Inet).collect();
+                let mut found: Vec<Address> = (host.as_str(), port)
+                    .to_socket_addrs()
+                    .map_err(|_| format!("host not found in \"{host}\""))?
+                    .map(Address::Inet)
+                    .collect();
                 found.dedup();
                 if found.is_empty() { Err(format!("host not found in \"{host}\"")) } else { Ok(found) }
             }

@@ -126,7 +126,11 @@ impl AsyncWrite for Transport {
         }
     }
 
-    fn poll_write_vectored(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bufs: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
         match &mut *self {
             Transport::Tcp(tcp) => Pin::new(tcp).poll_write_vectored(cx, bufs),
             Transport::Unix(unix) => Pin::new(unix).poll_write_vectored(cx, bufs),
@@ -231,7 +235,12 @@ impl Connection {
 ///
 /// # Errors
 /// Nothing came within `limit`, or the transport failed.
-pub async fn read(transport: &mut Transport, timer: &mut Timer, buffer: &mut BytesMut, limit: Duration) -> Result<usize, IoFailure> {
+pub async fn read(
+    transport: &mut Transport,
+    timer: &mut Timer,
+    buffer: &mut BytesMut,
+    limit: Duration,
+) -> Result<usize, IoFailure> {
     Ok(timer.limit(limit, transport.read_buf(buffer)).await??)
 }
 
@@ -239,7 +248,12 @@ pub async fn read(transport: &mut Transport, timer: &mut Timer, buffer: &mut Byt
 ///
 /// # Errors
 /// The peer took nothing for `limit`, or the transport failed.
-pub async fn write(transport: &mut Transport, timer: &mut Timer, mut bytes: &[u8], limit: Duration) -> Result<(), IoFailure> {
+pub async fn write(
+    transport: &mut Transport,
+    timer: &mut Timer,
+    mut bytes: &[u8],
+    limit: Duration,
+) -> Result<(), IoFailure> {
     while !bytes.is_empty() {
         let written = timer.limit(limit, transport.write(bytes)).await??;
         if written == 0 {
@@ -255,7 +269,13 @@ pub async fn write(transport: &mut Transport, timer: &mut Timer, mut bytes: &[u8
 ///
 /// # Errors
 /// As [`write`].
-pub async fn write_both(transport: &mut Transport, timer: &mut Timer, first: &[u8], second: &[u8], limit: Duration) -> Result<(), IoFailure> {
+pub async fn write_both(
+    transport: &mut Transport,
+    timer: &mut Timer,
+    first: &[u8],
+    second: &[u8],
+    limit: Duration,
+) -> Result<(), IoFailure> {
     let slices = [IoSlice::new(first), IoSlice::new(second)];
     let written = timer.limit(limit, transport.write_vectored(&slices)).await??;
     if written == 0 {
@@ -267,7 +287,11 @@ pub async fn write_both(transport: &mut Transport, timer: &mut Timer, first: &[u
 }
 
 /// Polls a read into `buffer`'s free room without allocating more.
-pub(crate) fn poll_read_into(transport: &mut Transport, cx: &mut Context<'_>, buffer: &mut BytesMut) -> Poll<io::Result<usize>> {
+pub(crate) fn poll_read_into(
+    transport: &mut Transport,
+    cx: &mut Context<'_>,
+    buffer: &mut BytesMut,
+) -> Poll<io::Result<usize>> {
     let mut reading = std::pin::pin!(transport.read_buf(buffer));
     let count = ready!(std::future::Future::poll(reading.as_mut(), cx))?;
     Poll::Ready(Ok(count))

@@ -20,7 +20,13 @@ pub struct Connections {
 impl Connections {
     /// No connections yet; `limit` is `worker_connections`.
     pub fn new(limit: usize) -> Rc<Self> {
-        Rc::new(Connections { tasks: RefCell::default(), limit, stopping: Cell::new(false), gone: Notify::new(), count: Cell::new(0) })
+        Rc::new(Connections {
+            tasks: RefCell::default(),
+            limit,
+            stopping: Cell::new(false),
+            gone: Notify::new(),
+            count: Cell::new(0),
+        })
     }
 
     /// A place for one more connection; `None` at the limit.

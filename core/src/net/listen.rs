@@ -80,13 +80,21 @@ impl Listen {
     /// # Errors
     /// nginx's words, naming the parameter.
     pub fn parse(args: &[Word], at: &Place, takes: Takes) -> Result<Vec<Listen>, Refusal> {
-        let Some((address, parameters)) = args.split_first() else { return Err("invalid number of arguments in \"listen\" directive".into()) };
+        let Some((address, parameters)) = args.split_first() else {
+            return Err("invalid number of arguments in \"listen\" directive".into());
+        };
         let text = address.text();
         let addresses = Named::parse(&text).and_then(|named| named.resolve(takes.default_port)).map_err(|why| {
             let why = why.split(" in \"").next().unwrap_or_default().to_owned();
             Refusal(format!("{why} in \"{text}\" of the \"listen\" directive"))
         })?;
-        let mut listen = Listen { address: Address::Unix("".into()), options: SocketOptions::default(), default_server: false, tls: false, at: at.clone() };
+        let mut listen = Listen {
+            address: Address::Unix("".into()),
+            options: SocketOptions::default(),
+            default_server: false,
+            tls: false,
+            at: at.clone(),
+        };
         for word in parameters {
             listen.parameter(word, takes)?;
         }
@@ -108,7 +116,8 @@ impl Listen {
         } else if word.after("fastopen=").is_some_and(|_| takes.tuning) {
             return Err("the \"fastopen\" parameter is not supported yet".into());
         } else if let Some(spec) = word.after("so_keepalive=") {
-            options.keep_alive = Some(keep_alive(&spec).ok_or_else(|| format!("invalid so_keepalive value: \"{spec}\""))?);
+            options.keep_alive =
+                Some(keep_alive(&spec).ok_or_else(|| format!("invalid so_keepalive value: \"{spec}\""))?);
         } else {
             match word.bytes() {
                 b"bind" => {}
@@ -121,7 +130,9 @@ impl Listen {
                     return Ok(());
                 }
                 b"reuseport" if takes.tuning => options.reuse_port = true,
-                b"deferred" | b"multipath" | b"udp" | b"quic" | b"http2" | b"proxy_protocol" => return Err(format!("the \"{word}\" parameter is not supported yet").into()),
+                b"deferred" | b"multipath" | b"udp" | b"quic" | b"http2" | b"proxy_protocol" => {
+                    return Err(format!("the \"{word}\" parameter is not supported yet").into());
+                }
                 _ => return Err(invalid()),
             }
         }
@@ -131,7 +142,10 @@ impl Listen {
 }
 
 fn buffer_size(word: &Word, name: &str) -> Result<usize, Refusal> {
-    value::size(word).and_then(|size| usize::try_from(size).ok()).filter(|size| *size > 0).ok_or_else(|| format!("invalid {name} \"{word}\"").into())
+    value::size(word)
+        .and_then(|size| usize::try_from(size).ok())
+        .filter(|size| *size > 0)
+        .ok_or_else(|| format!("invalid {name} \"{word}\"").into())
 }
 
 fn keep_alive(spec: &Word) -> Option<KeepAlive> {
@@ -139,7 +153,8 @@ fn keep_alive(spec: &Word) -> Option<KeepAlive> {
         return Some(if on { KeepAlive::On { idle: None, interval: None, count: None } } else { KeepAlive::Off });
     }
     let text = spec.text();
-    let mut parts = text.split(':').map(|part| (!part.is_empty()).then(|| Word::new(part.as_bytes(), spec.at().clone())));
+    let mut parts =
+        text.split(':').map(|part| (!part.is_empty()).then(|| Word::new(part.as_bytes(), spec.at().clone())));
     let (idle, interval, count) = (parts.next()?, parts.next()?, parts.next().flatten());
     if parts.next().is_some() || (idle.is_none() && interval.is_none() && count.is_none()) {
         return None;
@@ -181,7 +196,11 @@ impl Binding {
     /// Who serves a connection that came in on this local address.
     pub fn route(&self, local: &Address) -> Option<Rc<dyn Protocol>> {
         let ip = local.ip();
-        self.specific.iter().find(|(address, _)| Some(*address) == ip).map(|(_, protocol)| protocol.clone()).or_else(|| self.protocol.clone())
+        self.specific
+            .iter()
+            .find(|(address, _)| Some(*address) == ip)
+            .map(|(_, protocol)| protocol.clone())
+            .or_else(|| self.protocol.clone())
     }
 
     /// True when the socket accepts for any local address.
@@ -195,7 +214,8 @@ impl Binding {
 pub fn bindings(endpoints: Vec<Endpoint>) -> Vec<Binding> {
     let mut wildcards: BTreeMap<(u16, bool), usize> = BTreeMap::new();
     let mut bindings: Vec<Binding> = Vec::new();
-    let (wild, specific): (Vec<Endpoint>, Vec<Endpoint>) = endpoints.into_iter().partition(|endpoint| endpoint.address.ip().is_some_and(|ip| ip.is_unspecified()));
+    let (wild, specific): (Vec<Endpoint>, Vec<Endpoint>) =
+        endpoints.into_iter().partition(|endpoint| endpoint.address.ip().is_some_and(|ip| ip.is_unspecified()));
     for endpoint in wild.into_iter().chain(specific) {
         let key = endpoint.address.port().map(|port| (port, endpoint.address.ip().is_some_and(|ip| ip.is_ipv6())));
         let below = key.and_then(|key| wildcards.get(&key).copied()).filter(|_| !endpoint.options.bind);
@@ -208,7 +228,13 @@ pub fn bindings(endpoints: Vec<Endpoint>) -> Vec<Binding> {
         if let (Some(key), true) = (key, endpoint.address.ip().is_some_and(|ip| ip.is_unspecified())) {
             wildcards.insert(key, bindings.len());
         }
-        bindings.push(Binding { address: endpoint.address, options: endpoint.options, specific: Vec::new(), protocol: Some(endpoint.protocol), at: endpoint.at });
+        bindings.push(Binding {
+            address: endpoint.address,
+            options: endpoint.options,
+            specific: Vec::new(),
+            protocol: Some(endpoint.protocol),
+            at: endpoint.at,
+        });
     }
     bindings
 }
@@ -224,7 +250,8 @@ pub fn open(address: &Address, options: &SocketOptions) -> Result<OwnedFd, (Stri
     };
     let target = address.to_socket_address().map_err(step("socket()"))?;
     let protocol = matches!(address, Address::Inet(_)).then_some(SocketProtocol::TCP);
-    let socket = Socket::new(target.domain(), Type::STREAM.nonblocking().cloexec(), protocol).map_err(step("socket()"))?;
+    let socket =
+        Socket::new(target.domain(), Type::STREAM.nonblocking().cloexec(), protocol).map_err(step("socket()"))?;
     if matches!(address, Address::Inet(_)) {
         socket.set_reuse_address(true).map_err(step("setsockopt(SO_REUSEADDR)"))?;
     }
@@ -290,7 +317,10 @@ mod tests {
         let listen = parse("127.0.0.1:8080 default_server ssl backlog=5 so_keepalive=30m::10").unwrap().remove(0);
         assert!(listen.default_server && listen.tls && listen.options.bind);
         assert_eq!(listen.options.backlog, Some(5));
-        assert_eq!(listen.options.keep_alive, Some(KeepAlive::On { idle: Some(Duration::from_secs(1800)), interval: None, count: Some(10) }));
+        assert_eq!(
+            listen.options.keep_alive,
+            Some(KeepAlive::On { idle: Some(Duration::from_secs(1800)), interval: None, count: Some(10) })
+        );
         for (text, expected) in [
             ("127.0.0.1:8080 backlog=x", "invalid backlog \"x\""),
             ("127.0.0.1:8080 frob", "invalid parameter \"frob\""),
@@ -303,7 +333,11 @@ mod tests {
 
     struct Nobody;
     impl Protocol for Nobody {
-        fn serve(self: Rc<Self>, _: crate::net::Connection, _: crate::net::Lifetime) -> futures_core::future::LocalBoxFuture<'static, ()> {
+        fn serve(
+            self: Rc<Self>,
+            _: crate::net::Connection,
+            _: crate::net::Lifetime,
+        ) -> futures_core::future::LocalBoxFuture<'static, ()> {
             Box::pin(async {})
         }
     }
@@ -314,8 +348,14 @@ mod tests {
             let listen = parse(text).unwrap().remove(0);
             Endpoint { address: listen.address, options: listen.options, protocol: Rc::new(Nobody), at: listen.at }
         };
-        let list = bindings(vec![endpoint("127.0.0.1:80"), endpoint("*:80"), endpoint("127.0.0.2:80 bind"), endpoint("127.0.0.1:81")]);
-        let shape: Vec<(String, usize)> = list.iter().map(|binding| (binding.address.to_string(), binding.specific.len())).collect();
+        let list = bindings(vec![
+            endpoint("127.0.0.1:80"),
+            endpoint("*:80"),
+            endpoint("127.0.0.2:80 bind"),
+            endpoint("127.0.0.1:81"),
+        ]);
+        let shape: Vec<(String, usize)> =
+            list.iter().map(|binding| (binding.address.to_string(), binding.specific.len())).collect();
         assert_eq!(shape, [("0.0.0.0:80".into(), 1), ("127.0.0.2:80".into(), 0), ("127.0.0.1:81".into(), 0)]);
     }
 }

@@ -75,7 +75,14 @@ impl Direction {
     }
 
     /// Moves what can be moved. Ready when this direction has delivered everything after its source's end.
-    fn poll_move(&mut self, cx: &mut Context<'_>, from: &mut Transport, to: &mut Transport, read: &Cell<u64>, written: &Cell<u64>) -> Poll<Result<(), Fault>> {
+    fn poll_move(
+        &mut self,
+        cx: &mut Context<'_>,
+        from: &mut Transport,
+        to: &mut Transport,
+        read: &Cell<u64>,
+        written: &Cell<u64>,
+    ) -> Poll<Result<(), Fault>> {
         loop {
             while !self.buffer.is_empty() {
                 let count = ready!(Pin::new(&mut *to).poll_write(cx, &self.buffer)).map_err(Fault::Write)?;
@@ -141,22 +148,48 @@ fn add(counter: &Cell<u64>, count: usize) {
 /// Pumps until one side ends (or, with half-close, both), fails, or nothing moves for the idle time.
 ///
 /// `to_upstream` and `to_client` are bytes already read from one side that the other has to get first.
-pub async fn pump(client: &mut Transport, upstream: &mut Transport, timer: &mut Timer, limits: Limits, counters: &Counters, to_upstream: BytesMut, to_client: BytesMut) -> End {
+pub async fn pump(
+    client: &mut Transport,
+    upstream: &mut Transport,
+    timer: &mut Timer,
+    limits: Limits,
+    counters: &Counters,
+    to_upstream: BytesMut,
+    to_client: BytesMut,
+) -> End {
     let mut up = Direction::new(to_upstream, limits.client_buffer);
     let mut down = Direction::new(to_client, limits.upstream_buffer);
     let mut moved = u64::MAX;
     let mut deadline = later(limits.idle);
     poll_fn(|cx| {
-        if let Some(end) = poll_direction(&mut up, cx, client, upstream, Side::Client, limits.half_close, (&counters.from_client, &counters.to_upstream)) {
+        if let Some(end) = poll_direction(
+            &mut up,
+            cx,
+            client,
+            upstream,
+            Side::Client,
+            limits.half_close,
+            (&counters.from_client, &counters.to_upstream),
+        ) {
             return Poll::Ready(end);
         }
-        if let Some(end) = poll_direction(&mut down, cx, upstream, client, Side::Upstream, limits.half_close, (&counters.from_upstream, &counters.to_client)) {
+        if let Some(end) = poll_direction(
+            &mut down,
+            cx,
+            upstream,
+            client,
+            Side::Upstream,
+            limits.half_close,
+            (&counters.from_upstream, &counters.to_client),
+        ) {
             return Poll::Ready(end);
         }
         if up.passed_on && down.passed_on {
             return Poll::Ready(End::Closed(Side::Client));
         }
-        let total = [&counters.from_client, &counters.to_client, &counters.from_upstream, &counters.to_upstream].iter().fold(0_u64, |sum, counter| sum.wrapping_add(counter.get()));
+        let total = [&counters.from_client, &counters.to_client, &counters.from_upstream, &counters.to_upstream]
+            .iter()
+            .fold(0_u64, |sum, counter| sum.wrapping_add(counter.get()));
         if total != moved {
             moved = total;
             deadline = later(limits.idle);
@@ -167,7 +200,15 @@ pub async fn pump(client: &mut Transport, upstream: &mut Transport, timer: &mut 
 }
 
 /// Drives one direction; `Some` when that ends the session.
-fn poll_direction(direction: &mut Direction, cx: &mut Context<'_>, from: &mut Transport, to: &mut Transport, source: Side, half_close: bool, counters: (&Cell<u64>, &Cell<u64>)) -> Option<End> {
+fn poll_direction(
+    direction: &mut Direction,
+    cx: &mut Context<'_>,
+    from: &mut Transport,
+    to: &mut Transport,
+    source: Side,
+    half_close: bool,
+    counters: (&Cell<u64>, &Cell<u64>),
+) -> Option<End> {
     if direction.passed_on {
         return None;
     }

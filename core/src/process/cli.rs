@@ -62,9 +62,15 @@ pub fn parse(args: impl Iterator<Item = OsString>) -> Result<Options, String> {
             Some(Short('t')) => options.test = true,
             Some(Short('T')) => (options.test, options.dump) = (true, true),
             Some(Short('q')) => options.quiet = true,
-            Some(Short('p')) => options.prefix = Some(parser.value().map_err(|_| "option \"-p\" requires directory name")?.into()),
-            Some(Short('e')) => options.error_log = Some(parser.value().map_err(|_| "option \"-e\" requires file name")?.into()),
-            Some(Short('c')) => options.configuration = Some(parser.value().map_err(|_| "option \"-c\" requires file name")?.into()),
+            Some(Short('p')) => {
+                options.prefix = Some(parser.value().map_err(|_| "option \"-p\" requires directory name")?.into())
+            }
+            Some(Short('e')) => {
+                options.error_log = Some(parser.value().map_err(|_| "option \"-e\" requires file name")?.into())
+            }
+            Some(Short('c')) => {
+                options.configuration = Some(parser.value().map_err(|_| "option \"-c\" requires file name")?.into())
+            }
             Some(Short('g')) => {
                 let text = parser.value().map_err(|_| "option \"-g\" requires parameter")?;
                 let globals = options.globals.get_or_insert_default();

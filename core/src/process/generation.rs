@@ -73,7 +73,10 @@ impl Loader {
             (None, Some(file)) if file.is_relative() && here.join(file).exists() => here,
             _ => PathBuf::from("/etc/nginx"),
         };
-        let file = prefix.join(named.unwrap_or_else(|| PathBuf::from(if options.prefix.is_some() { "conf/nginx.conf" } else { "nginx.conf" })));
+        let file =
+            prefix.join(named.unwrap_or_else(|| {
+                PathBuf::from(if options.prefix.is_some() { "conf/nginx.conf" } else { "nginx.conf" })
+            }));
         let conf_dir = file.parent().unwrap_or(Path::new("/")).to_owned();
         let mut core = Tables::new("core");
         core.add::<Main>();
@@ -100,7 +103,8 @@ impl Loader {
         let mut errors = Errors::default();
         let tree = Tree::read(&self.file, self.options.globals.as_deref(), &mut errors);
         let is_protocol = |name: &Word| self.program.protocols.iter().find(|protocol| name.is(protocol.name()));
-        let (blocks, own): (Vec<_>, Vec<_>) = tree.nodes.into_iter().partition(|node| is_protocol(&node.name).is_some());
+        let (blocks, own): (Vec<_>, Vec<_>) =
+            tree.nodes.into_iter().partition(|node| is_protocol(&node.name).is_some());
         let top = Word::new(*b"main", Place { file: self.file.to_string_lossy().into(), line: 1, column: 1 });
         let main = self.core.apply(&top, &[], Levels::MAIN, &own, &self.setup, &mut errors);
         if errors.is_empty() && main.children_named("events").next().is_none() {
@@ -108,8 +112,18 @@ impl Loader {
         }
         let settings = Settings::of(&main, &self.setup);
         let (logs, zones) = (Logs::default(), Zones::after(previous.map(|generation| &generation.zones)));
-        let error_log = main.confs.with::<ErrorLogs, _>(|conf| conf.build(&self.setup, &logs)).unwrap_or_else(|| self.default_error_log(&logs));
-        let mut build = Build { setup: &self.setup, logs: &logs, zones: &zones, errors: &mut errors, error_log: &error_log, endpoints: Vec::new() };
+        let error_log = main
+            .confs
+            .with::<ErrorLogs, _>(|conf| conf.build(&self.setup, &logs))
+            .unwrap_or_else(|| self.default_error_log(&logs));
+        let mut build = Build {
+            setup: &self.setup,
+            logs: &logs,
+            zones: &zones,
+            errors: &mut errors,
+            error_log: &error_log,
+            endpoints: Vec::new(),
+        };
         let mut seen: Vec<&Word> = Vec::new();
         for block in &blocks {
             let Some(protocol) = is_protocol(&block.name) else { continue };
@@ -127,7 +141,10 @@ impl Loader {
         }
         let bindings = listen::bindings(std::mem::take(&mut build.endpoints));
         if errors.is_empty() {
-            Ok((Generation { settings, bindings, sockets: Vec::new(), logs, error_log, zones, files: tree.files }, errors))
+            Ok((
+                Generation { settings, bindings, sockets: Vec::new(), logs, error_log, zones, files: tree.files },
+                errors,
+            ))
         } else {
             Err(errors)
         }
@@ -135,7 +152,9 @@ impl Loader {
 
     fn default_error_log(&self, logs: &Logs) -> ErrorLog {
         match &self.options.error_log {
-            Some(path) if path.as_os_str() != "stderr" => ErrorLog::new(vec![(Level::Error, logs.file(&self.setup.prefix.join(path)))]),
+            Some(path) if path.as_os_str() != "stderr" => {
+                ErrorLog::new(vec![(Level::Error, logs.file(&self.setup.prefix.join(path)))])
+            }
             _ => ErrorLog::stderr(Level::Error),
         }
     }
@@ -166,8 +185,13 @@ fn bind(binding: &Binding, previous: Option<&Generation>) -> Result<Bound, Strin
     /// nginx: an address that is in use is tried again, five times, half a second apart.
     const TRIES: u32 = 5;
     let (address, reuse_port) = (binding.address.clone(), binding.options.reuse_port);
-    if let Some(bound) = previous.and_then(|generation| generation.sockets.iter().find(|bound| bound.address == address && bound.reuse_port == reuse_port)) {
-        let _ = listen::configure(&socket2::SockRef::from(&*bound.socket).try_clone().map_err(|error| error.to_string())?, &binding.options);
+    if let Some(bound) = previous.and_then(|generation| {
+        generation.sockets.iter().find(|bound| bound.address == address && bound.reuse_port == reuse_port)
+    }) {
+        let _ = listen::configure(
+            &socket2::SockRef::from(&*bound.socket).try_clone().map_err(|error| error.to_string())?,
+            &binding.options,
+        );
         return Ok(bound.clone());
     }
     let mut tries = 1;

@@ -65,9 +65,18 @@ impl Identity {
         }
         let nobody = ("nobody".to_owned(), None);
         let (name, group) = user.unwrap_or(&nobody);
-        let account = User::from_name(name).ok().flatten().ok_or_else(|| format!("getpwnam(\"{name}\") failed: there is no such user"))?;
+        let account = User::from_name(name)
+            .ok()
+            .flatten()
+            .ok_or_else(|| format!("getpwnam(\"{name}\") failed: there is no such user"))?;
         let gid = match group {
-            Some(group) => Group::from_name(group).ok().flatten().ok_or_else(|| format!("getgrnam(\"{group}\") failed: there is no such group"))?.gid,
+            Some(group) => {
+                Group::from_name(group)
+                    .ok()
+                    .flatten()
+                    .ok_or_else(|| format!("getgrnam(\"{group}\") failed: there is no such group"))?
+                    .gid
+            }
             None => Group::from_name(name).ok().flatten().map_or(account.gid, |group| group.gid),
         };
         let name = CString::new(name.as_str()).map_err(|_| "a user's name cannot contain a zero byte")?;

@@ -22,7 +22,16 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// A worker that lives for less than this counts as crashed at start, and the next one waits.
 const HEALTHY: Duration = Duration::from_secs(1);
 
-const SIGNALS: [Signal; 8] = [Signal::SIGHUP, Signal::SIGINT, Signal::SIGTERM, Signal::SIGQUIT, Signal::SIGUSR1, Signal::SIGUSR2, Signal::SIGWINCH, Signal::SIGCHLD];
+const SIGNALS: [Signal; 8] = [
+    Signal::SIGHUP,
+    Signal::SIGINT,
+    Signal::SIGTERM,
+    Signal::SIGQUIT,
+    Signal::SIGUSR1,
+    Signal::SIGUSR2,
+    Signal::SIGWINCH,
+    Signal::SIGCHLD,
+];
 
 /// Loads the configuration and does what the command line asks for.
 pub fn start(loader: Loader) -> ExitCode {
@@ -63,7 +72,8 @@ pub fn start(loader: Loader) -> ExitCode {
         return ExitCode::from(1);
     }
     if let Err(error) = std::fs::write(&generation.settings.pid, format!("{}\n", std::process::id())) {
-        let message = format!("open() \"{}\" failed ({})", generation.settings.pid.display(), crate::log::os_error(&error));
+        let message =
+            format!("open() \"{}\" failed ({})", generation.settings.pid.display(), crate::log::os_error(&error));
         report(&loader, [ConfigError::general(message)].iter());
         return ExitCode::from(1);
     }
@@ -85,7 +95,12 @@ pub fn start(loader: Loader) -> ExitCode {
 fn report<'a>(loader: &Loader, errors: impl Iterator<Item = &'a ConfigError>) {
     let file = loader.options.error_log.as_ref().filter(|path| path.as_os_str() != "stderr").and_then(|path| {
         let logs = crate::log::Logs::default();
-        let file = logs.file(&std::env::current_dir().unwrap_or_default().join(loader.options.prefix.clone().unwrap_or_default()).join(path));
+        let file = logs.file(
+            &std::env::current_dir()
+                .unwrap_or_default()
+                .join(loader.options.prefix.clone().unwrap_or_default())
+                .join(path),
+        );
         file.open().ok().map(|()| ErrorLog::new(vec![(Level::Debug, file)]))
     });
     for error in errors {
@@ -150,10 +165,18 @@ impl Master {
 
     fn run(mut self) -> ExitCode {
         let mask: SigSet = SIGNALS.into_iter().collect();
-        let signals = match mask.thread_block().and_then(|()| SignalFd::with_flags(&mask, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)) {
+        let signals = match mask
+            .thread_block()
+            .and_then(|()| SignalFd::with_flags(&mask, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC))
+        {
             Ok(signals) => signals,
             Err(error) => {
-                crate::log!(Logger::new(&self.generation.error_log, None), Emerg, "signalfd() failed ({})", crate::log::os_error(&error.into()));
+                crate::log!(
+                    Logger::new(&self.generation.error_log, None),
+                    Emerg,
+                    "signalfd() failed ({})",
+                    crate::log::os_error(&error.into())
+                );
                 return ExitCode::from(1);
             }
         };
@@ -165,7 +188,9 @@ impl Master {
             let mut sources = [PollFd::new(std::os::fd::AsFd::as_fd(&signals), PollFlags::POLLIN)];
             let _ = poll(&mut sources, self.timeout());
             while let Ok(Some(info)) = signals.read_signal() {
-                if let Some(signal) = i32::try_from(info.ssi_signo).ok().and_then(|number| Signal::try_from(number).ok()) {
+                if let Some(signal) =
+                    i32::try_from(info.ssi_signo).ok().and_then(|number| Signal::try_from(number).ok())
+                {
                     self.on_signal(signal);
                 }
             }
@@ -186,7 +211,9 @@ impl Master {
             Going::Down { kill_at } => *kill_at,
         };
         let wait = at.map(|at| at.saturating_duration_since(Instant::now()));
-        wait.map_or(PollTimeout::NONE, |wait| PollTimeout::try_from(wait.as_millis().saturating_add(1)).unwrap_or(PollTimeout::MAX))
+        wait.map_or(PollTimeout::NONE, |wait| {
+            PollTimeout::try_from(wait.as_millis().saturating_add(1)).unwrap_or(PollTimeout::MAX)
+        })
     }
 
     fn on_signal(&mut self, signal: Signal) {
@@ -207,7 +234,9 @@ impl Master {
             }
             Signal::SIGHUP if matches!(self.going, Going::On) => self.reload(),
             Signal::SIGUSR1 => self.reopen(),
-            Signal::SIGUSR2 => crate::log!(log, Alert, "upgrade of the binary on SIGUSR2 is not supported yet, the signal is ignored"),
+            Signal::SIGUSR2 => {
+                crate::log!(log, Alert, "upgrade of the binary on SIGUSR2 is not supported yet, the signal is ignored")
+            }
             Signal::SIGWINCH => {
                 for child in self.children.iter_mut().filter(|child| !child.leaving) {
                     child.leaving = true;
@@ -227,9 +256,11 @@ impl Master {
 
     fn reload(&mut self) {
         crate::log!(Logger::new(&self.generation.error_log, None), Notice, "reconfiguring");
-        let loaded = self.loader.load(Some(&self.generation)).map_err(|errors| errors.iter().cloned().collect::<Vec<_>>());
+        let loaded =
+            self.loader.load(Some(&self.generation)).map_err(|errors| errors.iter().cloned().collect::<Vec<_>>());
         let committed = loaded.and_then(|(mut generation, notes)| {
-            let identity = Identity::find(generation.settings.user.as_ref()).map_err(|message| vec![ConfigError::general(message)])?;
+            let identity = Identity::find(generation.settings.user.as_ref())
+                .map_err(|message| vec![ConfigError::general(message)])?;
             generation.commit(Some(&self.generation))?;
             Ok((generation, identity, notes))
         });
@@ -246,7 +277,8 @@ impl Master {
                 if let Some(identity) = &self.identity {
                     generation.logs.give_all_to(identity.uid());
                 }
-                let old: Vec<Pid> = self.children.iter().filter(|child| !child.leaving).map(|child| child.pid).collect();
+                let old: Vec<Pid> =
+                    self.children.iter().filter(|child| !child.leaving).map(|child| child.pid).collect();
                 let replaced = std::mem::replace(&mut self.generation, generation);
                 for child in &mut self.children {
                     child.leaving = true;
@@ -283,14 +315,27 @@ impl Master {
                     self.children.push(Child { pid, slot, started: Instant::now(), leaving: false });
                 }
                 Ok(None) => {
-                    let nothing = Generation { settings: self.generation.settings.clone(), bindings: Vec::new(), sockets: Vec::new(), logs: crate::log::Logs::default(), error_log: self.generation.error_log.clone(), zones: crate::zone::Zones::default(), files: Vec::new() };
+                    let nothing = Generation {
+                        settings: self.generation.settings.clone(),
+                        bindings: Vec::new(),
+                        sockets: Vec::new(),
+                        logs: crate::log::Logs::default(),
+                        error_log: self.generation.error_log.clone(),
+                        zones: crate::zone::Zones::default(),
+                        files: Vec::new(),
+                    };
                     let generation = std::mem::replace(&mut self.generation, nothing);
                     worker::set_slot(slot);
                     let code = worker::run(generation, self.identity.take());
                     std::process::exit(if code == ExitCode::SUCCESS { 0 } else { 2 });
                 }
                 Err(error) => {
-                    crate::log!(Logger::new(&self.generation.error_log, None), Alert, "fork() failed ({})", crate::log::os_error(&error));
+                    crate::log!(
+                        Logger::new(&self.generation.error_log, None),
+                        Alert,
+                        "fork() failed ({})",
+                        crate::log::os_error(&error)
+                    );
                     self.respawn_at = Some(Instant::now() + HEALTHY);
                     return;
                 }

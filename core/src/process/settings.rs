@@ -20,7 +20,16 @@ pub struct MainConf {
     working_directory: Setting<Word>,
 }
 
-inherit!(MainConf { daemon, master_process, pid, user, worker_processes, worker_rlimit_nofile, worker_shutdown_timeout, working_directory });
+inherit!(MainConf {
+    daemon,
+    master_process,
+    pid,
+    user,
+    worker_processes,
+    worker_rlimit_nofile,
+    worker_shutdown_timeout,
+    working_directory
+});
 
 /// `worker_processes` and its neighbours
 pub struct Main;
@@ -34,7 +43,12 @@ impl Feature for Main {
     const NAME: &'static str = "core";
     const DIRECTIVES: &'static [Directive<MainConf>] = &[
         row("daemon", Arity::Exactly(1), Set::Flag(|conf| &mut conf.daemon), "Whether to detach from the terminal."),
-        row("master_process", Arity::Exactly(1), Set::Flag(|conf| &mut conf.master_process), "Whether workers are forked; off is for debugging."),
+        row(
+            "master_process",
+            Arity::Exactly(1),
+            Set::Flag(|conf| &mut conf.master_process),
+            "Whether workers are forked; off is for debugging.",
+        ),
         row("pid", Arity::Exactly(1), Set::Word(|conf| &mut conf.pid), "The file that holds the master's process id."),
         row(
             "user",
@@ -50,7 +64,11 @@ impl Feature for Main {
             Arity::Exactly(1),
             Set::With(|conf, line| {
                 let word = line.arg(0)?;
-                let count = if word.is("auto") { std::thread::available_parallelism().map_or(1, usize::from) } else { value::number(word).and_then(|n| usize::try_from(n).ok()).ok_or("invalid value")? };
+                let count = if word.is("auto") {
+                    std::thread::available_parallelism().map_or(1, usize::from)
+                } else {
+                    value::number(word).and_then(|n| usize::try_from(n).ok()).ok_or("invalid value")?
+                };
                 if count == 0 {
                     return Err("invalid value".into());
                 }
@@ -58,13 +76,39 @@ impl Feature for Main {
             }),
             "How many workers; auto is one per core.",
         ),
-        row("worker_rlimit_nofile", Arity::Exactly(1), Set::Number(|conf| &mut conf.worker_rlimit_nofile), "The limit on open files of each worker."),
-        row("worker_shutdown_timeout", Arity::Exactly(1), Set::Time(|conf| &mut conf.worker_shutdown_timeout), "How long a worker may take to finish its connections when it is told to go."),
-        row("working_directory", Arity::Exactly(1), Set::Word(|conf| &mut conf.working_directory), "The directory that the workers are in."),
+        row(
+            "worker_rlimit_nofile",
+            Arity::Exactly(1),
+            Set::Number(|conf| &mut conf.worker_rlimit_nofile),
+            "The limit on open files of each worker.",
+        ),
+        row(
+            "worker_shutdown_timeout",
+            Arity::Exactly(1),
+            Set::Time(|conf| &mut conf.worker_shutdown_timeout),
+            "How long a worker may take to finish its connections when it is told to go.",
+        ),
+        row(
+            "working_directory",
+            Arity::Exactly(1),
+            Set::Word(|conf| &mut conf.working_directory),
+            "The directory that the workers are in.",
+        ),
         row("lock_file", Arity::Exactly(1), Set::Accepted, "Locks live in memory; no file is needed."),
-        row("timer_resolution", Arity::Exactly(1), Set::Accepted, "Reading the clock is cheap; there is nothing to save."),
+        row(
+            "timer_resolution",
+            Arity::Exactly(1),
+            Set::Accepted,
+            "Reading the clock is cheap; there is nothing to save.",
+        ),
         row("pcre_jit", Arity::Exactly(1), Set::Accepted, "Patterns are compiled to automata, not to machine code."),
-        Directive { name: "events", levels: Levels::MAIN, arity: Arity::Exactly(0), set: Set::Block(Levels::EVENTS), doc: "How connections are processed." },
+        Directive {
+            name: "events",
+            levels: Levels::MAIN,
+            arity: Arity::Exactly(0),
+            set: Set::Block(Levels::EVENTS),
+            doc: "How connections are processed.",
+        },
     ];
 }
 
@@ -83,17 +127,47 @@ impl Feature for Events {
     type Conf = EventsConf;
     const NAME: &'static str = "events";
     const DIRECTIVES: &'static [Directive<EventsConf>] = &[
-        Directive { name: "worker_connections", levels: Levels::EVENTS, arity: Arity::Exactly(1), set: Set::Number(|conf| &mut conf.worker_connections), doc: "How many client connections a worker holds at once." },
+        Directive {
+            name: "worker_connections",
+            levels: Levels::EVENTS,
+            arity: Arity::Exactly(1),
+            set: Set::Number(|conf| &mut conf.worker_connections),
+            doc: "How many client connections a worker holds at once.",
+        },
         Directive {
             name: "use",
             levels: Levels::EVENTS,
             arity: Arity::Exactly(1),
-            set: Set::With(|_, line| if line.arg(0)?.is("epoll") { Ok(()) } else { Err(format!("invalid event type \"{}\", only epoll is available", line.arg(0)?).into()) }),
+            set: Set::With(|_, line| {
+                if line.arg(0)?.is("epoll") {
+                    Ok(())
+                } else {
+                    Err(format!("invalid event type \"{}\", only epoll is available", line.arg(0)?).into())
+                }
+            }),
             doc: "The event mechanism: epoll.",
         },
-        Directive { name: "multi_accept", levels: Levels::EVENTS, arity: Arity::Exactly(1), set: Set::Accepted, doc: "All waiting connections are always accepted." },
-        Directive { name: "accept_mutex", levels: Levels::EVENTS, arity: Arity::Exactly(1), set: Set::Accepted, doc: "Workers accept without a mutex." },
-        Directive { name: "accept_mutex_delay", levels: Levels::EVENTS, arity: Arity::Exactly(1), set: Set::Accepted, doc: "Workers accept without a mutex." },
+        Directive {
+            name: "multi_accept",
+            levels: Levels::EVENTS,
+            arity: Arity::Exactly(1),
+            set: Set::Accepted,
+            doc: "All waiting connections are always accepted.",
+        },
+        Directive {
+            name: "accept_mutex",
+            levels: Levels::EVENTS,
+            arity: Arity::Exactly(1),
+            set: Set::Accepted,
+            doc: "Workers accept without a mutex.",
+        },
+        Directive {
+            name: "accept_mutex_delay",
+            levels: Levels::EVENTS,
+            arity: Arity::Exactly(1),
+            set: Set::Accepted,
+            doc: "Workers accept without a mutex.",
+        },
     ];
 }
 
@@ -124,7 +198,8 @@ impl Settings {
     /// Reads the settings out of the main block.
     pub fn of(main: &Block, setup: &crate::conf::apply::Setup) -> Settings {
         let events = main.children_named("events").next();
-        let connections = events.map_or(512, |events| events.confs.with::<Events, _>(|conf| conf.worker_connections.or(512)));
+        let connections =
+            events.map_or(512, |events| events.confs.with::<Events, _>(|conf| conf.worker_connections.or(512)));
         main.confs.with::<Main, _>(|conf| Settings {
             daemon: conf.daemon.or(true),
             master_process: conf.master_process.or(true),

@@ -84,15 +84,26 @@ fn raise_file_limit(generation: &Generation) {
     let log = Logger::new(&generation.error_log, None);
     if let Some(limit) = generation.settings.open_files {
         if let Err(error) = setrlimit(Resource::RLIMIT_NOFILE, limit, limit) {
-            crate::log!(log, Alert, "setrlimit(RLIMIT_NOFILE, {limit}) failed ({})", crate::log::os_error(&error.into()));
+            crate::log!(
+                log,
+                Alert,
+                "setrlimit(RLIMIT_NOFILE, {limit}) failed ({})",
+                crate::log::os_error(&error.into())
+            );
         }
         return;
     }
     // Each client may need an upstream connection or a file besides its own.
-    let wanted = u64::try_from(generation.settings.worker_connections).unwrap_or(u64::MAX).saturating_mul(2).saturating_add(64);
+    let wanted =
+        u64::try_from(generation.settings.worker_connections).unwrap_or(u64::MAX).saturating_mul(2).saturating_add(64);
     if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
         if soft < wanted && setrlimit(Resource::RLIMIT_NOFILE, wanted.min(hard), hard).is_err() | (hard < wanted) {
-            crate::log!(log, Warn, "{} worker_connections exceed open file resource limit: {hard}", generation.settings.worker_connections);
+            crate::log!(
+                log,
+                Warn,
+                "{} worker_connections exceed open file resource limit: {hard}",
+                generation.settings.worker_connections
+            );
         }
     }
 }
@@ -179,13 +190,24 @@ enum Listener {
 impl Listener {
     fn new(socket: std::os::fd::OwnedFd) -> std::io::Result<Self> {
         let is_unix = socket2::SockRef::from(&socket).local_addr()?.is_unix();
-        Ok(if is_unix { Listener::Unix(UnixListener::from_std(StdUnixListener::from(socket))?) } else { Listener::Tcp(TcpListener::from_std(socket.into())?) })
+        Ok(if is_unix {
+            Listener::Unix(UnixListener::from_std(StdUnixListener::from(socket))?)
+        } else {
+            Listener::Tcp(TcpListener::from_std(socket.into())?)
+        })
     }
 
     async fn accept(&self) -> std::io::Result<(Transport, Address)> {
         match self {
-            Listener::Tcp(listener) => listener.accept().await.map(|(stream, client)| (Transport::Tcp(stream), Address::Inet(client))),
-            Listener::Unix(listener) => listener.accept().await.map(|(stream, client)| (Transport::Unix(stream), Address::Unix(client.as_pathname().unwrap_or(std::path::Path::new("")).to_owned()))),
+            Listener::Tcp(listener) => {
+                listener.accept().await.map(|(stream, client)| (Transport::Tcp(stream), Address::Inet(client)))
+            }
+            Listener::Unix(listener) => listener.accept().await.map(|(stream, client)| {
+                (
+                    Transport::Unix(stream),
+                    Address::Unix(client.as_pathname().unwrap_or(std::path::Path::new("")).to_owned()),
+                )
+            }),
         }
     }
 }
@@ -206,7 +228,12 @@ async fn accept(binding: Binding, listener: Listener, connections: Rc<Connection
         };
         let (transport, client) = match listener.accept().await {
             Ok(accepted) => accepted,
-            Err(error) if matches!(error.raw_os_error(), Some(nix::libc::EMFILE | nix::libc::ENFILE | nix::libc::ENOBUFS | nix::libc::ENOMEM)) => {
+            Err(error)
+                if matches!(
+                    error.raw_os_error(),
+                    Some(nix::libc::EMFILE | nix::libc::ENFILE | nix::libc::ENOBUFS | nix::libc::ENOMEM)
+                ) =>
+            {
                 complain(format_args!("accept4() failed ({})", crate::log::os_error(&error)));
                 tokio::time::sleep(BREATHER).await;
                 continue;
@@ -214,9 +241,19 @@ async fn accept(binding: Binding, listener: Listener, connections: Rc<Connection
             // The client has given up before we came to it.
             Err(_) => continue,
         };
-        let local = if binding.is_wildcard() { transport.local_address().unwrap_or_else(|| binding.address.clone()) } else { binding.address.clone() };
+        let local = if binding.is_wildcard() {
+            transport.local_address().unwrap_or_else(|| binding.address.clone())
+        } else {
+            binding.address.clone()
+        };
         let Some(protocol) = binding.route(&local) else { continue };
-        let info = PeerInfo { number: connections.number(), client, local, accepted: Instant::now(), tls: std::cell::OnceCell::new() };
+        let info = PeerInfo {
+            number: connections.number(),
+            client,
+            local,
+            accepted: Instant::now(),
+            tls: std::cell::OnceCell::new(),
+        };
         let connection = Connection { transport, timer: Timer::default(), info: Rc::new(info) };
         spawn_local(async move {
             life.enter().await;

@@ -34,13 +34,24 @@ impl<T: Clone> Names<T> {
     /// See [`BadName`].
     pub fn add(&mut self, pattern: &[u8], value: T) -> Result<(), BadName> {
         let pattern = pattern.to_ascii_lowercase();
-        let put = |table: &mut HashMap<Box<[u8]>, T>, key: &[u8], value: T| if table.insert(key.into(), value).is_some() { Err(BadName::Conflict) } else { Ok(()) };
-        let plain = |name: &[u8]| !name.is_empty() && !name.contains(&b'*') && !name.windows(2).any(|pair| pair == b"..");
+        let put = |table: &mut HashMap<Box<[u8]>, T>, key: &[u8], value: T| {
+            if table.insert(key.into(), value).is_some() { Err(BadName::Conflict) } else { Ok(()) }
+        };
+        let plain =
+            |name: &[u8]| !name.is_empty() && !name.contains(&b'*') && !name.windows(2).any(|pair| pair == b"..");
         if let Some(suffix) = pattern.strip_prefix(b"*") {
-            return if suffix.starts_with(b".") && plain(suffix) { put(&mut self.leading, suffix, value) } else { Err(BadName::Invalid) };
+            return if suffix.starts_with(b".") && plain(suffix) {
+                put(&mut self.leading, suffix, value)
+            } else {
+                Err(BadName::Invalid)
+            };
         }
         if let Some(prefix) = pattern.strip_suffix(b"*") {
-            return if prefix.ends_with(b".") && plain(prefix) { put(&mut self.trailing, prefix, value) } else { Err(BadName::Invalid) };
+            return if prefix.ends_with(b".") && plain(prefix) {
+                put(&mut self.trailing, prefix, value)
+            } else {
+                Err(BadName::Invalid)
+            };
         }
         if let Some(name) = pattern.strip_prefix(b".") {
             if !plain(name) {
@@ -49,7 +60,11 @@ impl<T: Clone> Names<T> {
             put(&mut self.leading, &pattern, value.clone())?;
             return put(&mut self.exact, name, value);
         }
-        if plain(&pattern) || pattern.is_empty() { put(&mut self.exact, &pattern, value) } else { Err(BadName::Invalid) }
+        if plain(&pattern) || pattern.is_empty() {
+            put(&mut self.exact, &pattern, value)
+        } else {
+            Err(BadName::Invalid)
+        }
     }
 
     /// Adds literal names, already in lower case, that may contain anything.
@@ -72,7 +87,12 @@ impl<T: Clone> Names<T> {
         if self.trailing.is_empty() {
             return None;
         }
-        dots().collect::<Vec<_>>().into_iter().rev().filter(|at| *at + 1 < name.len()).find_map(|at| self.trailing.get(name.get(..=at)?))
+        dots()
+            .collect::<Vec<_>>()
+            .into_iter()
+            .rev()
+            .filter(|at| *at + 1 < name.len())
+            .find_map(|at| self.trailing.get(name.get(..=at)?))
     }
 
     /// True when nothing has been added.

@@ -48,9 +48,19 @@ impl Regex {
     ///
     /// # Errors
     /// As [`Regex::new`], or a group is named like a built-in variable.
-    pub fn compile<S: Subject>(pattern: &[u8], ignore_case: bool, at: &Place, variables: &mut Variables<S>) -> Result<Self, ConfigError> {
+    pub fn compile<S: Subject>(
+        pattern: &[u8],
+        ignore_case: bool,
+        at: &Place,
+        variables: &mut Variables<S>,
+    ) -> Result<Self, ConfigError> {
         let mut regex = Regex::new(pattern, ignore_case).map_err(|message| ConfigError::new(at, message))?;
-        let names: Vec<(usize, String)> = regex.inner.capture_names().enumerate().filter_map(|(group, name)| Some((group, name?.to_owned()))).collect();
+        let names: Vec<(usize, String)> = regex
+            .inner
+            .capture_names()
+            .enumerate()
+            .filter_map(|(group, name)| Some((group, name?.to_owned())))
+            .collect();
         for (group, name) in names {
             regex.names.push((group, variables.settable(&name, at)?));
         }
@@ -133,7 +143,9 @@ fn escape_literal(character: char) -> String {
 }
 
 fn is_quantifier(text: &str) -> bool {
-    let Some(inner) = text.strip_prefix('{').and_then(|tail| tail.split_once('}')).map(|(inner, _)| inner) else { return false };
+    let Some(inner) = text.strip_prefix('{').and_then(|tail| tail.split_once('}')).map(|(inner, _)| inner) else {
+        return false;
+    };
     let (least, most) = inner.split_once(',').unwrap_or((inner, ""));
     !least.is_empty() && [least, most].iter().all(|n| n.bytes().all(|byte| byte.is_ascii_digit()))
 }
@@ -160,7 +172,11 @@ mod tests {
             (r"^[^]]+$", "ab", true),
             (r"^/\w+$", "/abc_1", true),
         ] {
-            assert_eq!(Regex::new(pattern.as_bytes(), false).unwrap().is_match(text.as_bytes()), expected, "{pattern} on {text}");
+            assert_eq!(
+                Regex::new(pattern.as_bytes(), false).unwrap().is_match(text.as_bytes()),
+                expected,
+                "{pattern} on {text}"
+            );
         }
     }
 

@@ -38,12 +38,18 @@ impl<S: Subject> Template<S> {
             let invalid = || ConfigError::new(word.at(), "invalid variable name");
             let (name, tail) = match rest.strip_prefix(b"{") {
                 Some(inner) => {
-                    let end = inner.iter().position(|byte| *byte == b'}').ok_or_else(|| ConfigError::new(word.at(), "the closing bracket in a variable name is missing"))?;
+                    let end = inner.iter().position(|byte| *byte == b'}').ok_or_else(|| {
+                        ConfigError::new(word.at(), "the closing bracket in a variable name is missing")
+                    })?;
                     let (name, tail) = inner.split_at_checked(end).ok_or_else(invalid)?;
                     (name, tail.split_first().map_or(tail, |(_, tail)| tail))
                 }
-                None if captures && matches!(rest.first(), Some(b'1'..=b'9')) => rest.split_at_checked(1).ok_or_else(invalid)?,
-                None => rest.split_at_checked(rest.iter().take_while(|byte| is_name(**byte)).count()).ok_or_else(invalid)?,
+                None if captures && matches!(rest.first(), Some(b'1'..=b'9')) => {
+                    rest.split_at_checked(1).ok_or_else(invalid)?
+                }
+                None => {
+                    rest.split_at_checked(rest.iter().take_while(|byte| is_name(**byte)).count()).ok_or_else(invalid)?
+                }
             };
             if name.is_empty() || !name.iter().all(|byte| is_name(*byte)) {
                 return Err(invalid());

@@ -160,7 +160,8 @@ impl<S: Subject> Variables<S> {
         let mut open: Vec<&VariableRef<S>> = cells.values().filter(|cell| cell.source.get().is_none()).collect();
         open.sort_by(|a, b| (&a.used_at.file, a.used_at.line).cmp(&(&b.used_at.file, b.used_at.line)));
         for cell in open {
-            let family = self.families.iter().filter_map(|(prefix, get)| Some((*get, cell.name.strip_prefix(prefix)?))).next();
+            let family =
+                self.families.iter().filter_map(|(prefix, get)| Some((*get, cell.name.strip_prefix(prefix)?))).next();
             match family {
                 Some((get, rest)) => {
                     let _ = cell.source.set(Source::Prefix(get, rest.into()));

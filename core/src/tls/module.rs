@@ -78,11 +78,31 @@ impl Feature for Tls {
             }),
             doc: "Protocol versions offered: TLSv1.2 and TLSv1.3.",
         },
-        Directive { name: "ssl_handshake_timeout", levels: ANYWHERE, arity: Arity::Exactly(1), set: Set::Time(|conf| &mut conf.handshake_timeout), doc: "Longest time for a handshake to finish." },
-        Directive { name: "ssl_reject_handshake", levels: ANYWHERE, arity: Arity::Exactly(1), set: Set::Flag(|conf| &mut conf.reject_handshake), doc: "Refuses handshakes for this server." },
-        accepted("ssl_ciphers", Arity::Exactly(1), "All cipher suites offered are modern ones; the list is not consulted."),
+        Directive {
+            name: "ssl_handshake_timeout",
+            levels: ANYWHERE,
+            arity: Arity::Exactly(1),
+            set: Set::Time(|conf| &mut conf.handshake_timeout),
+            doc: "Longest time for a handshake to finish.",
+        },
+        Directive {
+            name: "ssl_reject_handshake",
+            levels: ANYWHERE,
+            arity: Arity::Exactly(1),
+            set: Set::Flag(|conf| &mut conf.reject_handshake),
+            doc: "Refuses handshakes for this server.",
+        },
+        accepted(
+            "ssl_ciphers",
+            Arity::Exactly(1),
+            "All cipher suites offered are modern ones; the list is not consulted.",
+        ),
         accepted("ssl_prefer_server_ciphers", Arity::Exactly(1), "The server's order of cipher suites is always used."),
-        accepted("ssl_ecdh_curve", Arity::Exactly(1), "The key exchange groups offered are fixed: X25519MLKEM768, X25519, P-256, P-384."),
+        accepted(
+            "ssl_ecdh_curve",
+            Arity::Exactly(1),
+            "The key exchange groups offered are fixed: X25519MLKEM768, X25519, P-256, P-384.",
+        ),
         accepted("ssl_session_cache", Arity::Between(1, 2), "Sessions are not resumed yet."),
         accepted("ssl_session_tickets", Arity::Exactly(1), "Sessions are not resumed yet."),
         accepted("ssl_session_timeout", Arity::Exactly(1), "Sessions are not resumed yet."),
@@ -114,7 +134,10 @@ impl TlsConf {
             return Ok(Some(ServerTls { config: None, timeout }));
         }
         if let Some(lonely) = self.certificates.get(self.keys.len()) {
-            return Err(ConfigError::new(lonely.at(), format!("no \"ssl_certificate_key\" is defined for certificate \"{lonely}\"")));
+            return Err(ConfigError::new(
+                lonely.at(),
+                format!("no \"ssl_certificate_key\" is defined for certificate \"{lonely}\""),
+            ));
         }
         let mut choice = Vec::new();
         for (certificate, key) in self.certificates.iter().zip(&self.keys) {

@@ -61,7 +61,12 @@ impl fmt::Debug for Transport {
 ///
 /// # Errors
 /// See [`TlsFailure`].
-pub async fn accept(transport: Transport, timer: &mut Timer, limit: Duration, choose: impl FnOnce(Option<&str>) -> Option<ServerTls>) -> Result<(Transport, TlsInfo), TlsFailure> {
+pub async fn accept(
+    transport: Transport,
+    timer: &mut Timer,
+    limit: Duration,
+    choose: impl FnOnce(Option<&str>) -> Option<ServerTls>,
+) -> Result<(Transport, TlsInfo), TlsFailure> {
     let handshake = async {
         if let Some(tcp) = transport.tcp() {
             let mut first = [0];
@@ -74,7 +79,9 @@ pub async fn accept(transport: Transport, timer: &mut Timer, limit: Duration, ch
                 return Err(TlsFailure::NotTls(Box::new(transport)));
             }
         }
-        let start = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), transport).await.map_err(TlsFailure::Failed)?;
+        let start = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), transport)
+            .await
+            .map_err(TlsFailure::Failed)?;
         let name = start.client_hello().server_name().map(str::to_owned);
         let config = choose(name.as_deref()).and_then(|server| server.config).ok_or(TlsFailure::Rejected)?;
         let stream = start.into_stream(config).await.map_err(TlsFailure::Failed)?;

@@ -52,7 +52,9 @@ impl<'a> Lock<'a> {
             }
             let timeout = futex::Timespec { tv_sec: 0, tv_nsec: i64::from(PATIENCE.subsec_nanos()) };
             let _ = futex::wait(self.word, futex::Flags::empty(), marked, Some(&timeout));
-            if is_dead(marked & !WAITED_FOR) && self.word.compare_exchange(marked, me | WAITED_FOR, Acquire, Relaxed).is_ok() {
+            if is_dead(marked & !WAITED_FOR)
+                && self.word.compare_exchange(marked, me | WAITED_FOR, Acquire, Relaxed).is_ok()
+            {
                 return Held { word: self.word };
             }
         }
@@ -61,7 +63,8 @@ impl<'a> Lock<'a> {
     /// Frees the lock if `pid`, which is known to be dead, holds it.
     pub fn release_dead(self, pid: u32) -> bool {
         let seen = self.word.load(Relaxed);
-        let released = seen & !WAITED_FOR == pid && pid != 0 && self.word.compare_exchange(seen, 0, Release, Relaxed).is_ok();
+        let released =
+            seen & !WAITED_FOR == pid && pid != 0 && self.word.compare_exchange(seen, 0, Release, Relaxed).is_ok();
         if released {
             let _ = futex::wake(self.word, futex::Flags::empty(), 1);
         }

@@ -29,7 +29,8 @@ impl Memory {
         let label = format!("tidegate-{}", name.replace('\0', ""));
         let file = memfd_create(label.as_str(), MFdFlags::MFD_CLOEXEC)?;
         let words = bytes.div_ceil(8);
-        let length = words.checked_mul(8).and_then(|bytes| bytes.checked_add(LOCK_BYTES)).ok_or(io::ErrorKind::OutOfMemory)?;
+        let length =
+            words.checked_mul(8).and_then(|bytes| bytes.checked_add(LOCK_BYTES)).ok_or(io::ErrorKind::OutOfMemory)?;
         nix::unistd::ftruncate(&file, i64::try_from(length).map_err(|_| io::ErrorKind::OutOfMemory)?)?;
         let map = MmapOptions::new().len(length).map_raw(&file)?;
         Ok(Memory { map, words, file })

@@ -67,7 +67,8 @@ impl Zone {
         }
         let memory = self.memory.words();
         let full = || format!("zone \"{}\" is too small: {} bytes more are needed", self.name, words * 8);
-        let read = |at: usize| memory.get(at).map_or(0, |word| usize::try_from(word.load(Relaxed)).unwrap_or(usize::MAX));
+        let read =
+            |at: usize| memory.get(at).map_or(0, |word| usize::try_from(word.load(Relaxed)).unwrap_or(usize::MAX));
         let entries = read(3).min(DIRECTORY_ENTRIES);
         let start = read(4);
         let end = start.checked_add(words).filter(|end| *end <= memory.len()).ok_or_else(full)?;
@@ -76,7 +77,13 @@ impl Zone {
             return Err(format!("zone \"{}\" has no room for another user", self.name));
         }
         let as_word = |value: usize| u64::try_from(value).unwrap_or(u64::MAX);
-        for (at, value) in [(at, hash(key, words)), (at + 1, as_word(start)), (at + 2, as_word(words)), (4, as_word(end)), (3, as_word(entries + 1))] {
+        for (at, value) in [
+            (at, hash(key, words)),
+            (at + 1, as_word(start)),
+            (at + 2, as_word(words)),
+            (4, as_word(end)),
+            (3, as_word(entries + 1)),
+        ] {
             if let Some(word) = memory.get(at) {
                 word.store(value, Relaxed);
             }
@@ -87,15 +94,23 @@ impl Zone {
     /// The region kept under `key`, if there is one already.
     pub fn find(self: &Rc<Self>, key: &str, words: usize) -> Option<Region> {
         let memory = self.memory.words();
-        let read = |at: usize| memory.get(at).map_or(0, |word| usize::try_from(word.load(Relaxed)).unwrap_or(usize::MAX));
+        let read =
+            |at: usize| memory.get(at).map_or(0, |word| usize::try_from(word.load(Relaxed)).unwrap_or(usize::MAX));
         let key = hash(key, words);
-        let at = (0..read(3).min(DIRECTORY_ENTRIES)).map(|entry| DIRECTORY_AT + entry * DIRECTORY_ENTRY).find(|at| memory.get(*at).is_some_and(|word| word.load(Relaxed) == key))?;
+        let at = (0..read(3).min(DIRECTORY_ENTRIES))
+            .map(|entry| DIRECTORY_AT + entry * DIRECTORY_ENTRY)
+            .find(|at| memory.get(*at).is_some_and(|word| word.load(Relaxed) == key))?;
         self.checked(read(at + 1), words).ok()
     }
 
     fn checked(self: &Rc<Self>, start: usize, words: usize) -> Result<Region, String> {
-        let inside = start >= FIRST_FREE && start.checked_add(words).is_some_and(|end| end <= self.memory.words().len());
-        if inside { Ok(Region::Shared { zone: self.clone(), start, words }) } else { Err(format!("zone \"{}\" is damaged: a region lies outside of it", self.name)) }
+        let inside =
+            start >= FIRST_FREE && start.checked_add(words).is_some_and(|end| end <= self.memory.words().len());
+        if inside {
+            Ok(Region::Shared { zone: self.clone(), start, words })
+        } else {
+            Err(format!("zone \"{}\" is damaged: a region lies outside of it", self.name))
+        }
     }
 }
 
@@ -130,7 +145,9 @@ impl Region {
     pub fn words(&self) -> &[AtomicU64] {
         match self {
             Region::Private(words) => words,
-            Region::Shared { zone, start, words } => zone.memory.words().get(*start..start.saturating_add(*words)).unwrap_or_default(),
+            Region::Shared { zone, start, words } => {
+                zone.memory.words().get(*start..start.saturating_add(*words)).unwrap_or_default()
+            }
         }
     }
 
@@ -161,7 +178,9 @@ pub struct Zones {
 impl Zones {
     /// No zones yet; those of `previous` are found again under the same name and size.
     pub fn after(previous: Option<&Zones>) -> Zones {
-        let previous = previous.map(|zones| zones.list.borrow().iter().map(|(zone, _)| zone.clone()).collect()).unwrap_or_default();
+        let previous = previous
+            .map(|zones| zones.list.borrow().iter().map(|(zone, _)| zone.clone()).collect())
+            .unwrap_or_default();
         Zones { list: RefCell::default(), previous }
     }
 
@@ -174,7 +193,10 @@ impl Zones {
         let declared = self.list.borrow().iter().find(|(zone, _)| zone.name == name).cloned();
         if let Some((zone, first)) = declared {
             return match size {
-                Some(size) if size != zone.size => fail(format!("the size {size} of shared memory zone \"{name}\" conflicts with already declared size {} at {first}", zone.size)),
+                Some(size) if size != zone.size => fail(format!(
+                    "the size {size} of shared memory zone \"{name}\" conflicts with already declared size {} at {first}",
+                    zone.size
+                )),
                 _ => Ok(zone),
             };
         }
@@ -186,7 +208,12 @@ impl Zones {
             Some(zone) => zone.clone(),
             None => match Zone::create(name, size) {
                 Ok(zone) => Rc::new(zone),
-                Err(error) => return fail(format!("zone \"{name}\" of {size} bytes cannot be made ({})", crate::log::os_error(&error))),
+                Err(error) => {
+                    return fail(format!(
+                        "zone \"{name}\" of {size} bytes cannot be made ({})",
+                        crate::log::os_error(&error)
+                    ));
+                }
             },
         };
         self.list.borrow_mut().push((zone.clone(), at.clone()));
@@ -195,7 +222,12 @@ impl Zones {
 
     /// Releases every lock that `pid`, which has died, still holds. Returns the zones concerned.
     pub fn release(&self, pid: u32) -> Vec<String> {
-        self.list.borrow().iter().filter(|(zone, _)| zone.lock().release_dead(pid)).map(|(zone, _)| zone.name.clone()).collect()
+        self.list
+            .borrow()
+            .iter()
+            .filter(|(zone, _)| zone.lock().release_dead(pid))
+            .map(|(zone, _)| zone.name.clone())
+            .collect()
     }
 
     /// Every zone.
@@ -230,7 +262,9 @@ mod tests {
         let zones = Zones::default();
         assert!(zones.declare("z", Some(64 << 10), &place()).is_ok());
         assert!(zones.declare("z", None, &place()).is_ok());
-        for (name, size, expected) in [("z", Some(65 << 10), "conflicts"), ("y", Some(100), "too small"), ("x", None, "not declared")] {
+        for (name, size, expected) in
+            [("z", Some(65 << 10), "conflicts"), ("y", Some(100), "too small"), ("x", None, "not declared")]
+        {
             let error = zones.declare(name, size, &place()).err().unwrap().to_string();
             assert!(error.contains(expected) && error.ends_with("in f:3"), "{error}");
         }

@@ -54,7 +54,12 @@ impl PerWorker {
 
     /// The count of a column.
     pub fn sum(&self, column: usize) -> u64 {
-        self.region.words().iter().skip(column).step_by(self.columns.max(1)).fold(0, |sum, word| sum.saturating_add(word.load(Relaxed)))
+        self.region
+            .words()
+            .iter()
+            .skip(column)
+            .step_by(self.columns.max(1))
+            .fold(0, |sum, word| sum.saturating_add(word.load(Relaxed)))
     }
 
     /// Adds one for this worker.

@@ -1,0 +1,243 @@
+//! `upstream { }`: the directives of a group, and the groups of a protocol.
+
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::time::Duration;
+
+use tidegate_core::conf::apply::Setup;
+use tidegate_core::conf::directive::{Arity, Directive, Feature, Levels, Set};
+use tidegate_core::conf::{Block, ConfigError, Errors, Line, Place, Refusal, Setting, Word, value};
+use tidegate_core::inherit;
+use tidegate_core::net::address::Named;
+use tidegate_core::zone::Zones;
+
+use crate::algorithm::Balancer;
+use crate::algorithm::least_conn::LeastConn;
+use crate::algorithm::round_robin::RoundRobin;
+use crate::group::Group;
+use crate::idle::Limits;
+use crate::peer::Peer;
+
+/// How a method's directive makes it.
+pub type MakeMethod = fn() -> Box<dyn Balancer>;
+
+/// The settings of one group.
+#[derive(Default)]
+pub struct UpstreamConf {
+    servers: Vec<(Peer, Place)>,
+    zone: Setting<(Word, Option<u64>)>,
+    method: Setting<MakeMethod>,
+    keepalive: Setting<usize>,
+    keepalive_requests: Setting<u64>,
+    keepalive_time: Setting<Duration>,
+    keepalive_timeout: Setting<Duration>,
+}
+
+inherit!(UpstreamConf {} own { servers, zone, method, keepalive, keepalive_requests, keepalive_time, keepalive_timeout });
+
+impl UpstreamConf {
+    /// Chooses the balancing method: what a method's directive does.
+    ///
+    /// # Errors
+    /// Another method has been chosen already.
+    pub fn choose(&mut self, method: MakeMethod) -> Result<(), Refusal> {
+        self.method.set(method).map_err(|_| Refusal("load balancing method redefined".into()))
+    }
+}
+
+/// `upstream` and what stands in it
+pub struct Upstreams;
+
+const fn row(name: &'static str, arity: Arity, set: Set<UpstreamConf>, doc: &'static str) -> Directive<UpstreamConf> {
+    Directive { name, levels: Levels::UPSTREAM, arity, set, doc }
+}
+
+impl Feature for Upstreams {
+    type Conf = UpstreamConf;
+    const NAME: &'static str = "upstream";
+    const DIRECTIVES: &'static [Directive<UpstreamConf>] = &[
+        Directive {
+            name: "upstream",
+            levels: Levels::PROTOCOL,
+            arity: Arity::Exactly(1),
+            set: Set::Block(Levels::UPSTREAM),
+            doc: "A group of servers that do the same work.",
+        },
+        row(
+            "server",
+            Arity::AtLeast(1),
+            Set::With(server),
+            "A server of the group: address, weight, max_fails, fail_timeout, max_conns, backup, down.",
+        ),
+        row("zone", Arity::Between(1, 2), Set::With(zone), "Shares the group's state between the workers."),
+        row(
+            "least_conn",
+            Arity::Exactly(0),
+            Set::With(|conf, _| conf.choose(|| Box::new(LeastConn))),
+            "Chooses the server with the fewest connections in proportion to its weight.",
+        ),
+        row("keepalive", Arity::Between(1, 2), Set::With(keepalive), "Idle connections kept per worker; 0 keeps none."),
+        row(
+            "keepalive_requests",
+            Arity::Exactly(1),
+            Set::Number(|conf| &mut conf.keepalive_requests),
+            "Uses of one kept connection.",
+        ),
+        row(
+            "keepalive_time",
+            Arity::Exactly(1),
+            Set::Time(|conf| &mut conf.keepalive_time),
+            "Longest life of a kept connection.",
+        ),
+        row(
+            "keepalive_timeout",
+            Arity::Exactly(1),
+            Set::Time(|conf| &mut conf.keepalive_timeout),
+            "Longest time a kept connection stays idle.",
+        ),
+    ];
+}
+
+fn server(conf: &mut UpstreamConf, line: &mut Line<'_>) -> Result<(), Refusal> {
+    let word = line.arg(0)?;
+    let mut settings = Peer::new(tidegate_core::net::Address::Unix("".into()));
+    for parameter in line.args().iter().skip(1) {
+        let invalid = || Refusal(format!("invalid parameter \"{parameter}\""));
+        let number = |value: Option<Word>| {
+            value.map(|value| value::number(&value).and_then(|n| u32::try_from(n).ok()).ok_or_else(invalid)).transpose()
+        };
+        if let Some(weight) = number(parameter.after("weight="))? {
+            settings.weight = if weight == 0 { return Err(invalid()) } else { weight };
+        } else if let Some(fails) = number(parameter.after("max_fails="))? {
+            settings.max_fails = fails;
+        } else if let Some(connections) = number(parameter.after("max_conns="))? {
+            settings.max_conns = connections;
+        } else if let Some(time) = parameter.after("fail_timeout=") {
+            settings.fail_timeout = value::time(&time).ok_or_else(invalid)?;
+        } else if parameter.is("backup") {
+            settings.backup = true;
+        } else if parameter.is("down") {
+            settings.down = true;
+        } else if parameter.is("resolve")
+            || parameter.after("service=").is_some()
+            || parameter.after("route=").is_some()
+            || parameter.is("drain")
+        {
+            return Err(format!("the \"{parameter}\" parameter is not supported yet").into());
+        } else {
+            return Err(invalid());
+        }
+    }
+    // http servers may leave out the port; stream servers may not, which the owner of the group checks.
+    let addresses = Named::parse(&word.text())
+        .and_then(|named| named.resolve(Some(80)))
+        .map_err(|why| Refusal(format!("{} in upstream \"{word}\"", why.split(" in \"").next().unwrap_or_default())))?;
+    for address in addresses {
+        conf.servers.push((Peer { name: address.to_string(), address, ..settings.clone() }, line.at().clone()));
+    }
+    Ok(())
+}
+
+fn zone(conf: &mut UpstreamConf, line: &mut Line<'_>) -> Result<(), Refusal> {
+    let size = line
+        .args()
+        .get(1)
+        .map(|word| value::size(word).ok_or_else(|| Refusal(format!("invalid zone size \"{word}\""))))
+        .transpose()?;
+    conf.zone.set((line.arg(0)?.clone(), size))
+}
+
+fn keepalive(conf: &mut UpstreamConf, line: &mut Line<'_>) -> Result<(), Refusal> {
+    let word = line.arg(0)?;
+    if let Some(extra) = line.args().get(1)
+        && !extra.is("local")
+    {
+        return Err(format!("invalid parameter \"{extra}\"").into());
+    }
+    let kept = value::number(word)
+        .and_then(|n| usize::try_from(n).ok())
+        .ok_or_else(|| format!("invalid value \"{word}\" in \"keepalive\" directive"))?;
+    conf.keepalive.set(kept)
+}
+
+/// The groups of one protocol, by name in lower case.
+#[derive(Default)]
+pub struct Groups {
+    by_name: HashMap<String, Rc<Group>>,
+}
+
+impl Groups {
+    /// Builds the groups that stand in a protocol's block.
+    pub fn load(block: &Block, zones: &Zones, errors: &mut Errors) -> Groups {
+        let mut groups = Groups::default();
+        for upstream in block.children_named("upstream") {
+            let name = upstream.args.first().map(ToString::to_string).unwrap_or_default().to_ascii_lowercase();
+            if groups.by_name.contains_key(&name) {
+                errors.push(ConfigError::new(upstream.at(), format!("duplicate upstream \"{name}\"")));
+                continue;
+            }
+            match build(&name, upstream, zones) {
+                Ok(group) => drop(groups.by_name.insert(name, Rc::new(group))),
+                Err(error) => errors.push(error),
+            }
+        }
+        groups
+    }
+
+    /// The group of this name, whatever its case.
+    pub fn find(&self, name: &str) -> Option<Rc<Group>> {
+        self.by_name.get(&name.to_ascii_lowercase()).cloned()
+    }
+
+    /// The group that a `proxy_pass` without variables names: a configured one, or one made of the host's addresses.
+    ///
+    /// # Errors
+    /// nginx's words: `host not found in upstream "..."`, `no port in upstream "..."`.
+    pub fn find_or_resolve(
+        &mut self,
+        host: &str,
+        default_port: Option<u16>,
+        _setup: &Setup,
+    ) -> Result<Rc<Group>, String> {
+        if let Some(group) = self.find(host) {
+            return Ok(group);
+        }
+        let named = Named::parse(host).map_err(|why| upstream_words(&why, host))?;
+        let addresses = named.resolve(default_port).map_err(|why| upstream_words(&why, host))?;
+        let peers = addresses.into_iter().map(Peer::new).collect();
+        let group = Rc::new(Group::new(host, peers, Box::new(RoundRobin), None)?);
+        self.by_name.insert(host.to_ascii_lowercase(), group.clone());
+        Ok(group)
+    }
+}
+
+fn upstream_words(why: &str, host: &str) -> String {
+    format!("{} in upstream \"{host}\"", why.split(" in \"").next().unwrap_or_default())
+}
+
+fn build(name: &str, block: &Block, zones: &Zones) -> Result<Group, ConfigError> {
+    block.confs.with::<Upstreams, _>(|conf| {
+        if conf.servers.is_empty() {
+            return Err(ConfigError::new(block.at(), format!("no servers are inside upstream \"{name}\"")));
+        }
+        if let Some((_, at)) = conf.servers.iter().find(|_| conf.servers.iter().all(|(peer, _)| peer.backup)) {
+            return Err(ConfigError::new(
+                at,
+                format!("no servers are inside upstream \"{name}\" besides backup servers"),
+            ));
+        }
+        let zone = conf.zone.get().map(|(zone, size)| zones.declare(&zone.text(), *size, zone.at())).transpose()?;
+        let make = conf.method.or(|| Box::new(RoundRobin));
+        let peers = conf.servers.iter().map(|(peer, _)| peer.clone()).collect();
+        let mut group =
+            Group::new(name, peers, make(), zone.as_ref()).map_err(|message| ConfigError::new(block.at(), message))?;
+        let default = Limits::default();
+        group.keepalive = Limits {
+            kept: conf.keepalive.or(default.kept),
+            uses: conf.keepalive_requests.or(default.uses),
+            age: conf.keepalive_time.or(default.age),
+            idle: conf.keepalive_timeout.or(default.idle),
+        };
+        Ok(group)
+    })
+}
