@@ -164,17 +164,17 @@ fn escape_controls(line: &mut Vec<u8>, start: usize) {
 }
 
 /// An error log together with what is added to each line: the connection's number and what was going on.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub struct Logger<'a> {
-    log: &'a ErrorLog,
+    log: ErrorLog,
     connection: Option<u64>,
     context: Option<&'a dyn fmt::Display>,
 }
 
 impl<'a> Logger<'a> {
     /// A logger without context.
-    pub fn new(log: &'a ErrorLog, connection: Option<u64>) -> Self {
-        Logger { log, connection, context: None }
+    pub fn new(log: &ErrorLog, connection: Option<u64>) -> Self {
+        Logger { log: log.clone(), connection, context: None }
     }
 
     /// The same, with what is appended to each message (`, client: ..., server: ...`).

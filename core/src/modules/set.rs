@@ -1,19 +1,49 @@
 //! `set`: assigns a value to a variable of the configuration's own.
 
 use crate::conf::directive::{Arity, Directive, Feature, Levels, Set};
-use crate::conf::{ConfigError, Word};
+use crate::conf::{ConfigError, Line, Refusal, Word};
 use crate::inherit;
 use crate::module::{Install, Module};
 use crate::phase::{Gate, Phase, Step, Verdict};
 use crate::script::Template;
 use crate::subject::{Plan, Subject};
 
-/// One `set`.
+/// One `set` as it is written. A protocol whose rewriting interleaves `set` with other instructions keeps these among
+/// its own; others use [`Assign`].
 #[derive(Clone)]
-struct Assignment {
+pub struct Assignment {
     variable: Word,
     value: Word,
     level: Levels,
+}
+
+impl Assignment {
+    /// Reads the arguments of `set`.
+    ///
+    /// # Errors
+    /// The first is not a variable's name.
+    pub fn parse(line: &Line<'_>) -> Result<Assignment, Refusal> {
+        let word = line.arg(0)?;
+        let name = word.after("$").filter(|name| !name.bytes().is_empty());
+        let variable = name.ok_or_else(|| format!("invalid variable name \"{word}\""))?;
+        Ok(Assignment { variable, value: line.arg(1)?.clone(), level: line.level() })
+    }
+
+    /// Makes the variable known.
+    ///
+    /// # Errors
+    /// The name belongs to another kind of variable.
+    pub fn define<S: Subject>(&self, env: &mut Install<'_, S>) -> Result<usize, ConfigError> {
+        env.variables.settable(&self.variable.text(), self.variable.at())
+    }
+
+    /// The run-time form.
+    ///
+    /// # Errors
+    /// As [`define`](Assignment::define), or the value is no template.
+    pub fn compile<S: Subject>(&self, env: &mut Install<'_, S>) -> Result<Setter<S>, ConfigError> {
+        Ok(Setter { slot: self.define(env)?, value: env.template(&self.value)? })
+    }
 }
 
 /// The settings of one block. As in nginx they run where they stand and are not inherited.
@@ -35,12 +65,7 @@ impl Feature for Assign {
         levels: Levels::SERVER.or(Levels::LOCATION),
         arity: Arity::Exactly(2),
         set: Set::With(|conf, line| {
-            let word = line.arg(0)?;
-            let variable = word
-                .after("$")
-                .filter(|name| !name.bytes().is_empty())
-                .ok_or_else(|| format!("invalid variable name \"{word}\""))?;
-            conf.assignments.push(Assignment { variable, value: line.arg(1)?.clone(), level: line.level() });
+            conf.assignments.push(Assignment::parse(line)?);
             Ok(())
         }),
         doc: "Assigns a value, which may contain variables, to a variable.",
@@ -49,32 +74,34 @@ impl Feature for Assign {
 
 impl<S: Subject> Module<S> for Assign {
     fn define(conf: &AssignConf, env: &mut Install<'_, S>) -> Result<(), ConfigError> {
-        for assignment in &conf.assignments {
-            env.variables.settable(&assignment.variable.text(), assignment.variable.at())?;
-        }
-        Ok(())
+        conf.assignments.iter().try_for_each(|assignment| assignment.define(env).map(drop))
     }
 
     fn install(conf: &AssignConf, plan: &mut S::Plan, env: &mut Install<'_, S>) -> Result<(), ConfigError> {
         for assignment in &conf.assignments {
-            let slot = env.variables.settable(&assignment.variable.text(), assignment.variable.at())?;
-            let value = env.template(&assignment.value)?;
             let phase = if assignment.level == Levels::SERVER { Phase::ServerRewrite } else { Phase::Rewrite };
-            plan.gate(phase, Box::new(Setter { slot, value }));
+            plan.gate(phase, Box::new(assignment.compile(env)?));
         }
         Ok(())
     }
 }
 
-struct Setter<S: 'static> {
+/// Assigns when it is run.
+pub struct Setter<S: 'static> {
     slot: usize,
     value: Template<S>,
 }
 
+impl<S: Subject> Setter<S> {
+    /// Evaluates the value and assigns it.
+    pub fn run(&self, subject: &S) {
+        subject.slots().set(self.slot, Some(&self.value.value(subject)));
+    }
+}
+
 impl<S: Subject> Gate<S> for Setter<S> {
     fn check<'a>(&'a self, subject: &'a S) -> Step<'a> {
-        let value = self.value.value(subject);
-        subject.slots().set(self.slot, Some(&value));
+        self.run(subject);
         Step::Now(Verdict::Continue)
     }
 }
