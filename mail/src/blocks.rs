@@ -26,6 +26,8 @@ use crate::starttls::Starting;
 /// The settings of one block.
 #[derive(Default)]
 pub struct ServersConf {
+    /// Whether `listen` is written at all: a mistake in it is not reported twice.
+    listening: bool,
     listens: Vec<Listen>,
     protocol: Setting<(Protocol, Place)>,
     server_name: Setting<Word>,
@@ -33,7 +35,7 @@ pub struct ServersConf {
     max_errors: Setting<u64>,
 }
 
-inherit!(ServersConf { server_name, timeout, max_errors } own { listens, protocol });
+inherit!(ServersConf { server_name, timeout, max_errors } own { listening, listens, protocol });
 
 /// `server` and its neighbours
 pub struct Servers;
@@ -56,6 +58,7 @@ impl Feature for Servers {
             levels: Levels::SERVER,
             arity: Arity::AtLeast(1),
             set: Set::With(|conf, line| {
+                conf.listening = true;
                 conf.listens.extend(Listen::parse(line.args(), line.at(), Takes::default())?);
                 Ok(())
             }),
@@ -182,10 +185,11 @@ fn server(
 ) -> Result<Rc<Server>, ConfigError> {
     let fail = |message: &str| ConfigError::new(block.at(), message);
     block.confs.with::<Servers, _>(|conf| {
-        if conf.listens.is_empty() {
+        if !conf.listening {
             return Err(fail("no \"listen\" is defined for server"));
         }
         match conf.protocol() {
+            None if conf.listens.is_empty() => {}
             None => return Err(fail("unknown mail protocol for server")),
             Some((Protocol::Imap, _)) => {}
             Some((later, at)) => {
