@@ -30,7 +30,8 @@ use crate::session::Session;
 /// The settings of one block.
 #[derive(Default)]
 pub struct AuthHttpConf {
-    target: Setting<Rc<Target>>,
+    /// `None` if it is written but wrong.
+    target: Setting<Option<Rc<Target>>>,
     headers: Vec<(String, String)>,
     timeout: Setting<Duration>,
     pass_client_cert: Setting<bool>,
@@ -84,7 +85,8 @@ impl Feature for AuthHttp {
 /// nginx: written twice, the last one counts.
 fn auth_http(conf: &mut AuthHttpConf, line: &mut Line<'_>) -> Result<(), Refusal> {
     let text = line.arg(0)?.to_string();
-    conf.target = Setting::of(Rc::new(Target::parse(&text)?));
+    conf.target = Setting::of(None);
+    conf.target = Setting::of(Some(Rc::new(Target::parse(&text)?)));
     Ok(())
 }
 
@@ -127,11 +129,26 @@ fn split_url(text: &str) -> (&str, &str) {
 }
 
 impl AuthHttpConf {
-    /// The run-time form; `None` when nobody wrote `auth_http`.
-    pub fn authority(&self) -> Option<Authority> {
-        let target = self.target.get()?.clone();
-        Some(Authority { target, headers: self.headers.clone(), timeout: self.timeout.or(Duration::from_secs(60)) })
+    /// The run-time form.
+    pub fn authority(&self) -> Written {
+        let target = match self.target.get() {
+            None => return Written::Nowhere,
+            Some(None) => return Written::Badly,
+            Some(Some(target)) => target.clone(),
+        };
+        let timeout = self.timeout.or(Duration::from_secs(60));
+        Written::Well(Authority { target, headers: self.headers.clone(), timeout })
     }
+}
+
+/// How `auth_http` is written.
+pub enum Written {
+    /// As it should be.
+    Well(Authority),
+    /// With a mistake that has been reported.
+    Badly,
+    /// Not at all.
+    Nowhere,
 }
 
 /// Who decides about logins.

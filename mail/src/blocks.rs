@@ -15,7 +15,7 @@ use tidegate_core::process::Build;
 use tidegate_core::tls::{ServerTls, Tls};
 use tidegate_mail_wire::dialogue::{Protocol, StartTls};
 
-use crate::auth_http::AuthHttp;
+use crate::auth_http::{AuthHttp, Written};
 use crate::backend::Proxy;
 use crate::imap::Imap;
 use crate::run::Entry;
@@ -161,7 +161,7 @@ pub fn load(modules: &Modules<Session>, node: &Node, build: &mut Build<'_>) {
         }
         let tls = env.errors.keep(tls(block, &listens, env.setup)).flatten();
         let built = server(block, plan, tls, directory.clone(), build.error_log, &mut env);
-        let Some(server) = env.errors.keep(built) else { continue };
+        let Some(server) = env.errors.keep(built).flatten() else { continue };
         endpoints.extend(listens.into_iter().map(|listen| endpoint(&server, listen)));
     }
     variables.finish(build.errors);
@@ -174,7 +174,7 @@ fn endpoint(server: &Rc<Server>, listen: Listen) -> Endpoint {
     Endpoint { address: listen.address, options: listen.options, protocol: Rc::new(entry), at: listen.at }
 }
 
-/// The run-time form of a server block.
+/// The run-time form of a server block; `None` if what is wrong with it is known already.
 fn server(
     block: &Block,
     plan: Plan,
@@ -182,7 +182,7 @@ fn server(
     directory: Rc<Directory>,
     outer_log: &tidegate_core::log::ErrorLog,
     env: &mut Install<'_, Session>,
-) -> Result<Rc<Server>, ConfigError> {
+) -> Result<Option<Rc<Server>>, ConfigError> {
     let fail = |message: &str| ConfigError::new(block.at(), message);
     block.confs.with::<Servers, _>(|conf| {
         if !conf.listening {
@@ -193,17 +193,21 @@ fn server(
             None => return Err(fail("unknown mail protocol for server")),
             Some((Protocol::Imap, _)) => {}
             Some((later, at)) => {
-                let message = format!("protocol \"{}\" is not supported yet, only \"imap\" is", later.name());
+                let message = format!("protocol \"{}\" is not supported yet, it must be \"imap\"", later.name());
                 return Err(ConfigError::new(&at, message));
             }
         }
         let starttls = block.confs.with::<Starting, _>(|starting| starting.mode());
-        let authority = block.confs.with::<AuthHttp, _>(|conf| conf.authority());
-        Ok(Rc::new(Server {
+        let authority = match block.confs.with::<AuthHttp, _>(|conf| conf.authority()) {
+            Written::Well(authority) => authority,
+            Written::Badly => return Ok(None),
+            Written::Nowhere => return Err(fail("no \"auth_http\" is defined for server")),
+        };
+        Ok(Some(Rc::new(Server {
             name: conf.name(),
             timeout: conf.timeout.or(Duration::from_secs(60)),
             dialogue: Rc::new(block.confs.with::<Imap, _>(|imap| imap.dialogue(starttls, conf.max_errors()))),
-            authority: authority.ok_or_else(|| fail("no \"auth_http\" is defined for server"))?,
+            authority,
             proxy: block.confs.with::<Proxy, _>(|proxy| proxy.settings()),
             tls,
             error_log: block
@@ -212,7 +216,7 @@ fn server(
                 .unwrap_or_else(|| outer_log.clone()),
             directory,
             plan,
-        }))
+        })))
     })
 }
 
