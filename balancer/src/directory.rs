@@ -14,10 +14,13 @@ use crate::peer::Peer;
 /// Addresses remembered at once; the oldest is forgotten first.
 const REMEMBERED: usize = 4096;
 
+/// The peers, and their addresses in the order in which they came.
+type Remembered = (HashMap<Address, Rc<Group>>, std::collections::VecDeque<Address>);
+
 /// Peers by address.
 #[derive(Default)]
 pub struct Directory {
-    peers: RefCell<(HashMap<Address, Rc<Group>>, std::collections::VecDeque<Address>)>,
+    peers: RefCell<Remembered>,
 }
 
 impl Directory {

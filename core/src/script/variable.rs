@@ -17,6 +17,11 @@ pub struct Variable<S: 'static> {
     pub doc: &'static str,
 }
 
+/// Appends a variable's value; `false` means there is none.
+type Getter<S> = fn(&S, &mut Vec<u8>) -> bool;
+/// The same for a family: told what follows the prefix.
+type FamilyGetter<S> = fn(&S, &str, &mut Vec<u8>) -> bool;
+
 /// How a built-in variable's value is found: it is appended to the buffer, and `false` means there is none.
 pub enum Get<S: 'static> {
     /// One variable.
@@ -81,8 +86,8 @@ impl<S: Subject> VariableCell<S> {
 
 /// All variables of one protocol while its configuration is installed.
 pub struct Variables<S: 'static> {
-    built_in: HashMap<&'static str, fn(&S, &mut Vec<u8>) -> bool>,
-    families: Vec<(&'static str, fn(&S, &str, &mut Vec<u8>) -> bool)>,
+    built_in: HashMap<&'static str, Getter<S>>,
+    families: Vec<(&'static str, FamilyGetter<S>)>,
     cells: RefCell<HashMap<Box<str>, VariableRef<S>>>,
     slots: usize,
 }
