@@ -8,6 +8,7 @@ use std::time::Duration;
 use rustls::ServerConfig;
 use tokio_rustls::LazyConfigAcceptor;
 
+use super::client_certificate::{ClientPolicy, Objection};
 use super::session::{TlsInfo, TlsTransport};
 use crate::net::{Timer, Transport};
 
@@ -16,6 +17,8 @@ use crate::net::{Timer, Transport};
 pub struct ServerTls {
     /// `None` rejects every handshake.
     pub(super) config: Option<Arc<ServerConfig>>,
+    /// What is demanded of clients, unless `ssl_verify_client off`.
+    pub(super) clients: Option<Arc<ClientPolicy>>,
     /// `ssl_handshake_timeout`
     pub(super) timeout: Duration,
 }
@@ -24,6 +27,11 @@ impl ServerTls {
     /// Longest time for the handshake.
     pub fn timeout(&self) -> Duration {
         self.timeout
+    }
+
+    /// Why the client of an established session must not go on: for the protocol to tell it, and to close.
+    pub fn objection(&self, info: &TlsInfo) -> Option<Objection> {
+        self.clients.as_ref()?.objection(info.client.as_ref()?)
     }
 }
 
@@ -83,10 +91,12 @@ pub async fn accept(
             .await
             .map_err(TlsFailure::Failed)?;
         let name = start.client_hello().server_name().map(str::to_owned);
-        let config = choose(name.as_deref()).and_then(|server| server.config).ok_or(TlsFailure::Rejected)?;
+        let server = choose(name.as_deref()).ok_or(TlsFailure::Rejected)?;
+        let config = server.config.ok_or(TlsFailure::Rejected)?;
         let stream = start.into_stream(config).await.map_err(TlsFailure::Failed)?;
         let transport = TlsTransport::new(stream.into());
-        let info = transport.info(name);
+        let mut info = transport.info(name);
+        info.client = server.clients.map(|policy| transport.examine(&policy));
         Ok((Transport::Tls(Box::new(transport)), info))
     };
     timer.limit(limit, handshake).await.map_err(|_| TlsFailure::TimedOut)?
