@@ -17,11 +17,12 @@ use tidegate_core::net::address::Named;
 use tidegate_core::net::timer::later;
 use tidegate_core::net::{Address, Timer, Transport};
 use tidegate_core::subject::Subject;
+use tidegate_core::tls::ClientCertificate;
 use tidegate_core::{inherit, log};
 use tidegate_core_wire::line::take_line;
 use tidegate_http_wire::ReplyHead;
 use tidegate_http_wire::h1::reply::{ReplyError, ReplyParser};
-use tidegate_mail_wire::auth::{AuthError, AuthRequest, MAX_ANSWER_HEAD, TlsSession, Verdict, interpret};
+use tidegate_mail_wire::auth::{AuthError, AuthRequest, MAX_ANSWER_HEAD, TlsSession, Verdict, Verification, interpret};
 use tidegate_mail_wire::dialogue::{Attempt, Protocol};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -137,7 +138,12 @@ impl AuthHttpConf {
             Some(Some(target)) => target.clone(),
         };
         let timeout = self.timeout.or(Duration::from_secs(60));
-        Written::Well(Authority { target, headers: self.headers.clone(), timeout })
+        Written::Well(Authority {
+            target,
+            headers: self.headers.clone(),
+            timeout,
+            pass_client_cert: self.pass_client_cert.or(false),
+        })
     }
 }
 
@@ -156,6 +162,7 @@ pub struct Authority {
     target: Rc<Target>,
     headers: Vec<(String, String)>,
     timeout: Duration,
+    pass_client_cert: bool,
 }
 
 /// Why there is no verdict.
@@ -188,7 +195,7 @@ impl Authority {
             tls: session.peer().tls.get().map(|tls| TlsSession {
                 protocol: tls.protocol,
                 cipher: tls.cipher,
-                verification: None,
+                verification: tls.client.as_ref().map(|client| self.verification(client)),
             }),
             headers: &self.headers,
         };
@@ -209,6 +216,17 @@ impl Authority {
             }
         }
         Err(NoVerdict::Unreachable)
+    }
+
+    fn verification<'a>(&self, client: &'a ClientCertificate) -> Verification<'a> {
+        Verification {
+            result: &client.verify,
+            subject: &client.subject,
+            issuer: &client.issuer,
+            serial: &client.serial,
+            fingerprint: &client.fingerprint,
+            certificate: if self.pass_client_cert { client.pem.as_bytes() } else { b"" },
+        }
     }
 
     async fn connect(&self, session: &Session, address: &Address, deadline: Instant) -> Option<Transport> {

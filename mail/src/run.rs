@@ -70,7 +70,7 @@ async fn until_login(session: &Session, tls: Option<&ServerTls>, client: &mut Cl
     session.acts(Action::SendingGreeting);
     admit(session).await?;
     if let Some(tls) = tls {
-        client.start_tls(tls.clone()).await?;
+        starttls::shake_hands::<imap::Client>(client, tls.clone()).await?;
     }
     let salt = salt::draw(&session.server().name).map_err(|error| {
         log!(session.logger(), Alert, "getrandom() failed ({})", log::os_error(&error));

@@ -2,7 +2,9 @@
 
 use tidegate_core::conf::directive::{Arity, Directive, Feature, Levels, Set};
 use tidegate_core::conf::{Place, Setting};
-use tidegate_core::inherit;
+use tidegate_core::subject::Subject;
+use tidegate_core::tls::{Objection, ServerTls};
+use tidegate_core::{inherit, log};
 use tidegate_mail_wire::dialogue::{Dialogue, StartTls};
 
 use crate::client::Client;
@@ -58,7 +60,23 @@ pub async fn upgrade<D: Dialogue>(client: &mut Client<'_>, dialogue: &mut D) -> 
     let session = client.session();
     let Some(tls) = session.server().tls.clone() else { return Err(Ending::TlsFailed) };
     session.starttls();
-    client.start_tls(tls).await?;
+    shake_hands::<D>(client, tls).await?;
     dialogue.tls_established(client.input());
     Ok(())
+}
+
+/// Brings the client into TLS, and tells it if its certificate will not do.
+///
+/// # Errors
+/// The handshake failed, or there is something against the certificate.
+pub async fn shake_hands<D: Dialogue>(client: &mut Client<'_>, tls: ServerTls) -> Result<(), Ending> {
+    client.start_tls(tls.clone()).await?;
+    let session = client.session();
+    let Some(objection) = session.peer().tls.get().and_then(|info| tls.objection(info)) else { return Ok(()) };
+    log!(session.logger(), Info, "{objection}");
+    client.replies().extend_from_slice(match objection {
+        Objection::Untrusted(_) => D::CERTIFICATE_ERROR,
+        Objection::Missing => D::CERTIFICATE_REQUIRED,
+    });
+    Err(Ending::TlsFailed)
 }
