@@ -1,6 +1,5 @@
 //! How a feature joins a protocol: its tables, the variables it defines, and what it installs into a plan.
 
-use std::cell::RefCell;
 use std::marker::PhantomData;
 
 use crate::conf::apply::Setup;
@@ -40,7 +39,7 @@ pub struct Install<'a, S: Subject> {
     /// The log files of the generation.
     pub logs: &'a Logs,
     /// The zones of the generation.
-    pub zones: &'a RefCell<crate::zone::Zones>,
+    pub zones: &'a crate::zone::Zones,
     /// Where further mistakes and warnings go.
     pub errors: &'a mut Errors,
     /// Where the block begins, for errors that belong to no directive.
