@@ -1,0 +1,1 @@
+//! Runners for test suites made by others.
