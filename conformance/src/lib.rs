@@ -27,7 +27,7 @@ pub mod server;
 pub mod wait;
 
 pub use binary::is_nginx;
-pub use certificate::Certificate;
+pub use certificate::{Authority, Certificate};
 pub use client::{Http, Wire};
 pub use message::{Request, Response};
 pub use pattern::matches;
