@@ -119,10 +119,11 @@ fn a_client_certificate_is_asked_for_and_checked() {
 
 #[test]
 fn a_backend_is_reached_under_tls_and_checked_when_told_so() {
+    // nginx: locations with the same address share sessions, and with them the verdict on the certificate.
     let (authority, other) = (Authority::named("authority"), Authority::named("other"));
     let (setup, ..) = https(
         "server { listen 127.0.0.1:%%PORT_0%% ssl; ssl_certificate c.crt; ssl_certificate_key c.key; return 200; }
-         server { listen 127.0.0.1:%%PORT_1%%; proxy_ssl_trusted_certificate ca.crt; proxy_ssl_name c.example;
+         server { listen 127.0.0.1:%%PORT_1%%; proxy_ssl_session_reuse off; proxy_ssl_trusted_certificate ca.crt; proxy_ssl_name c.example;
            location / { proxy_pass https://127.0.0.1:%%PORT_0%%; }
            location /right { proxy_pass https://127.0.0.1:%%PORT_0%%; proxy_ssl_verify on; }
            location /wrong { proxy_pass https://127.0.0.1:%%PORT_0%%; proxy_ssl_verify on; proxy_ssl_name d.example; }
