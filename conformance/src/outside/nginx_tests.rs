@@ -1,8 +1,9 @@
 //! Runs a checkout of nginx's own test suite against the binary under test.
 //!
 //! The suite expects an ordinary user, so a run started by root becomes `nobody`, with copies that `nobody` may read.
-//! Files run in parallel: they choose their ports themselves, but some measure time, so what differs from the list is
-//! tried once more, alone, before it is believed.
+//! Where the kernel lets us, each file has a network of its own that ends at the loopback: some files connect to
+//! addresses that nobody has, which must stay silent and must not be asked for outside, and ports cannot collide.
+//! Files run in parallel, and some measure time, so what is listed and fails is tried once more, alone.
 
 use std::fs::{self, File};
 use std::io;
@@ -27,6 +28,10 @@ use super::expected::Expected;
 use super::tap::{Verdict, judge};
 
 const NOBODY: u32 = 65_534;
+
+/// Runs its arguments as `nobody` in a network that swallows whatever is not for this machine.
+const ISOLATED: &str = "ip link set lo up && ip route add default dev lo && \
+    exec setpriv --reuid=65534 --regid=65534 --clear-groups \"$@\"";
 
 /// What to run, and how.
 #[derive(Debug)]
@@ -105,6 +110,7 @@ struct Stage {
     suite: PathBuf,
     binary: PathBuf,
     limit: Duration,
+    isolated: bool,
 }
 
 impl Stage {
@@ -120,7 +126,13 @@ impl Stage {
             binary = copy_for_everybody(&binary, &folder.path().join("nginx"))?;
             chown(&folder.path().join("tmp"), Some(Uid::from_raw(NOBODY)), Some(Gid::from_raw(NOBODY)))?;
         }
-        Ok(Stage { folder, suite, binary, limit })
+        let isolated = can_isolate();
+        if !isolated {
+            println!(
+                "no network namespaces here: files that connect to unused addresses may reach the network, and fail"
+            );
+        }
+        Ok(Stage { folder, suite, binary, limit, isolated })
     }
 
     fn run(&self, name: &str) -> FileResult {
@@ -147,15 +159,27 @@ impl Stage {
     }
 
     fn command(&self, name: &str) -> Command {
-        let mut perl = Command::new("perl");
+        let mut perl = if self.isolated { isolated("perl") } else { Command::new("perl") };
         perl.arg(name).current_dir(&self.suite).stdin(Stdio::null()).process_group(0);
         perl.env("TEST_NGINX_BINARY", &self.binary).env("TMPDIR", self.folder.path().join("tmp"));
         perl.env("HOME", self.folder.path().join("tmp")).env_remove("PERL5LIB");
-        if geteuid().is_root() {
+        if geteuid().is_root() && !self.isolated {
             perl.uid(NOBODY).gid(NOBODY);
         }
         perl
     }
+}
+
+/// A command in a network of its own, without rights.
+fn isolated(program: &str) -> Command {
+    let mut command = Command::new("unshare");
+    command.args(["--net", "--", "sh", "-c", ISOLATED, "sh", program]);
+    command
+}
+
+fn can_isolate() -> bool {
+    let status = isolated("true").stdout(Stdio::null()).stderr(Stdio::null()).status();
+    geteuid().is_root() && status.is_ok_and(|status| status.success())
 }
 
 fn copy_for_everybody(from: &Path, to: &Path) -> io::Result<PathBuf> {
