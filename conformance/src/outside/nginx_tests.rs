@@ -68,7 +68,7 @@ pub fn run(options: &Options) -> io::Result<bool> {
         expected.write(&options.expected)?;
         0
     } else {
-        print_surprises(&results, &expected)
+        print_surprises(&results, &expected) + print_missing(options, &names, &expected)
     };
     println!("{}", summary(&results));
     Ok(surprises == 0)
@@ -245,6 +245,12 @@ fn print_surprises(results: &[FileResult], expected: &Expected) -> usize {
         surprises += 1;
     }
     surprises
+}
+
+/// Prints what is listed and not in the suite, unless only a part of it was asked for.
+fn print_missing(options: &Options, names: &[String], expected: &Expected) -> usize {
+    let missing = expected.names.iter().filter(|name| options.matching.is_none() && !names.contains(name));
+    missing.inspect(|name| println!("LISTED   {name} is not in the suite")).count()
 }
 
 fn summary(results: &[FileResult]) -> String {
