@@ -4,16 +4,18 @@ use std::collections::HashMap;
 use std::rc::Rc;
 use std::time::Duration;
 
-use tidegate_core::conf::apply::Setup;
 use tidegate_core::conf::directive::{Arity, Directive, Feature, Levels, Set};
 use tidegate_core::conf::{Block, ConfigError, Errors, Line, Place, Refusal, Setting, Word, value};
 use tidegate_core::inherit;
+use tidegate_core::module::Module;
 use tidegate_core::net::address::Named;
+use tidegate_core::script::Variable;
 use tidegate_core::zone::Zones;
 
 use crate::algorithm::Balancer;
 use crate::algorithm::least_conn::LeastConn;
 use crate::algorithm::round_robin::RoundRobin;
+use crate::attempts::{self, HasAttempts};
 use crate::group::Group;
 use crate::idle::Limits;
 use crate::peer::Peer;
@@ -96,6 +98,10 @@ impl Feature for Upstreams {
             "Longest time a kept connection stays idle.",
         ),
     ];
+}
+
+impl<S: HasAttempts> Module<S> for Upstreams {
+    const VARIABLES: &'static [Variable<S>] = &attempts::variables::<S>();
 }
 
 fn server(conf: &mut UpstreamConf, line: &mut Line<'_>) -> Result<(), Refusal> {
@@ -193,21 +199,37 @@ impl Groups {
     ///
     /// # Errors
     /// nginx's words: `host not found in upstream "..."`, `no port in upstream "..."`.
-    pub fn find_or_resolve(
-        &mut self,
-        host: &str,
-        default_port: Option<u16>,
-        _setup: &Setup,
-    ) -> Result<Rc<Group>, String> {
-        if let Some(group) = self.find(host) {
-            return Ok(group);
+    pub fn find_or_resolve(&mut self, host: &str, default_port: Option<u16>) -> Result<Rc<Group>, String> {
+        match self.find(host) {
+            Some(group) => Ok(group),
+            None => self.resolve(host, default_port),
         }
+    }
+
+    fn resolve(&mut self, host: &str, default_port: Option<u16>) -> Result<Rc<Group>, String> {
         let named = Named::parse(host).map_err(|why| upstream_words(&why, host))?;
         let addresses = named.resolve(default_port).map_err(|why| upstream_words(&why, host))?;
         let peers = addresses.into_iter().map(Peer::new).collect();
         let group = Rc::new(Group::new(host, peers, Box::new(RoundRobin), None)?);
         self.by_name.insert(host.to_ascii_lowercase(), group.clone());
         Ok(group)
+    }
+}
+
+impl Groups {
+    /// As [`find_or_resolve`](Groups::find_or_resolve), for an address that is written out: nothing is resolved.
+    ///
+    /// # Errors
+    /// It is no address.
+    pub fn find_or_resolve_literal(&mut self, address: &str, default_port: Option<u16>) -> Result<Rc<Group>, String> {
+        let is_literal = |named: &Named| match named {
+            Named::Host(host, _) => host.parse::<std::net::IpAddr>().is_ok(),
+            _ => true,
+        };
+        match Named::parse(address) {
+            Ok(named) if is_literal(&named) => self.resolve(address, default_port),
+            _ => Err(format!("\"{address}\" is no address")),
+        }
     }
 }
 

@@ -1,11 +1,64 @@
-//! The HTTP server and proxy.
+//! The HTTP server and proxy: an exchange runs through the phases of its location's plan and is answered.
 
+pub mod answer;
+pub mod blocks;
+pub mod content;
+pub mod error_page;
+pub mod exchange;
+pub mod filters;
+pub mod later;
+pub mod output;
+pub mod plan;
+pub mod request_body;
+pub mod rewrite;
+pub mod route;
+pub mod run;
+pub mod server;
+pub mod settings;
+pub mod upstream;
+pub mod variables;
+
+use tidegate_balancer::Upstreams;
 use tidegate_core::conf::Node;
 use tidegate_core::conf::apply::Row;
+use tidegate_core::log::access::AccessLogs;
+use tidegate_core::log::error::ErrorLogs;
+use tidegate_core::module::Modules;
+use tidegate_core::modules::{Access, BuiltIn, Map};
 use tidegate_core::process::{Build, Domain};
+use tidegate_core::tls::Tls;
+
+use exchange::Exchange;
 
 /// The `http` block.
 pub struct Http;
+
+/// Everything an http block can contain. The order is the order of handlers within a phase, and of filters.
+pub fn modules() -> Modules<Exchange> {
+    let mut modules = Modules::new("http");
+    modules.tables.add::<ErrorLogs>();
+    modules.tables.add::<Tls>();
+    modules
+        .add::<BuiltIn>()
+        .add::<variables::Variables>()
+        .add::<settings::Core>()
+        .add::<blocks::Servers>()
+        .add::<Upstreams>()
+        .add::<Map>()
+        .add::<rewrite::Rewrite>()
+        .add::<Access>()
+        .add::<error_page::ErrorPage>()
+        .add::<content::files::StaticFiles>()
+        .add::<content::index::Index>()
+        .add::<content::try_files::TryFiles>()
+        .add::<upstream::module::Proxy>()
+        .add::<filters::conditional::NotModified>()
+        .add::<filters::headers::AddHeader>()
+        .add::<filters::range::RangeFilter>()
+        .add::<later::Later>()
+        .add::<AccessLogs>();
+    modules
+}
 
 impl Domain for Http {
     fn name(&self) -> &'static str {
@@ -13,12 +66,14 @@ impl Domain for Http {
     }
 
     fn rows(&self) -> Vec<Row> {
-        Vec::new()
+        modules().tables.rows().collect()
     }
 
     fn variables(&self) -> Vec<(&'static str, &'static str)> {
-        Vec::new()
+        modules().variables.iter().flat_map(|table| table.iter().map(|row| (row.name, row.doc))).collect()
     }
 
-    fn load(&self, _block: &Node, _build: &mut Build<'_>) {}
+    fn load(&self, block: &Node, build: &mut Build<'_>) {
+        blocks::load(block, build);
+    }
 }

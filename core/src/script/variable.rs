@@ -159,6 +159,11 @@ impl<S: Subject> Variables<S> {
         cell.source.set(source).map_err(|_| ConfigError::new(at, format!("the duplicate \"{name}\" variable")))
     }
 
+    /// True when something refers to a variable whose name begins with `prefix`.
+    pub fn is_used(&self, prefix: &str) -> bool {
+        self.cells.borrow().keys().any(|name| name.starts_with(prefix))
+    }
+
     /// Resolves families and reports every name that nobody defined.
     pub fn finish(&self, errors: &mut Errors) {
         let cells = self.cells.borrow();

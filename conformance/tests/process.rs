@@ -1,0 +1,245 @@
+//! What an administrator sees of the processes: signals, reloads, crashes and files.
+
+use std::fs;
+
+use nix::sys::signal::Signal;
+use tidegate_conformance::backend::{HttpBackend, Reply, TcpBackend};
+use tidegate_conformance::client::head;
+use tidegate_conformance::server::signal_to;
+use tidegate_conformance::{Port, Server, processes, wait_until};
+
+const ONE: &str =
+    "events {} http { access_log off; server { listen 127.0.0.1:%%PORT_0%%; location / { return 200 one; } } }";
+const TWO: &str =
+    "events {} http { access_log off; server { listen 127.0.0.1:%%PORT_0%%; location / { return 200 two; } } }";
+
+fn answer(server: &Server) -> String {
+    server.http(0).get("/").text()
+}
+
+fn wait_for_answer(server: &Server, expected: &str) {
+    wait_until(&format!("the answer is {expected}"), || (answer(server) == expected).then_some(()));
+}
+
+#[test]
+fn the_pid_file_names_the_master_and_goes_with_it() {
+    let mut server = Server::start(ONE);
+    assert_eq!(server.pid_in_file(), Some(server.pid()));
+    assert!(server.stop().success());
+    assert_eq!(server.pid_in_file(), None);
+}
+
+#[test]
+fn as_many_workers_run_as_told() {
+    let server = Server::start(&format!("worker_processes 3; {ONE}"));
+    wait_until("three workers run", || (server.workers().len() == 3).then_some(()));
+    assert_eq!(answer(&server), "one");
+}
+
+#[test]
+fn a_single_process_serves_without_a_master() {
+    let server = Server::start(&format!("master_process off; {ONE}"));
+    assert_eq!(answer(&server), "one");
+    assert!(server.workers().is_empty());
+}
+
+#[test]
+fn the_server_goes_to_the_background() {
+    let mut server =
+        Server::config(&format!("daemon on; pid nginx.pid; error_log error.log info; {ONE}")).detached().start();
+    assert_eq!(answer(&server), "one");
+    assert!(server.wait().success(), "the process that was started ends well");
+    assert_ne!(processes::process(server.pid()).unwrap().group, 0);
+}
+
+#[test]
+fn term_ends_everything_at_once() {
+    let mut server = Server::start(ONE);
+    let workers = server.workers();
+    assert!(server.stop().success());
+    server.wait_until_gone(&workers);
+}
+
+#[test]
+fn quit_lets_what_has_begun_come_to_its_end() {
+    let gate = Port::claim();
+    let backend = HttpBackend::start({
+        let gate = gate.address();
+        move |_| {
+            wait_until("the gate opens", || std::net::TcpStream::connect(gate).ok());
+            Reply::ok("at last")
+        }
+    });
+    let mut server =
+        Server::config("events {} http { access_log off; server { listen 127.0.0.1:%%PORT_0%%; location / { proxy_pass http://%%BACKEND%%; } } }")
+            .set("BACKEND", backend.address())
+            .start();
+    let mut slow = server.http(0);
+    slow.send(head("GET", "/", &[]));
+    wait_until("the backend is asked", || (!backend.requests().is_empty()).then_some(()));
+    server.signal(Signal::SIGQUIT);
+    wait_until("nobody listens any more", || (!processes::is_listening(server.port(0))).then_some(()));
+    let _open = TcpBackend::start_on(&gate, |_, _| {});
+    let response = slow.response();
+    assert_eq!(response.text(), "at last");
+    assert!(!response.keeps_alive());
+    assert!(server.wait().success());
+}
+
+#[test]
+fn a_reload_changes_what_is_answered() {
+    let mut server = Server::start(ONE);
+    let (master, old) = (server.pid(), server.workers());
+    assert_eq!(answer(&server), "one");
+    server.reload_with(TWO);
+    wait_for_answer(&server, "two");
+    server.wait_until_gone(&old);
+    assert_eq!(server.pid_in_file(), Some(master));
+}
+
+#[test]
+fn a_reload_opens_new_addresses_and_closes_old_ones() {
+    let mut server = Server::start(ONE);
+    assert_eq!(answer(&server), "one");
+    server.reload_with(&ONE.replace("PORT_0", "PORT_1"));
+    assert_eq!(server.http(1).get("/").text(), "one");
+    wait_until("the old address is closed", || (!processes::is_listening(server.port(0))).then_some(()));
+}
+
+#[test]
+fn a_reload_of_nonsense_changes_nothing() {
+    let mut server = Server::start(ONE);
+    let workers = server.workers();
+    server.rewrite(&TWO.replace("return", "nonsense"));
+    server.signal(Signal::SIGHUP);
+    server.wait_for_log(r#"\[emerg\].*unknown directive "nonsense" in /.*/nginx\.conf:1"#);
+    assert_eq!(answer(&server), "one");
+    assert_eq!(server.workers(), workers);
+}
+
+#[test]
+fn a_reload_lets_a_stream_session_live_on() {
+    let backend = TcpBackend::echo();
+    let config = "events {} stream { server { listen 127.0.0.1:%%PORT_0%%; proxy_pass %%BACKEND%%; } }";
+    let mut server = Server::config(config).set("BACKEND", backend.address()).start();
+    let mut session = server.connect(0);
+    assert_eq!(session.ask("before"), "before");
+    server.reload();
+    assert_eq!(session.ask("after"), "after");
+    assert_eq!(server.connect(0).ask("new"), "new");
+}
+
+#[test]
+fn no_client_is_refused_during_a_reload() {
+    let mut server = Server::start(&format!("worker_processes 2; {ONE}"));
+    let done = std::sync::atomic::AtomicBool::new(false);
+    let port = server.port(0);
+    let clients = std::thread::scope(|scope| {
+        let client = scope.spawn(|| {
+            let mut count = 0;
+            while !done.load(std::sync::atomic::Ordering::SeqCst) || count < 50 {
+                let mut http = tidegate_conformance::Http::over(tidegate_conformance::Wire::connect(port));
+                assert_eq!(http.ask("GET", "/", &["Connection: close"]).status, 200);
+                count += 1;
+            }
+            count
+        });
+        (0..3).for_each(|_| server.reload());
+        done.store(true, std::sync::atomic::Ordering::SeqCst);
+        client.join()
+    });
+    assert!(clients.unwrap() >= 50);
+}
+
+#[test]
+fn the_command_line_sends_signals() {
+    let mut server = Server::start(ONE);
+    let old = server.workers();
+    assert!(server.control(&["-s", "reload"]).status.success());
+    server.wait_until_gone(&old);
+    assert!(server.control(&["-s", "quit"]).status.success());
+    assert!(server.wait().success());
+    let outcome = server.control(&["-s", "stop"]);
+    assert!(!outcome.status.success(), "{outcome:?}");
+}
+
+#[test]
+fn a_killed_worker_is_replaced() {
+    let server = Server::start(ONE);
+    let old = server.workers();
+    signal_to(old[0], Signal::SIGKILL);
+    wait_until("a new worker runs", || server.workers().iter().any(|pid| !old.contains(pid)).then_some(()));
+    assert_eq!(answer(&server), "one");
+    server.wait_for_log(&format!(r"\[alert\].*worker process {} exited on signal 9", old[0]));
+}
+
+#[test]
+fn usr1_opens_the_logs_anew() {
+    let server = Server::start(
+        "events {} http { access_log access.log; server { listen 127.0.0.1:%%PORT_0%%; location / { return 200; } } }",
+    );
+    server.http(0).get("/first");
+    server.wait_for_line("access.log", "/first");
+    fs::rename(server.folder().join("access.log"), server.folder().join("access.log.1")).unwrap();
+    server.signal(Signal::SIGUSR1);
+    wait_until("the log is there again", || server.folder().join("access.log").exists().then_some(()));
+    wait_until("new lines go into the new log", || {
+        server.http(0).get("/second");
+        server.read("access.log").contains("/second").then_some(())
+    });
+    assert!(server.read("access.log.1").contains("/first"));
+}
+
+#[test]
+fn winch_ends_the_workers_and_hup_brings_them_back() {
+    let mut server =
+        Server::config(&format!("daemon on; pid nginx.pid; error_log error.log info; {ONE}")).detached().start();
+    let old = server.workers();
+    server.signal(Signal::SIGWINCH);
+    server.wait_until_gone(&old);
+    assert!(server.is_running());
+    server.signal(Signal::SIGHUP);
+    wait_until("workers run again", || (!server.workers().is_empty()).then_some(()));
+    assert_eq!(answer(&server), "one");
+}
+
+#[test]
+fn usr2_starts_a_new_binary_beside_the_old() {
+    let mut server =
+        Server::config(&format!("daemon on; pid nginx.pid; error_log error.log info; {ONE}")).detached().start();
+    assert!(server.wait().success());
+    let old = server.pid();
+    server.signal(Signal::SIGUSR2);
+    wait_until("the new master has written its pid", || server.pid_in_file().filter(|&pid| pid != old));
+    assert_eq!(server.read("nginx.pid.oldbin").trim(), old.to_string());
+    wait_until("the new master has workers", || (!server.workers().is_empty()).then_some(()));
+    assert_eq!(answer(&server), "one");
+    signal_to(old, Signal::SIGQUIT);
+    server.wait_until_gone(&[old]);
+    assert_eq!(answer(&server), "one");
+}
+
+#[test]
+fn an_address_in_use_is_told() {
+    let backend = TcpBackend::echo();
+    let setup = Server::config("events {} http { access_log off; server { listen %%BACKEND%%; } }")
+        .set("BACKEND", backend.address());
+    let outcome = setup.run(&[]);
+    assert!(!outcome.status.success());
+    let expected = format!("bind() to {} failed (98: Address already in use)", backend.address());
+    assert!(outcome.stderr.contains(&expected), "{outcome:?}");
+}
+
+#[test]
+fn shutdown_is_not_held_up_longer_than_allowed() {
+    let backend = TcpBackend::echo();
+    let mut server =
+        Server::config("worker_shutdown_timeout 1s; events {} stream { server { listen 127.0.0.1:%%PORT_0%%; proxy_pass %%BACKEND%%; } }")
+            .set("BACKEND", backend.address())
+            .start();
+    let mut session = server.connect(0);
+    assert_eq!(session.ask("hello"), "hello");
+    server.signal(Signal::SIGQUIT);
+    assert!(session.at_end());
+    assert!(server.wait().success());
+}

@@ -1,0 +1,171 @@
+//! An answer on its way to the client: a head and a body that is pulled.
+
+use std::ops::Range;
+use std::rc::Rc;
+
+use bytes::Bytes;
+use smallvec::SmallVec;
+use tidegate_http_wire::{Fields, Known, status};
+
+use crate::settings::Tokens;
+use crate::upstream::relay::Reply;
+
+/// An answer.
+pub struct Answer {
+    /// The status.
+    pub status: u16,
+    /// The reason phrase, where it is not the usual one.
+    pub reason: Option<Bytes>,
+    /// All fields but those that frame the body and manage the connection.
+    pub fields: Fields,
+    /// The time of the last change of what is answered, in seconds since 1970.
+    pub last_modified: Option<i64>,
+    /// Parts of the body may be asked for.
+    pub ranges: bool,
+    /// The body.
+    pub body: Body,
+    /// The client's part of the exchange cannot go on behind this answer.
+    pub close: bool,
+}
+
+/// Where a body comes from.
+pub enum Body {
+    /// Nowhere.
+    Empty,
+    /// Nowhere, but its length is told: the answer to HEAD.
+    Announced(u64),
+    /// Nowhere, and its length is not known: the answer to HEAD.
+    Unknown,
+    /// Memory.
+    Bytes(Bytes),
+    /// A file.
+    File(FilePart),
+    /// Pieces one after the other: several ranges.
+    Pieces(Vec<Piece>),
+    /// An upstream, as it comes.
+    Upstream(Box<Reply>),
+    /// An upstream that has switched protocols: bytes both ways until one side ends.
+    Tunnel(Box<Reply>),
+}
+
+/// A part of a file.
+#[derive(Clone)]
+pub struct FilePart {
+    /// The file.
+    pub file: Rc<std::fs::File>,
+    /// Which bytes of it.
+    pub range: Range<u64>,
+}
+
+/// A piece of a body made of several.
+#[derive(Clone)]
+pub enum Piece {
+    /// Memory.
+    Bytes(Bytes),
+    /// A part of a file.
+    File(FilePart),
+}
+
+/// What filters see of a body, piece by piece.
+#[derive(Clone, Debug)]
+pub enum Chunk {
+    /// Bytes.
+    Data(Bytes),
+    /// What has been given so far should reach the client.
+    Flush,
+    /// The end.
+    End,
+}
+
+impl Body {
+    /// The length, if it is known beforehand.
+    pub fn length(&self) -> Option<u64> {
+        let size = |bytes: &Bytes| u64::try_from(bytes.len()).unwrap_or(u64::MAX);
+        match self {
+            Body::Empty => Some(0),
+            Body::Announced(length) => Some(*length),
+            Body::Unknown => None,
+            Body::Bytes(bytes) => Some(size(bytes)),
+            Body::File(part) => Some(part.range.end.saturating_sub(part.range.start)),
+            Body::Pieces(pieces) => Some(pieces.iter().fold(0, |sum: u64, piece| {
+                sum.saturating_add(match piece {
+                    Piece::Bytes(bytes) => size(bytes),
+                    Piece::File(part) => part.range.end.saturating_sub(part.range.start),
+                })
+            })),
+            Body::Upstream(reply) => reply.length(),
+            Body::Tunnel(_) => None,
+        }
+    }
+
+    /// A part of the body, where parts can be had.
+    pub fn part(&self, range: &Range<u64>) -> Option<Piece> {
+        match self {
+            Body::Bytes(bytes) => {
+                let (start, end) = (usize::try_from(range.start).ok()?, usize::try_from(range.end).ok()?);
+                (start <= end && end <= bytes.len()).then(|| Piece::Bytes(bytes.slice(start..end)))
+            }
+            Body::File(part) => {
+                let range = part.range.start.checked_add(range.start)?..part.range.start.checked_add(range.end)?;
+                Some(Piece::File(FilePart { file: part.file.clone(), range }))
+            }
+            _ => None,
+        }
+    }
+}
+
+impl Answer {
+    /// An answer without fields.
+    pub fn new(status: u16, body: Body) -> Answer {
+        Answer { status, reason: None, fields: Fields::new(), last_modified: None, ranges: false, body, close: false }
+    }
+
+    /// An answer of a content type.
+    pub fn typed(status: u16, content_type: &[u8], body: Body) -> Answer {
+        let mut answer = Answer::new(status, body);
+        if !content_type.is_empty() {
+            answer.fields.push_known(Known::ContentType, content_type);
+        }
+        answer
+    }
+
+    /// The page that goes with an error status, in nginx's form.
+    pub fn page(code: u16, tokens: Tokens) -> Answer {
+        let (shown, title): (u16, String) = match code {
+            494 => (400, "400 Request Header Or Cookie Too Large".into()),
+            495 => (400, "400 The SSL certificate error".into()),
+            496 => (400, "400 No required SSL certificate was sent".into()),
+            497 => (400, "400 The plain HTTP request was sent to HTTPS port".into()),
+            code => (code, format!("{code} {}", status::reason(code))),
+        };
+        let body = match code {
+            494..=497 => {
+                let text = title.trim_start_matches("400 ");
+                format!(
+                    "<html>\r\n<head><title>{title}</title></head>\r\n<body>\r\n<center><h1>400 Bad Request</h1></center>\r\n<center>{text}</center>\r\n<hr><center>{}</center>\r\n</body>\r\n</html>\r\n",
+                    product(tokens)
+                )
+            }
+            201..=299 => String::new(),
+            _ => format!(
+                "<html>\r\n<head><title>{title}</title></head>\r\n<body>\r\n<center><h1>{title}</h1></center>\r\n<hr><center>{}</center>\r\n</body>\r\n</html>\r\n",
+                product(tokens)
+            ),
+        };
+        if body.is_empty() {
+            return Answer::new(shown, Body::Empty);
+        }
+        Answer::typed(shown, b"text/html", Body::Bytes(body.into()))
+    }
+}
+
+/// What we call ourselves.
+pub fn product(tokens: Tokens) -> &'static str {
+    match tokens {
+        Tokens::On => concat!("tidegate/", env!("CARGO_PKG_VERSION")),
+        Tokens::Off => "tidegate",
+    }
+}
+
+/// Ranges of a body, as the range filter keeps them.
+pub type RangeList = SmallVec<[Range<u64>; 4]>;

@@ -1,0 +1,413 @@
+//! `server` and `location`: from blocks of the configuration to sites that can be served.
+
+use std::rc::Rc;
+
+use tidegate_balancer::Groups;
+use tidegate_core::conf::directive::{Arity, Directive, Feature, Levels, Set};
+use tidegate_core::conf::{Block, ConfigError, Line, Node, Refusal, Word};
+use tidegate_core::inherit;
+use tidegate_core::log::ErrorLog;
+use tidegate_core::log::error::ErrorLogs;
+use tidegate_core::module::{Install, Module, Modules};
+use tidegate_core::net::Address;
+use tidegate_core::net::listen::{Endpoint, Listen, Takes};
+use tidegate_core::phase::Gates;
+use tidegate_core::process::Build;
+use tidegate_core::script::Regex;
+use tidegate_core::tls::{ServerTls, Tls};
+
+use crate::content::files::Files;
+use crate::error_page::ErrorPages;
+use crate::exchange::Exchange;
+use crate::plan::{Kind, Plan};
+use crate::route::location::Locations;
+use crate::route::server_name::ServerNames;
+use crate::settings::SettingsConf;
+use crate::upstream::Shared;
+
+/// The settings of one server or location block.
+#[derive(Default)]
+pub struct ServersConf {
+    listens: Vec<Listen>,
+    names: Vec<Word>,
+    internal: bool,
+}
+
+inherit!(ServersConf {} own { listens, names, internal });
+
+/// `server`, `location`, `listen`, `server_name`, `internal`
+pub struct Servers;
+
+impl Feature for Servers {
+    type Conf = ServersConf;
+    const NAME: &'static str = "server";
+    const DIRECTIVES: &'static [Directive<ServersConf>] = &[
+        Directive {
+            name: "server",
+            levels: Levels::PROTOCOL,
+            arity: Arity::Exactly(0),
+            set: Set::Block(Levels::SERVER),
+            doc: "A virtual server.",
+        },
+        Directive {
+            name: "location",
+            levels: Levels::SERVER.or(Levels::LOCATION),
+            arity: Arity::Between(1, 2),
+            set: Set::Block(Levels::LOCATION),
+            doc: "Settings for paths: = exact, prefix, ^~ prefix without patterns, ~ and ~* patterns, @name.",
+        },
+        Directive {
+            name: "listen",
+            levels: Levels::SERVER,
+            arity: Arity::AtLeast(1),
+            set: Set::With(listen),
+            doc: "An address the server is reached at, and how its socket is opened.",
+        },
+        Directive {
+            name: "server_name",
+            levels: Levels::SERVER,
+            arity: Arity::AtLeast(1),
+            set: Set::With(|conf, line| {
+                conf.names.extend(line.args().iter().cloned());
+                Ok(())
+            }),
+            doc: "The names of the server: exact, *.suffix, prefix.* or ~pattern.",
+        },
+        Directive {
+            name: "internal",
+            levels: Levels::LOCATION,
+            arity: Arity::Exactly(0),
+            set: Set::With(|conf, _| {
+                conf.internal = true;
+                Ok(())
+            }),
+            doc: "The location can only be reached by internal redirects.",
+        },
+    ];
+}
+
+fn listen(conf: &mut ServersConf, line: &mut Line<'_>) -> Result<(), Refusal> {
+    let found =
+        Listen::parse(line.args(), line.at(), Takes { default_server: true, tuning: true, default_port: Some(80) })?;
+    if let Some(twice) = found.iter().find(|new| conf.listens.iter().any(|old| old.address == new.address)) {
+        return Err(format!("a duplicate listen {}", twice.address).into());
+    }
+    conf.listens.extend(found);
+    Ok(())
+}
+
+impl Module<Exchange> for Servers {
+    fn install(conf: &ServersConf, plan: &mut Plan, _env: &mut Install<'_, Exchange>) -> Result<(), ConfigError> {
+        plan.internal = conf.internal;
+        Ok(())
+    }
+}
+
+/// A virtual server.
+pub struct Server {
+    /// Its first name; empty without one.
+    pub name: String,
+    /// What its exchanges run through before a location is chosen, and when there is none.
+    pub plan: Rc<Plan>,
+    /// Its locations.
+    pub locations: Locations<Rc<Plan>>,
+    /// What it offers in a TLS handshake.
+    pub tls: Option<ServerTls>,
+    patterns: Vec<(Word, Rc<Regex>)>,
+}
+
+/// The servers of one address.
+pub struct Site {
+    /// By name.
+    pub servers: ServerNames<Rc<Server>>,
+    /// Connections begin with a TLS handshake.
+    pub tls: bool,
+}
+
+/// Applies and installs an http block.
+pub fn load(node: &Node, build: &mut Build<'_>) {
+    let modules = crate::modules();
+    let body = node.body.as_deref().unwrap_or_default();
+    let mut http = modules.tables.apply(&node.name, &node.args, Levels::PROTOCOL, body, build.setup, build.errors);
+    let mut variables = modules.fresh_variables();
+    let zones = build.zones;
+    let mut env = Install {
+        variables: &mut variables,
+        setup: build.setup,
+        logs: build.logs,
+        zones,
+        errors: build.errors,
+        at: node.name.at().clone(),
+    };
+    modules.define(&http, &mut env);
+    http.inherit();
+    let groups = Groups::load(&http, zones, env.errors);
+    let shared = Rc::new(Shared::new(groups));
+    let mut loader = Loader { modules: &modules, env, outer_log: build.error_log.clone(), shared: shared.clone() };
+    let servers: Vec<(Rc<Server>, &Block)> =
+        http.children_named("server").map(|block| (loader.server(block), block)).collect();
+    shared.keeps_reply_fields.set(variables.is_used("upstream_http_"));
+    variables.finish(build.errors);
+    endpoints(&servers, build);
+}
+
+struct Loader<'a> {
+    modules: &'a Modules<Exchange>,
+    env: Install<'a, Exchange>,
+    outer_log: ErrorLog,
+    shared: Rc<Shared>,
+}
+
+impl Loader<'_> {
+    fn plan(&mut self, block: &Block, name: &[u8], kind: Kind) -> Plan {
+        let error_log = block
+            .confs
+            .with::<ErrorLogs, _>(|conf| conf.build(self.env.setup, self.env.logs))
+            .unwrap_or_else(|| self.outer_log.clone());
+        let mut plan = Plan {
+            name: name.into(),
+            kind,
+            gates: Gates::default(),
+            filters: Vec::new(),
+            sinks: Vec::new(),
+            content: None,
+            files: Files::default(),
+            settings: Rc::new(SettingsConf::default().build()),
+            error_pages: ErrorPages::default(),
+            internal: false,
+            auto_redirect: false,
+            error_log,
+            conditions: Vec::new(),
+            inner_program: None,
+            shared: self.shared.clone(),
+        };
+        // Handlers refer to the plans of `if` blocks by their place among the children.
+        for child in block.children_named("if") {
+            let inner = self.plan(child, name, Kind::If);
+            plan.conditions.push(Rc::new(inner));
+        }
+        self.modules.install(block, &mut plan, &mut self.env);
+        plan
+    }
+
+    fn server(&mut self, block: &Block) -> Rc<Server> {
+        let tls = block.confs.with::<Tls, _>(|conf| conf.build(self.env.setup, &[b"http/1.1", b"http/1.0"]));
+        let tls = self.env.errors.keep(tls).flatten();
+        let name =
+            block.confs.with::<Servers, _>(|conf| conf.names.first().map(ToString::to_string)).unwrap_or_default();
+        let name = name.strip_prefix('.').map_or(name.clone(), str::to_owned);
+        let name = if name.starts_with('~') { name } else { name.to_ascii_lowercase() };
+        let mut patterns = Vec::new();
+        for word in block.confs.with::<Servers, _>(|conf| conf.names.clone()) {
+            if let Some(pattern) = word.after("~") {
+                let regex = self.env.regex(pattern.bytes(), true, word.at());
+                patterns.extend(self.env.errors.keep(regex).map(|regex| (word, Rc::new(regex))));
+            }
+        }
+        let plan = Rc::new(self.plan(block, b"", Kind::Server));
+        let locations = self.locations(block);
+        Rc::new(Server { name, plan, locations, tls, patterns })
+    }
+
+    fn locations(&mut self, block: &Block) -> Locations<Rc<Plan>> {
+        let mut locations = Locations::default();
+        for child in block.children_named("location") {
+            if let Err(error) = self.location(child, block, &mut locations) {
+                self.env.errors.push(error);
+            }
+        }
+        locations
+    }
+
+    fn location(
+        &mut self,
+        block: &Block,
+        outer: &Block,
+        locations: &mut Locations<Rc<Plan>>,
+    ) -> Result<(), ConfigError> {
+        let refuse = |message: String| Err(ConfigError::new(block.at(), message));
+        let (modifier, name) = match &*block.args {
+            [modifier, name] => (modifier.text().into_owned(), name.clone()),
+            [name] => glued(name),
+            _ => return Ok(()),
+        };
+        let kind = match &*modifier {
+            "=" => Kind::Exact,
+            "^~" => Kind::Prefix(true),
+            "~" | "~*" => Kind::Regex(Rc::new(self.env.regex(name.bytes(), modifier == "~*", name.at())?)),
+            "" if name.bytes().starts_with(b"@") => Kind::Named,
+            "" => Kind::Prefix(false),
+            other => return refuse(format!("invalid location modifier \"{other}\"")),
+        };
+        if outer.level == Levels::LOCATION {
+            let around = outer.args.last().map(Word::bytes).unwrap_or_default();
+            let modifier = if outer.args.len() == 2 {
+                outer.args.first().map(|word| word.text().into_owned()).unwrap_or_default()
+            } else {
+                String::new()
+            };
+            let around_text = String::from_utf8_lossy(around);
+            match (&*modifier, &kind) {
+                ("=", _) => {
+                    return refuse(format!("location \"{name}\" cannot be inside the exact location \"{around_text}\""));
+                }
+                (_, Kind::Named) => {
+                    return refuse(format!("named location \"{name}\" can be on the server level only"));
+                }
+                _ if around.starts_with(b"@") => {
+                    return refuse(format!("location \"{name}\" cannot be inside the named location \"{around_text}\""));
+                }
+                ("" | "^~", Kind::Exact | Kind::Prefix(_)) if !name.bytes().starts_with(around) => {
+                    return refuse(format!("location \"{name}\" is outside location \"{around_text}\""));
+                }
+                _ => {}
+            }
+        }
+        let plan = Rc::new(self.plan(block, name.bytes(), kind.clone()));
+        let nested = self.locations(block);
+        let duplicate = || ConfigError::new(block.at(), format!("duplicate location \"{name}\""));
+        let added = match kind {
+            Kind::Exact => locations.add_exact(name.bytes(), plan),
+            Kind::Prefix(no_regex) => locations.add_prefix(
+                name.bytes(),
+                no_regex,
+                plan.auto_redirect && name.bytes().ends_with(b"/"),
+                plan,
+                nested,
+            ),
+            Kind::Regex(regex) => {
+                locations.add_regex(regex, plan, nested);
+                true
+            }
+            _ => locations.add_named(name.bytes(), plan),
+        };
+        if added { Ok(()) } else { Err(duplicate()) }
+    }
+}
+
+/// nginx also takes a modifier that is glued to its path.
+fn glued(name: &Word) -> (String, Word) {
+    for modifier in ["=", "^~", "~*", "~"] {
+        if let Some(rest) = name.after(modifier) {
+            return (modifier.to_owned(), rest);
+        }
+    }
+    (String::new(), name.clone())
+}
+
+/// One address while its servers are collected.
+struct Place<'a> {
+    listen: Listen,
+    default: Option<Listen>,
+    servers: Vec<(Rc<Server>, &'a Block)>,
+    tls: bool,
+}
+
+fn endpoints(servers: &[(Rc<Server>, &Block)], build: &mut Build<'_>) {
+    let mut places: Vec<Place<'_>> = Vec::new();
+    for (server, block) in servers {
+        let mut listens = block.confs.with::<Servers, _>(|conf| conf.listens.clone());
+        if listens.is_empty() {
+            // nginx: port 80 for root, 8000 for everybody else.
+            let port = if nix::unistd::Uid::effective().is_root() { 80 } else { 8000 };
+            listens = Listen::parse(
+                &[Word::new(format!("*:{port}").into_bytes(), block.at().clone())],
+                block.at(),
+                Takes::default(),
+            )
+            .unwrap_or_default();
+            listens.iter_mut().for_each(|listen| listen.options.bind = false);
+        }
+        for listen in listens {
+            if let Err(error) = enter(&mut places, &listen, server, block) {
+                build.errors.push(error);
+            }
+            if listen.tls && server.tls.is_none() {
+                build.errors.push(ConfigError::new(
+                    &listen.at,
+                    "no \"ssl_certificate\" is defined for the \"listen ... ssl\" directive",
+                ));
+            }
+        }
+    }
+    for place in places {
+        let Some(site) = site(&place, build) else { continue };
+        let protocol = Rc::new(crate::server::h1::Listener { site: Rc::new(site) });
+        build.endpoints.push(Endpoint {
+            address: place.listen.address,
+            options: place.listen.options,
+            protocol,
+            at: place.listen.at,
+        });
+    }
+}
+
+fn enter<'a>(
+    places: &mut Vec<Place<'a>>,
+    listen: &Listen,
+    server: &Rc<Server>,
+    block: &'a Block,
+) -> Result<(), ConfigError> {
+    let default = listen.default_server.then(|| listen.clone());
+    let Some(place) = places.iter_mut().find(|place| place.listen.address == listen.address) else {
+        places.push(Place { listen: listen.clone(), default, servers: vec![(server.clone(), block)], tls: listen.tls });
+        return Ok(());
+    };
+    if listen.options.bind && place.listen.options.bind && listen.options != place.listen.options {
+        return Err(ConfigError::new(&listen.at, format!("duplicate listen options for {}", listen.address)));
+    }
+    if listen.options.bind {
+        place.listen.options = listen.options.clone();
+    }
+    place.tls |= listen.tls;
+    if let Some(default) = default {
+        if place.default.is_some() {
+            return Err(ConfigError::new(&listen.at, format!("a duplicate default server for {}", listen.address)));
+        }
+        place.default = Some(default);
+        place.servers.insert(0, (server.clone(), block));
+    } else {
+        place.servers.push((server.clone(), block));
+    }
+    Ok(())
+}
+
+/// The servers of one address; `None` only if there were none.
+fn site(place: &Place<'_>, build: &mut Build<'_>) -> Option<Site> {
+    let (default, _) = place.servers.first()?;
+    let mut names = ServerNames::new(default.clone());
+    for (server, block) in &place.servers {
+        let written = block.confs.with::<Servers, _>(|conf| conf.names.clone());
+        if written.is_empty() {
+            names.add(b"", server.clone());
+        }
+        for name in written {
+            match name.after("~") {
+                Some(_) => {
+                    if let Some((_, regex)) = server.patterns.iter().find(|(word, _)| *word == name) {
+                        names.add_regex(regex.clone(), server.clone());
+                    }
+                }
+                None if name.is("$hostname") => {
+                    drop(names.add(nix::unistd::gethostname().unwrap_or_default().as_encoded_bytes(), server.clone()))
+                }
+                None => {
+                    if !names.add(name.bytes(), server.clone()) {
+                        conflict(&name, &place.listen.address, build);
+                    }
+                }
+            }
+        }
+    }
+    Some(Site { servers: names, tls: place.tls })
+}
+
+fn conflict(name: &Word, address: &Address, build: &mut Build<'_>) {
+    if name.bytes().iter().filter(|byte| **byte == b'*').count() > 1 || name.bytes().contains(&b'/') {
+        build.errors.push(ConfigError::new(name.at(), format!("server name \"{name}\" is invalid")));
+    } else {
+        build
+            .errors
+            .warn(ConfigError::new(name.at(), format!("conflicting server name \"{name}\" on {address}, ignored")));
+    }
+}

@@ -1,0 +1,342 @@
+//! `root`, `alias`, `types`, `default_type`: files as answers.
+
+use std::collections::HashMap;
+use std::ffi::OsString;
+use std::fs::File;
+use std::io;
+use std::os::unix::ffi::OsStringExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::PathBuf;
+use std::rc::Rc;
+
+use tidegate_core::conf::directive::{Arity, Directive, Feature, Levels, Set};
+use tidegate_core::conf::{ConfigError, Line, Refusal, Setting, Word};
+use tidegate_core::inherit;
+use tidegate_core::log::os_error;
+use tidegate_core::module::{Install, Module};
+use tidegate_core::script::Template;
+use tidegate_core::subject::Subject;
+use tidegate_http_wire::uri::{Escape, escape_uri};
+use tidegate_http_wire::{Known, Method, etag};
+
+use crate::answer::{Answer, Body, FilePart};
+use crate::content::Outcome;
+use crate::exchange::Exchange;
+use crate::plan::{Kind, Plan};
+
+/// The table from extensions, in lower case, to content types.
+pub type Types = HashMap<Vec<u8>, Rc<[u8]>>;
+
+/// The settings of one block.
+#[derive(Default)]
+pub struct FilesConf {
+    /// The path, and whether it is an `alias`.
+    root: Setting<(Word, bool)>,
+    types: Setting<Rc<Types>>,
+    default_type: Setting<Word>,
+}
+
+inherit!(FilesConf { root, types, default_type });
+
+/// `root`, `alias`, `types`, `default_type`
+pub struct StaticFiles;
+
+const ANYWHERE: Levels = Levels::PROTOCOL.or(Levels::SERVER).or(Levels::LOCATION);
+
+impl Feature for StaticFiles {
+    type Conf = FilesConf;
+    const NAME: &'static str = "static files";
+    const DIRECTIVES: &'static [Directive<FilesConf>] = &[
+        Directive {
+            name: "root",
+            levels: ANYWHERE.or(Levels::LOCATION_IF),
+            arity: Arity::Exactly(1),
+            set: Set::With(|conf, line| root(conf, line, false)),
+            doc: "The directory that paths are below.",
+        },
+        Directive {
+            name: "alias",
+            levels: Levels::LOCATION,
+            arity: Arity::Exactly(1),
+            set: Set::With(|conf, line| root(conf, line, true)),
+            doc: "The path that takes the place of the location's name.",
+        },
+        Directive {
+            name: "types",
+            levels: ANYWHERE,
+            arity: Arity::Exactly(0),
+            set: Set::Body(types),
+            doc: "Content types by file name extension.",
+        },
+        Directive {
+            name: "default_type",
+            levels: ANYWHERE,
+            arity: Arity::Exactly(1),
+            set: Set::Word(|conf| &mut conf.default_type),
+            doc: "The content type of everything else.",
+        },
+        Directive {
+            name: "open_file_cache",
+            levels: ANYWHERE,
+            arity: Arity::Between(1, 2),
+            set: Set::Accepted,
+            doc: "Files are opened for each request.",
+        },
+        Directive {
+            name: "open_file_cache_valid",
+            levels: ANYWHERE,
+            arity: Arity::Exactly(1),
+            set: Set::Accepted,
+            doc: "Files are opened for each request.",
+        },
+        Directive {
+            name: "open_file_cache_min_uses",
+            levels: ANYWHERE,
+            arity: Arity::Exactly(1),
+            set: Set::Accepted,
+            doc: "Files are opened for each request.",
+        },
+        Directive {
+            name: "open_file_cache_errors",
+            levels: ANYWHERE,
+            arity: Arity::Exactly(1),
+            set: Set::Accepted,
+            doc: "Files are opened for each request.",
+        },
+        Directive {
+            name: "aio",
+            levels: ANYWHERE,
+            arity: Arity::Between(1, 2),
+            set: Set::Accepted,
+            doc: "Files are read where they are served.",
+        },
+        Directive {
+            name: "directio",
+            levels: ANYWHERE,
+            arity: Arity::Exactly(1),
+            set: Set::Accepted,
+            doc: "Files are read through the page cache.",
+        },
+    ];
+}
+
+fn root(conf: &mut FilesConf, line: &mut Line<'_>, alias: bool) -> Result<(), Refusal> {
+    let path = line.arg(0)?;
+    if path.bytes().is_empty() {
+        return Err(format!("invalid value \"\" in \"{}\" directive", line.name()).into());
+    }
+    if let Some((_, earlier)) = conf.root.get() {
+        return Err(if *earlier == alias {
+            "is duplicate".into()
+        } else {
+            Refusal(format!(
+                "\"{}\" directive is duplicate, \"{}\" directive was specified earlier",
+                line.name(),
+                if alias { "root" } else { "alias" }
+            ))
+        });
+    }
+    conf.root.set((path.clone(), alias))
+}
+
+fn types(conf: &mut FilesConf, line: &mut Line<'_>) -> Result<(), Refusal> {
+    let mut table = conf.types.get().map(|types| (**types).clone()).unwrap_or_default();
+    for row in line.body() {
+        let content_type: Rc<[u8]> = row.name.bytes().into();
+        for extension in &row.args {
+            if table.insert(extension.bytes().to_ascii_lowercase(), content_type.clone()).is_some() {
+                line.warn(format!(
+                    "duplicate extension \"{extension}\", content type \"{}\" takes the place of the earlier",
+                    row.name
+                ));
+            }
+        }
+    }
+    conf.types = Setting::of(Rc::new(table));
+    Ok(())
+}
+
+/// Where a location's files are and what they are.
+#[derive(Default)]
+pub struct Files {
+    root: Option<Template<Exchange>>,
+    /// How much of the path `alias` replaces; `None` for `root`. A pattern's alias replaces all of it.
+    alias: Option<usize>,
+    /// The location's name, which `alias` replaces.
+    prefix: Box<[u8]>,
+    types: Rc<Types>,
+    default_type: Rc<[u8]>,
+    /// `index`
+    pub index: Vec<Template<Exchange>>,
+}
+
+impl Module<Exchange> for StaticFiles {
+    fn install(conf: &FilesConf, plan: &mut Plan, env: &mut Install<'_, Exchange>) -> Result<(), ConfigError> {
+        let (word, alias) = match conf.root.get() {
+            Some((word, alias)) => (word.clone(), *alias),
+            None => (Word::new(*b"html", env.at.clone()), false),
+        };
+        if alias && matches!(plan.kind, Kind::Named) {
+            return Err(ConfigError::new(
+                word.at(),
+                "the \"alias\" directive cannot be used inside the named location",
+            ));
+        }
+        // A path that begins with a variable is whole already.
+        let word = if word.bytes().starts_with(b"$") {
+            word
+        } else {
+            Word::new(env.setup.path(&word).into_os_string().into_vec(), word.at().clone())
+        };
+        plan.files.root = Some(env.template(&word)?);
+        plan.files.alias = alias.then_some(match plan.kind {
+            Kind::Regex(_) => usize::MAX,
+            _ => plan.name.len(),
+        });
+        plan.files.prefix = plan.name.clone();
+        plan.files.types = conf.types.get().cloned().unwrap_or_else(default_types);
+        plan.files.default_type =
+            conf.default_type.get().map_or_else(|| (*b"text/plain").into(), |word| word.bytes().into());
+        Ok(())
+    }
+}
+
+fn default_types() -> Rc<Types> {
+    let rows: [(&[u8], &[u8]); 3] = [(b"html", b"text/html"), (b"gif", b"image/gif"), (b"jpg", b"image/jpeg")];
+    Rc::new(rows.into_iter().map(|(extension, content_type)| (extension.to_vec(), content_type.into())).collect())
+}
+
+impl Files {
+    /// The file behind a path of this location. `None` when the path cannot be a file's.
+    pub fn path_of(&self, exchange: &Exchange, path: &[u8]) -> Option<PathBuf> {
+        let mut full = self.root.as_ref()?.value(exchange);
+        match self.alias {
+            None => {
+                while full.last() == Some(&b'/') {
+                    full.pop();
+                }
+                full.extend_from_slice(path);
+            }
+            Some(usize::MAX) => {}
+            Some(skipped) => {
+                let rest = path.get(skipped..)?;
+                // nginx: an alias without the location's last slash would reach beside the directory it names.
+                if rest.starts_with(b"../") || rest == b".." {
+                    return None;
+                }
+                full.extend_from_slice(rest);
+            }
+        }
+        (!full.contains(&0)).then(|| PathBuf::from(OsString::from_vec(full)))
+    }
+
+    /// The file behind what `try_files` names: below an `alias` it is the part that follows the location's name.
+    pub fn try_path(&self, exchange: &Exchange, path: &[u8]) -> Option<PathBuf> {
+        match (self.alias, &self.prefix) {
+            (Some(usize::MAX) | None, _) => self.path_of(exchange, path),
+            (Some(_), prefix) if path.starts_with(prefix) => self.path_of(exchange, path),
+            (Some(_), prefix) => self.path_of(exchange, &[prefix, path].concat()),
+        }
+    }
+
+    /// The path of the exchange once `try_files` has found `path`.
+    pub fn tried(&self, path: &[u8]) -> Vec<u8> {
+        match self.alias {
+            Some(skipped) if skipped != usize::MAX && !path.starts_with(&self.prefix) => [&self.prefix, path].concat(),
+            _ => path.to_vec(),
+        }
+    }
+
+    /// The value of `root` or `alias`.
+    pub fn root(&self, exchange: &Exchange) -> Vec<u8> {
+        self.root.as_ref().map(|root| root.value(exchange)).unwrap_or_default()
+    }
+
+    /// The content type of the exchange's path.
+    pub fn content_type(&self, exchange: &Exchange) -> Rc<[u8]> {
+        let target = exchange.target.borrow();
+        let name = target.path.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
+        let extension = name.iter().rposition(|byte| *byte == b'.').and_then(|at| name.get(at + 1..));
+        let found =
+            extension.filter(|extension| !extension.is_empty()).and_then(|extension| match self.types.get(extension) {
+                Some(found) => Some(found),
+                None => self.types.get(&extension.to_ascii_lowercase()),
+            });
+        found.unwrap_or(&self.default_type).clone()
+    }
+}
+
+/// Answers with the file behind the exchange's path.
+pub fn answer(exchange: &Exchange) -> Outcome {
+    let plan = exchange.plan();
+    match exchange.method() {
+        Method::Get | Method::Head => {}
+        _ => return Outcome::Status(405),
+    }
+    let path = exchange.target.borrow().path.clone();
+    if path.ends_with(b"/") {
+        return super::index::answer(exchange);
+    }
+    let Some(full) = plan.files.path_of(exchange, &path) else { return Outcome::Status(404) };
+    let opened = File::options()
+        .read(true)
+        .custom_flags(nix::libc::O_NONBLOCK | nix::libc::O_CLOEXEC)
+        .open(&full)
+        .and_then(|file| file.metadata().map(|meta| (file, meta)));
+    let (file, meta) = match opened {
+        Ok(opened) => opened,
+        Err(error) => return refuse(exchange, &plan, &full, &error),
+    };
+    if meta.is_dir() {
+        let mut location = Vec::new();
+        escape_uri(&path, Escape::Uri, &mut location);
+        location.push(b'/');
+        let args = exchange.target.borrow().args.clone();
+        if !args.is_empty() {
+            location.push(b'?');
+            location.extend_from_slice(&args);
+        }
+        let mut answer = Answer::page(301, plan.settings.server_tokens);
+        answer.fields.push_known(Known::Location, &location);
+        return answer.into();
+    }
+    if !meta.is_file() {
+        tidegate_core::log!(exchange.logger(), Crit, "\"{}\" is not a regular file", full.display());
+        return Outcome::Status(404);
+    }
+    let body = Body::File(FilePart { file: Rc::new(file), range: 0..meta.len() });
+    let mut answer = Answer::typed(200, &plan.files.content_type(exchange), body);
+    answer.last_modified = Some(meta.mtime());
+    if plan.settings.etag {
+        answer.fields.push_known(Known::ETag, &etag::of_file(meta.mtime(), meta.len()));
+    }
+    answer.ranges = true;
+    answer.into()
+}
+
+fn refuse(exchange: &Exchange, plan: &Plan, full: &std::path::Path, error: &io::Error) -> Outcome {
+    use nix::errno::Errno;
+    let errno = Errno::from_raw(error.raw_os_error().unwrap_or(0));
+    match errno {
+        Errno::ENOENT | Errno::ENOTDIR | Errno::ENAMETOOLONG => {
+            if plan.settings.log_not_found {
+                tidegate_core::log!(
+                    exchange.logger(),
+                    Error,
+                    "open() \"{}\" failed ({})",
+                    full.display(),
+                    os_error(error)
+                );
+            }
+            Outcome::Status(404)
+        }
+        Errno::EACCES | Errno::ELOOP => {
+            tidegate_core::log!(exchange.logger(), Error, "open() \"{}\" failed ({})", full.display(), os_error(error));
+            Outcome::Status(403)
+        }
+        _ => {
+            tidegate_core::log!(exchange.logger(), Crit, "open() \"{}\" failed ({})", full.display(), os_error(error));
+            Outcome::Status(500)
+        }
+    }
+}

@@ -1,0 +1,170 @@
+//! `error_page`: what is answered instead of an error.
+
+use std::rc::Rc;
+
+use bytes::Bytes;
+use tidegate_core::conf::directive::{Arity, Directive, Feature, Levels, Set};
+use tidegate_core::conf::{ConfigError, Line, Refusal, Word, value};
+use tidegate_core::inherit;
+use tidegate_core::module::{Install, Module};
+use tidegate_core::script::Template;
+use tidegate_http_wire::{Known, Method};
+
+use crate::answer::{Answer, Body};
+use crate::exchange::Exchange;
+use crate::plan::Plan;
+
+/// What status an error page's answer gets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Status {
+    /// That of the error.
+    Original,
+    /// That of the page: `=`
+    Page,
+    /// This one: `=200`
+    Fixed(u16),
+}
+
+/// One `error_page`.
+#[derive(Clone)]
+struct Written {
+    codes: Vec<u16>,
+    status: Status,
+    target: Word,
+}
+
+/// The settings of one block.
+#[derive(Default)]
+pub struct ErrorPageConf {
+    pages: Vec<Written>,
+}
+
+inherit!(ErrorPageConf { pages });
+
+/// `error_page`
+pub struct ErrorPage;
+
+impl Feature for ErrorPage {
+    type Conf = ErrorPageConf;
+    const NAME: &'static str = "error_page";
+    const DIRECTIVES: &'static [Directive<ErrorPageConf>] = &[Directive {
+        name: "error_page",
+        levels: Levels::PROTOCOL.or(Levels::SERVER).or(Levels::LOCATION).or(Levels::LOCATION_IF),
+        arity: Arity::AtLeast(2),
+        set: Set::With(error_page),
+        doc: "The path, named location or URL that answers instead of these errors.",
+    }];
+}
+
+fn error_page(conf: &mut ErrorPageConf, line: &mut Line<'_>) -> Result<(), Refusal> {
+    let Some((target, mut words)) = line.args().split_last() else {
+        return Err("invalid number of arguments in \"error_page\" directive".into());
+    };
+    let mut status = Status::Original;
+    if let Some((last, rest)) = words.split_last()
+        && let Some(code) = last.after("=")
+    {
+        status = match value::number(&code) {
+            _ if code.bytes().is_empty() => Status::Page,
+            Some(code) => Status::Fixed(u16::try_from(code).map_err(|_| format!("invalid value \"{last}\""))?),
+            None => return Err(format!("invalid value \"{last}\"").into()),
+        };
+        words = rest;
+    }
+    let code = |word: &Word| {
+        let code = value::number(word).and_then(|code| u16::try_from(code).ok());
+        match code {
+            Some(499) => Err(Refusal("value \"499\" must not be used: the client is gone by then".into())),
+            Some(code @ 300..=599) => Ok(code),
+            _ => Err(Refusal(format!("value \"{word}\" must be between 300 and 599"))),
+        }
+    };
+    let codes = words.iter().map(code).collect::<Result<Vec<u16>, Refusal>>()?;
+    if codes.is_empty() {
+        return Err("no status codes in the \"error_page\" directive".into());
+    }
+    conf.pages.push(Written { codes, status, target: target.clone() });
+    Ok(())
+}
+
+impl Module<Exchange> for ErrorPage {
+    fn install(conf: &ErrorPageConf, plan: &mut Plan, env: &mut Install<'_, Exchange>) -> Result<(), ConfigError> {
+        for written in &conf.pages {
+            let page = Rc::new(Page { status: written.status, target: env.template(&written.target)? });
+            for code in &written.codes {
+                plan.error_pages.pages.push((*code, page.clone()));
+            }
+        }
+        Ok(())
+    }
+}
+
+struct Page {
+    status: Status,
+    target: Template<Exchange>,
+}
+
+/// A location's error pages.
+#[derive(Default)]
+pub struct ErrorPages {
+    pages: Vec<(u16, Rc<Page>)>,
+}
+
+/// What an error page leads to.
+pub enum Handled {
+    /// No page: the error's own.
+    No,
+    /// The exchange's target has been changed: start again.
+    Restart,
+    /// A redirect for the client.
+    Answer(Box<Answer>),
+}
+
+impl ErrorPages {
+    /// True when a page is configured for this status.
+    pub fn covers(&self, status: u16) -> bool {
+        self.pages.iter().any(|(code, _)| *code == status)
+    }
+
+    /// Handles an error of `exchange`.
+    pub fn handle(&self, exchange: &Exchange, status: u16) -> Handled {
+        let Some((_, page)) = self.pages.iter().find(|(code, _)| *code == status) else { return Handled::No };
+        let target = page.target.value(exchange);
+        match (page.status, status) {
+            (Status::Original, 494..=497) => exchange.error_status.set(Some(400)),
+            (Status::Original, status) => exchange.error_status.set(Some(status)),
+            (Status::Page, _) => exchange.error_status.set(None),
+            (Status::Fixed(code), _) => exchange.error_status.set(Some(code)),
+        }
+        if target.first() == Some(&b'/') {
+            let (path, args) = match target.iter().position(|byte| *byte == b'?') {
+                Some(at) => (
+                    target.get(..at).unwrap_or_default().to_vec(),
+                    Bytes::copy_from_slice(target.get(at + 1..).unwrap_or_default()),
+                ),
+                None => (target, exchange.target.borrow().args.clone()),
+            };
+            if exchange.head.method != Method::Head {
+                exchange.as_get.set(true);
+            }
+            exchange.redirect(path, args);
+            return Handled::Restart;
+        }
+        if let Some(name) = target.strip_prefix(b"@") {
+            exchange.go_to_named(name);
+            return Handled::Restart;
+        }
+        let code = match page.status {
+            Status::Fixed(code @ (301..=303 | 307 | 308)) => code,
+            _ => 302,
+        };
+        exchange.error_status.set(None);
+        let tokens = exchange.plan().settings.server_tokens;
+        let mut answer = Answer::page(code, tokens);
+        answer.fields.push_known(Known::Location, &target);
+        if matches!(answer.body, Body::Empty) {
+            answer.body = Body::Bytes(Bytes::new());
+        }
+        Handled::Answer(Box::new(answer))
+    }
+}

@@ -1,0 +1,210 @@
+//! One request and its answer: what handlers, filters, variables and logs may ask about.
+
+use std::cell::{Cell, RefCell};
+use std::fmt;
+use std::rc::Rc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use tidegate_balancer::{Attempts, HasAttempts};
+use tidegate_core::log::Logger;
+use tidegate_core::net::PeerInfo;
+use tidegate_core::script::Slots;
+use tidegate_core::subject::Subject;
+use tidegate_http_wire::{Fields, Method, RequestHead};
+
+use crate::blocks::Server;
+use crate::plan::Plan;
+
+/// What is being asked for now; internal redirects change it.
+#[derive(Clone, Debug, Default)]
+pub struct Target {
+    /// The path, decoded and normalised: `$uri`.
+    pub path: Vec<u8>,
+    /// The arguments: `$args`.
+    pub args: Bytes,
+    /// The path no longer says what the client sent: `$request_uri` cannot be passed on as it is.
+    pub changed: bool,
+    /// A rewrite ended with `break`: the location's name is no longer part of the path.
+    pub left_location: bool,
+}
+
+/// The answer as far as it is known: for `$status`, `$sent_http_*` and the counts.
+#[derive(Debug, Default)]
+pub struct Sent {
+    /// The status; 0 until there is one.
+    pub status: Cell<u16>,
+    /// The fields sent.
+    pub fields: RefCell<Fields>,
+    /// The length announced.
+    pub length: Cell<Option<u64>>,
+    /// Bytes sent, head included.
+    pub bytes: Cell<u64>,
+    /// Bytes of the head.
+    pub head: Cell<u64>,
+}
+
+/// One request and its answer.
+pub struct Exchange {
+    /// The client's connection.
+    pub peer: Rc<PeerInfo>,
+    /// The request as received.
+    pub head: RequestHead,
+    /// The server chosen by address and name.
+    pub server: Rc<Server>,
+    /// The location in force.
+    pub plan: RefCell<Rc<Plan>>,
+    /// What is being asked for now.
+    pub target: RefCell<Target>,
+    /// The answer so far.
+    pub sent: Sent,
+    /// Values of the configuration's own variables.
+    pub slots: Slots,
+    /// Upstream peers tried.
+    pub attempts: Attempts,
+    /// When it began.
+    pub started: Instant,
+    /// How many requests the connection has carried, this one included.
+    pub number: u64,
+    /// Internal redirects so far.
+    pub redirects: Cell<u8>,
+    /// The target is our own doing, not the client's.
+    pub internal: Cell<bool>,
+    /// A named location is asked for instead of a path.
+    pub named: RefCell<Option<Box<[u8]>>>,
+    /// An error page asks by GET, whatever the client did.
+    pub as_get: Cell<bool>,
+    /// The status that led to an error page, and that its answer gets.
+    pub error_status: Cell<Option<u16>>,
+    /// The fields of the last upstream reply, where a variable asks for them.
+    pub reply_fields: RefCell<Fields>,
+    /// The host that `proxy_pass` names.
+    pub proxied_to: RefCell<Rc<[u8]>>,
+    /// An error page is being asked for.
+    pub in_error_page: Cell<bool>,
+    /// What a handler has answered.
+    pub answered: RefCell<Option<crate::answer::Answer>>,
+    /// The body of the request as far as it is held, for variables and retries.
+    pub body: RefCell<Bytes>,
+    /// Bytes received, body included.
+    pub received: Cell<u64>,
+}
+
+impl Exchange {
+    /// The method in force.
+    pub fn method(&self) -> Method {
+        if self.as_get.get() { Method::Get } else { self.head.method.clone() }
+    }
+
+    /// True when the answer has no body, whatever its head says.
+    pub fn is_head(&self) -> bool {
+        self.head.method == Method::Head
+    }
+
+    /// The location in force.
+    pub fn plan(&self) -> Rc<Plan> {
+        self.plan.borrow().clone()
+    }
+
+    /// Goes to another path inside the server. Arguments follow a `?` in `target`.
+    pub fn redirect(&self, path: Vec<u8>, args: Bytes) {
+        *self.target.borrow_mut() = Target { path, args, changed: true, left_location: false };
+        *self.named.borrow_mut() = None;
+        self.internal.set(true);
+        self.redirects.set(self.redirects.get().saturating_add(1));
+    }
+
+    /// Goes to a named location; the path stays.
+    pub fn go_to_named(&self, name: &[u8]) {
+        *self.named.borrow_mut() = Some(name.into());
+        self.internal.set(true);
+        self.redirects.set(self.redirects.get().saturating_add(1));
+    }
+
+    /// Counts bytes sent to the client.
+    pub fn count_sent(&self, bytes: usize) {
+        self.sent.bytes.set(self.sent.bytes.get().saturating_add(u64::try_from(bytes).unwrap_or(0)));
+    }
+
+    /// `http` or `https`.
+    pub fn scheme(&self) -> &'static str {
+        if self.peer.tls.get().is_some() { "https" } else { "http" }
+    }
+
+    /// The host asked for, or the server's first name.
+    pub fn host(&self) -> &[u8] {
+        self.head.host.as_ref().map_or(self.server.name.as_bytes(), |host| &host.name)
+    }
+}
+
+impl Subject for Exchange {
+    type Plan = Plan;
+
+    fn peer(&self) -> &PeerInfo {
+        &self.peer
+    }
+
+    fn slots(&self) -> &Slots {
+        &self.slots
+    }
+
+    fn logger(&self) -> Logger<'_> {
+        Logger::new(&self.plan.borrow().error_log, Some(self.peer.number)).with(self)
+    }
+
+    fn started(&self) -> Instant {
+        self.started
+    }
+
+    fn status(&self) -> u16 {
+        self.sent.status.get()
+    }
+
+    fn bytes_sent(&self) -> u64 {
+        self.sent.bytes.get()
+    }
+
+    fn bytes_received(&self) -> u64 {
+        self.received.get()
+    }
+
+    fn default_log_format() -> Option<(&'static str, &'static str)> {
+        Some((
+            "combined",
+            "$remote_addr - $remote_user [$time_local] \"$request\" $status $body_bytes_sent \"$http_referer\" \"$http_user_agent\"",
+        ))
+    }
+}
+
+impl HasAttempts for Exchange {
+    fn attempts(&self) -> &Attempts {
+        &self.attempts
+    }
+}
+
+/// What nginx appends to every line about a request.
+impl fmt::Display for Exchange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, ", client: {}, server: {}", self.peer.client.host(), self.server.name)?;
+        let line = self.head.line();
+        if !line.is_empty() {
+            write!(f, ", request: \"{}\"", String::from_utf8_lossy(line))?;
+        }
+        self.attempts.look(|attempts| match attempts.last() {
+            Some(attempt) => write!(
+                f,
+                ", upstream: \"http://{}{}\"",
+                attempt.address,
+                String::from_utf8_lossy(&self.head.target.raw)
+            ),
+            None => Ok(()),
+        })?;
+        if let Some(host) = self.head.fields.get(tidegate_http_wire::Known::Host) {
+            write!(f, ", host: \"{}\"", String::from_utf8_lossy(host))?;
+        }
+        if let Some(referer) = self.head.fields.get(tidegate_http_wire::Known::Referer) {
+            write!(f, ", referrer: \"{}\"", String::from_utf8_lossy(referer))?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,93 @@
+//! `add_header`: fields added to answers.
+
+use std::rc::Rc;
+
+use tidegate_core::conf::directive::{Arity, Directive, Feature, Levels, Set};
+use tidegate_core::conf::{ConfigError, Word};
+use tidegate_core::inherit;
+use tidegate_core::module::{Install, Module};
+use tidegate_core::script::Template;
+use tidegate_http_wire::Known;
+
+use super::{Filter, Transform};
+use crate::answer::Answer;
+use crate::exchange::Exchange;
+use crate::plan::Plan;
+
+/// One `add_header`: name, value, always.
+type Written = (Word, Word, bool);
+
+/// The settings of one block.
+#[derive(Default)]
+pub struct HeadersConf {
+    added: Vec<Written>,
+}
+
+inherit!(HeadersConf { added });
+
+/// `add_header`
+pub struct AddHeader;
+
+impl Feature for AddHeader {
+    type Conf = HeadersConf;
+    const NAME: &'static str = "headers";
+    const DIRECTIVES: &'static [Directive<HeadersConf>] = &[Directive {
+        name: "add_header",
+        levels: Levels::PROTOCOL.or(Levels::SERVER).or(Levels::LOCATION).or(Levels::LOCATION_IF),
+        arity: Arity::Between(2, 3),
+        set: Set::With(|conf, line| {
+            let always = match line.args().get(2) {
+                None => false,
+                Some(word) if word.is("always") => true,
+                Some(word) => return Err(format!("invalid parameter \"{word}\"").into()),
+            };
+            conf.added.push((line.arg(0)?.clone(), line.arg(1)?.clone(), always));
+            Ok(())
+        }),
+        doc: "A field added to answers: to successful ones and redirects, or always.",
+    }];
+}
+
+impl Module<Exchange> for AddHeader {
+    fn install(conf: &HeadersConf, plan: &mut Plan, env: &mut Install<'_, Exchange>) -> Result<(), ConfigError> {
+        if conf.added.is_empty() {
+            return Ok(());
+        }
+        let added = conf
+            .added
+            .iter()
+            .map(|(name, value, always)| Ok((name.bytes().into(), env.template(value)?, *always)))
+            .collect::<Result<Vec<_>, ConfigError>>()?;
+        plan.filters.push(Box::new(Added(added)));
+        Ok(())
+    }
+}
+
+struct Added(Vec<(Rc<[u8]>, Template<Exchange>, bool)>);
+
+impl Filter for Added {
+    fn head(&self, exchange: &Exchange, answer: &mut Answer) -> Option<Box<dyn Transform>> {
+        let usual = matches!(answer.status, 200 | 201 | 204 | 206 | 301 | 302 | 303 | 304 | 307 | 308);
+        for (name, template, always) in &self.0 {
+            if !usual && !always {
+                continue;
+            }
+            let value = template.value(exchange);
+            let known = Known::of(name);
+            // nginx: these have one value only, and an empty one removes them.
+            if matches!(known, Known::LastModified | Known::ETag | Known::Date) {
+                answer.fields.remove(known);
+                if known == Known::LastModified {
+                    answer.last_modified = tidegate_http_wire::date::parse(&value);
+                    if answer.last_modified.is_some() {
+                        continue;
+                    }
+                }
+            }
+            if !value.is_empty() {
+                answer.fields.push(name, &value);
+            }
+        }
+        None
+    }
+}

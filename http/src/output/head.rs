@@ -1,0 +1,154 @@
+//! The head of an answer: how the body is framed, and the fields in nginx's order.
+
+use std::cell::RefCell;
+
+use tidegate_core::clock;
+use tidegate_http_wire::h1::write::{self, BadPart};
+use tidegate_http_wire::{Known, Version, date};
+
+use crate::answer::{Answer, Body, product};
+use crate::exchange::Exchange;
+
+/// How the client learns where the body ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Framing {
+    /// There can be none.
+    Empty,
+    /// By its length.
+    Length(u64),
+    /// By its last chunk.
+    Chunked,
+    /// By the end of the connection.
+    Close,
+    /// The connection is no longer HTTP.
+    Switched,
+}
+
+impl Framing {
+    /// The length announced.
+    pub fn length(self) -> Option<u64> {
+        if let Framing::Length(length) = self { Some(length) } else { None }
+    }
+
+    /// The body goes in chunks.
+    pub fn is_chunked(self) -> bool {
+        self == Framing::Chunked
+    }
+
+    /// There is no body.
+    pub fn is_empty(self) -> bool {
+        matches!(self, Framing::Empty | Framing::Length(0))
+    }
+
+    /// The connection cannot go on.
+    pub fn ends_by_closing(self) -> bool {
+        matches!(self, Framing::Close | Framing::Switched)
+    }
+}
+
+/// Decides how the body of an answer is framed.
+pub fn framing_of(exchange: &Exchange, answer: &Answer, transformed: bool) -> Framing {
+    let length = if transformed { None } else { answer.body.length() };
+    match answer.status {
+        101 => Framing::Switched,
+        100..=199 | 204 | 304 => Framing::Empty,
+        _ => match (length, exchange.head.version) {
+            (_, Version::Http09) => Framing::Close,
+            (Some(length), _) => Framing::Length(length),
+            (None, Version::Http10) => Framing::Close,
+            (None, _) if exchange.plan().settings.chunked_transfer_encoding => Framing::Chunked,
+            (None, _) => Framing::Close,
+        },
+    }
+}
+
+thread_local! {
+    static DATE: RefCell<(i64, [u8; 29])> = const { RefCell::new((i64::MIN, [0; 29])) };
+}
+
+/// Writes the head.
+///
+/// # Errors
+/// A field that would break out of its line.
+pub fn write(exchange: &Exchange, answer: &Answer, framing: Framing, keep: bool) -> Result<Vec<u8>, BadPart> {
+    let small_body = if let Body::Bytes(bytes) = &answer.body { bytes.len().min(4096) } else { 0 };
+    let mut out = Vec::with_capacity(448 + small_body);
+    if exchange.head.version == Version::Http09 {
+        return Ok(out);
+    }
+    let plan = exchange.plan();
+    let settings = &plan.settings;
+    match &answer.reason {
+        Some(reason) => write::status_line_with(answer.status, reason, &mut out)?,
+        None => write::status_line(answer.status, &mut out),
+    }
+    let fields = &answer.fields;
+    if !fields.has(Known::Server) {
+        write::known(Known::Server, product(settings.server_tokens).as_bytes(), &mut out)?;
+    }
+    if !fields.has(Known::Date) {
+        let now = clock::seconds();
+        DATE.with_borrow_mut(|(second, text)| {
+            if *second != now {
+                (*second, *text) = (now, date::format(now));
+            }
+            write::known(Known::Date, &*text, &mut out)
+        })?;
+    }
+    if let Some(content_type) = fields.get(Known::ContentType) {
+        write::known(Known::ContentType, content_type, &mut out)?;
+    }
+    match framing {
+        Framing::Length(length) => write::number(Known::ContentLength, length, &mut out),
+        Framing::Chunked => write::known(Known::TransferEncoding, b"chunked", &mut out)?,
+        _ => {}
+    }
+    if let Some(modified) = answer.last_modified {
+        write::known(Known::LastModified, &date::format(modified), &mut out)?;
+    }
+    match framing {
+        Framing::Switched => write::known(Known::Connection, b"upgrade", &mut out)?,
+        _ if keep => write::known(Known::Connection, b"keep-alive", &mut out)?,
+        _ => write::known(Known::Connection, b"close", &mut out)?,
+    }
+    if let (true, Some(told)) = (keep, settings.keepalive_header) {
+        write::known(Known::KeepAlive, format!("timeout={}", told.as_secs()).as_bytes(), &mut out)?;
+    }
+    for field in fields.iter() {
+        let written =
+            field.known == Known::ContentType || (field.known == Known::LastModified && answer.last_modified.is_some());
+        let switches = framing == Framing::Switched && field.known == Known::Upgrade;
+        if !written && (switches || !write::is_hop_by_hop(field.known)) {
+            write::field(field.name, field.value, &mut out)?;
+        }
+    }
+    write::end(&mut out);
+    Ok(out)
+}
+
+/// nginx: redirects of our own name scheme, host and port, unless told not to.
+pub fn make_location_absolute(exchange: &Exchange, answer: &mut Answer) {
+    let settings = &exchange.plan().settings;
+    if !settings.absolute_redirect || matches!(answer.body, Body::Upstream(_) | Body::Tunnel(_)) {
+        return;
+    }
+    let Some(path) = answer.fields.get(Known::Location).filter(|location| location.first() == Some(&b'/')) else {
+        return;
+    };
+    let host = if settings.server_name_in_redirect && !exchange.server.name.is_empty() {
+        exchange.server.name.as_bytes().to_vec()
+    } else {
+        match &exchange.head.host {
+            Some(host) => host.name.to_vec(),
+            None => exchange.peer.local.host().into_bytes(),
+        }
+    };
+    let mut absolute = format!("{}://", exchange.scheme()).into_bytes();
+    absolute.extend_from_slice(&host);
+    let usual = if exchange.scheme() == "https" { 443 } else { 80 };
+    if let Some(port) = exchange.peer.local.port().filter(|port| settings.port_in_redirect && *port != usual) {
+        absolute.extend_from_slice(format!(":{port}").as_bytes());
+    }
+    absolute.extend_from_slice(path);
+    answer.fields.set(Known::Location, &absolute);
+}

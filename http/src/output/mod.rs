@@ -1,0 +1,196 @@
+//! An answer's way out: filters, the head, the body, and what becomes of the connection.
+
+mod head;
+mod writer;
+
+use std::time::Instant;
+
+use tidegate_core::log;
+use tidegate_core::net::connection::IoFailure;
+use tidegate_core::subject::Subject;
+use tidegate_http_wire::framing::Framing;
+use tidegate_http_wire::{Known, Version};
+
+use crate::answer::{Answer, Body, Chunk, Piece};
+use crate::exchange::Exchange;
+use crate::filters::Transform;
+use crate::request_body;
+use crate::run::After;
+use crate::server::client::Client;
+use crate::upstream::relay;
+
+pub use writer::Writer;
+
+/// Sends an answer and says what becomes of the connection.
+pub async fn send(client: &mut Client, exchange: &Exchange, mut answer: Answer) -> After {
+    let plan = exchange.plan();
+    head::make_location_absolute(exchange, &mut answer);
+    let transforms: Vec<Box<dyn Transform>> =
+        plan.filters.iter().filter_map(|filter| filter.head(exchange, &mut answer)).collect();
+    let body_read = request_body::discard_arrived(client);
+    let framing = head::framing_of(exchange, &answer, !transforms.is_empty());
+    let keep = keeps(exchange, client, &answer, framing, body_read);
+    let head = match head::write(exchange, &answer, framing, keep) {
+        Ok(head) => head,
+        Err(_) => {
+            log!(
+                exchange.logger(),
+                Alert,
+                "a response field contains a line break or a zero byte, the response is not sent"
+            );
+            exchange.sent.status.set(500);
+            return After::Close;
+        }
+    };
+    exchange.sent.status.set(answer.status);
+    exchange.sent.length.set(framing.length());
+    exchange.sent.head.set(u64::try_from(head.len()).unwrap_or(0));
+    let Answer { fields, body, .. } = answer;
+    *exchange.sent.fields.borrow_mut() = fields;
+    let tunnel = matches!(body, Body::Tunnel(_));
+    let mut writer = Writer::new(client, exchange, head, framing.is_chunked(), plan.settings.send_timeout);
+    let written = if exchange.is_head() || framing.is_empty() {
+        writer.flush().await.map_err(Failure::Client)
+    } else {
+        send_body(&mut writer, body, transforms, plan.settings.sendfile).await
+    };
+    match written {
+        Ok(()) if tunnel => After::Close,
+        Ok(()) if keep => drain(client, exchange, body_read).await,
+        Ok(()) if !client.body.is_done() => After::Linger,
+        Ok(()) => After::Close,
+        Err(Failure::Client(failure)) => {
+            match &failure {
+                IoFailure::TimedOut => log!(
+                    exchange.logger(),
+                    Info,
+                    "client timed out (110: Connection timed out) while sending response to client"
+                ),
+                IoFailure::Io(error) => log!(
+                    exchange.logger(),
+                    Info,
+                    "send() failed ({}) while sending response to client",
+                    tidegate_core::log::os_error(error)
+                ),
+            }
+            After::Reset
+        }
+        // The client must not take half an answer for a whole one.
+        Err(Failure::Source) => After::Reset,
+    }
+}
+
+/// Why an answer could not be sent whole.
+pub enum Failure {
+    /// The client took it no longer.
+    Client(IoFailure),
+    /// Its source failed; that has been logged.
+    Source,
+}
+
+impl From<IoFailure> for Failure {
+    fn from(failure: IoFailure) -> Self {
+        Failure::Client(failure)
+    }
+}
+
+async fn send_body(
+    writer: &mut Writer<'_>,
+    body: Body,
+    mut transforms: Vec<Box<dyn Transform>>,
+    sendfile: bool,
+) -> Result<(), Failure> {
+    if !transforms.is_empty() {
+        return transformed(writer, body, &mut transforms).await;
+    }
+    match body {
+        Body::Empty | Body::Announced(_) | Body::Unknown => writer.finish().await.map_err(Failure::Client),
+        Body::Bytes(bytes) => writer.whole(&bytes).await.map_err(Failure::Client),
+        Body::File(part) => {
+            writer.file(&part, sendfile).await?;
+            Ok(writer.finish().await?)
+        }
+        Body::Pieces(pieces) => {
+            for piece in pieces {
+                match piece {
+                    Piece::Bytes(bytes) => writer.data(&bytes).await?,
+                    Piece::File(part) => writer.file(&part, sendfile).await?,
+                }
+            }
+            Ok(writer.finish().await?)
+        }
+        Body::Upstream(reply) => relay::relay(writer, *reply).await,
+        Body::Tunnel(reply) => {
+            writer.flush().await?;
+            relay::tunnel(writer, *reply).await
+        }
+    }
+}
+
+/// The slow way: every chunk through every transformer.
+async fn transformed(
+    writer: &mut Writer<'_>,
+    body: Body,
+    transforms: &mut [Box<dyn Transform>],
+) -> Result<(), Failure> {
+    let mut source = relay::Source::new(body);
+    loop {
+        let (chunk, is_last) = match source.next(writer).await? {
+            Some(data) => (Chunk::Data(data), false),
+            None => (Chunk::End, true),
+        };
+        let mut chunks = vec![chunk];
+        for transform in transforms.iter_mut() {
+            let mut out = Vec::new();
+            chunks.into_iter().for_each(|chunk| transform.chunk(chunk, &mut out));
+            chunks = out;
+        }
+        for chunk in chunks {
+            match chunk {
+                Chunk::Data(data) => writer.data(&data).await?,
+                Chunk::Flush => writer.flush().await?,
+                Chunk::End => {}
+            }
+        }
+        if is_last {
+            return Ok(writer.finish().await?);
+        }
+    }
+}
+
+/// Whether the connection carries another request behind this answer.
+fn keeps(exchange: &Exchange, client: &Client, answer: &Answer, framing: head::Framing, body_read: bool) -> bool {
+    let settings = &exchange.plan().settings;
+    let asked = match exchange.head.version {
+        Version::Http09 => false,
+        Version::Http10 => exchange.head.fields.contains_token(Known::Connection, b"keep-alive"),
+        _ => !exchange.head.fields.contains_token(Known::Connection, b"close"),
+    };
+    asked
+        && !answer.close
+        && !framing.ends_by_closing()
+        && !settings.keepalive_timeout.is_zero()
+        && exchange.number < settings.keepalive_requests
+        && exchange.peer.accepted.elapsed() < settings.keepalive_time
+        && !client.life.is_stopping()
+        // A client that was never told to go on may or may not send its body: nobody could tell it from the next head.
+        && (body_read || !client.expects_continue)
+}
+
+/// Reads the rest of the body that nobody wanted, so that the next head can be read.
+async fn drain(client: &mut Client, exchange: &Exchange, body_read: bool) -> After {
+    if body_read || request_body::discard_arrived(client) {
+        return After::Keep;
+    }
+    let settings = exchange.plan().settings.clone();
+    let end = Instant::now() + settings.lingering_time;
+    while exchange.head.framing != Framing::None && Instant::now() < end {
+        client.buffer.reserve(4096);
+        match client.connection.read(&mut client.buffer, settings.lingering_timeout).await {
+            Ok(0) | Err(_) => return After::Close,
+            Ok(_) if request_body::discard_arrived(client) => return After::Keep,
+            Ok(_) => {}
+        }
+    }
+    After::Close
+}

@@ -1,0 +1,168 @@
+//! The body of a request as it comes: limited, counted, and asked for with `100 Continue` when it is first wanted.
+
+use bytes::{Bytes, BytesMut};
+use tidegate_core::log;
+use tidegate_core::net::buffers;
+use tidegate_core::net::connection::IoFailure;
+use tidegate_core::subject::Subject;
+use tidegate_http_wire::framing::Framing;
+use tidegate_http_wire::h1::body::Decoded;
+
+use crate::exchange::Exchange;
+use crate::server::client::Client;
+
+/// Room for one read.
+const READ: usize = 16 << 10;
+
+/// Why a body cannot be had.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BodyFault {
+    /// Larger than `client_max_body_size`.
+    TooLarge,
+    /// Malformed.
+    Bad,
+    /// The client took too long.
+    TimedOut,
+    /// The client closed.
+    Gone,
+}
+
+impl BodyFault {
+    /// nginx's status.
+    pub fn status(self) -> u16 {
+        match self {
+            BodyFault::TooLarge => 413,
+            BodyFault::Bad | BodyFault::Gone => 400,
+            BodyFault::TimedOut => 408,
+        }
+    }
+}
+
+/// Refuses a body that is announced as too large.
+pub fn check_announced(exchange: &Exchange) -> Result<(), BodyFault> {
+    let most = exchange.plan().settings.client_max_body_size;
+    match exchange.head.framing {
+        Framing::Length(length) if most > 0 && length > most => {
+            log!(exchange.logger(), Error, "client intended to send too large body: {length} bytes");
+            Err(BodyFault::TooLarge)
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The next part of the body; `None` at its end.
+///
+/// # Errors
+/// See [`BodyFault`]; it has been logged.
+pub async fn next(client: &mut Client, exchange: &Exchange) -> Result<Option<Bytes>, BodyFault> {
+    loop {
+        match client.body.decode(&mut client.buffer) {
+            Ok(Decoded::Data(data)) => {
+                client.body_received =
+                    client.body_received.saturating_add(u64::try_from(data.len()).unwrap_or(u64::MAX));
+                exchange.received.set(exchange.received.get().saturating_add(u64::try_from(data.len()).unwrap_or(0)));
+                let most = exchange.plan().settings.client_max_body_size;
+                if most > 0 && client.body_received > most {
+                    log!(
+                        exchange.logger(),
+                        Error,
+                        "client intended to send too large chunked body: {} bytes",
+                        client.body_received
+                    );
+                    return Err(BodyFault::TooLarge);
+                }
+                return Ok(Some(data));
+            }
+            Ok(Decoded::End(_)) => return Ok(None),
+            Ok(Decoded::NeedMore) => more(client, exchange).await?,
+            Err(bad) => {
+                log!(exchange.logger(), Info, "{} while reading client request body", bad.by_client());
+                return Err(BodyFault::Bad);
+            }
+        }
+    }
+}
+
+async fn more(client: &mut Client, exchange: &Exchange) -> Result<(), BodyFault> {
+    let settings = exchange.plan().settings.clone();
+    if std::mem::take(&mut client.expects_continue) {
+        client
+            .connection
+            .write(b"HTTP/1.1 100 Continue\r\n\r\n", settings.send_timeout)
+            .await
+            .map_err(|_| BodyFault::Gone)?;
+    }
+    if client.buffer.capacity() - client.buffer.len() < READ / 4 {
+        if client.buffer.is_empty() {
+            client.buffer = buffers::take(READ);
+        } else {
+            client.buffer.reserve(READ);
+        }
+    }
+    match client.connection.read(&mut client.buffer, settings.client_body_timeout).await {
+        Ok(0) => {
+            log!(exchange.logger(), Info, "client prematurely closed connection while reading client request body");
+            Err(BodyFault::Gone)
+        }
+        Ok(_) => Ok(()),
+        Err(IoFailure::TimedOut) => {
+            log!(
+                exchange.logger(),
+                Info,
+                "client timed out (110: Connection timed out) while reading client request body"
+            );
+            Err(BodyFault::TimedOut)
+        }
+        Err(IoFailure::Io(error)) => {
+            log!(
+                exchange.logger(),
+                Info,
+                "recv() failed ({}) while reading client request body",
+                tidegate_core::log::os_error(&error)
+            );
+            Err(BodyFault::Gone)
+        }
+    }
+}
+
+/// The beginning of a body that is held, and whether that is all of it.
+pub struct Held {
+    /// What has come.
+    pub bytes: Bytes,
+    /// There is no more.
+    pub complete: bool,
+}
+
+/// Reads up to about `most` bytes of the body, or all of it if it is not longer.
+///
+/// # Errors
+/// See [`next`].
+pub async fn hold(client: &mut Client, exchange: &Exchange, most: usize) -> Result<Held, BodyFault> {
+    if client.body.is_done() {
+        return Ok(Held { bytes: Bytes::new(), complete: true });
+    }
+    let mut held: Option<BytesMut> = None;
+    let mut first = Bytes::new();
+    loop {
+        match next(client, exchange).await? {
+            None => return Ok(Held { bytes: held.map_or(first, BytesMut::freeze), complete: true }),
+            Some(data) if held.is_none() && first.is_empty() => first = data,
+            Some(data) => held.get_or_insert_with(|| BytesMut::from(&*first)).extend_from_slice(&data),
+        }
+        let length = held.as_ref().map_or(first.len(), BytesMut::len);
+        if client.body.is_done() || length >= most {
+            return Ok(Held { bytes: held.map_or(first, BytesMut::freeze), complete: client.body.is_done() });
+        }
+    }
+}
+
+/// Drops what has come of the body. True when that was all of it, so that the next head follows.
+pub fn discard_arrived(client: &mut Client) -> bool {
+    loop {
+        match client.body.decode(&mut client.buffer) {
+            Ok(Decoded::Data(_)) => {}
+            Ok(Decoded::End(_)) => return true,
+            Ok(Decoded::NeedMore) | Err(_) => return client.body.is_done(),
+        }
+    }
+}

@@ -1,0 +1,67 @@
+//! The server for a host name: exact, then wildcards, then regular expressions, then the default.
+
+use std::rc::Rc;
+
+use tidegate_core::script::{Names, Regex, Slots};
+
+/// The servers of one address.
+pub struct ServerNames<T> {
+    names: Names<T>,
+    regexes: Vec<(Rc<Regex>, T)>,
+    default: T,
+}
+
+impl<T: Clone> ServerNames<T> {
+    /// Only the default server.
+    pub fn new(default: T) -> Self {
+        ServerNames { names: Names::default(), regexes: Vec::new(), default }
+    }
+
+    /// Adds a name. `false` when another server has it already, or it is no name.
+    pub fn add(&mut self, name: &[u8], server: T) -> bool {
+        self.names.add(name, server).is_ok()
+    }
+
+    /// Adds a pattern.
+    pub fn add_regex(&mut self, regex: Rc<Regex>, server: T) {
+        self.regexes.push((regex, server));
+    }
+
+    /// The server for a host in lower case; groups of a matching pattern are left in `slots`.
+    pub fn find(&self, host: &[u8], slots: &Slots) -> &T {
+        self.names
+            .find(host)
+            .or_else(|| self.regexes.iter().find(|(regex, _)| regex.matches(host, slots)).map(|(_, server)| server))
+            .unwrap_or(&self.default)
+    }
+
+    /// The default server.
+    pub fn default_server(&self) -> &T {
+        &self.default
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn precedence() {
+        let mut names = ServerNames::new("default");
+        assert!(names.add(b"a.example.org", "exact"));
+        assert!(!names.add(b"a.example.org", "again"));
+        assert!(names.add(b"*.example.org", "leading"));
+        assert!(names.add(b"a.*", "trailing"));
+        names.add_regex(Rc::new(Regex::new(b"^(?<user>.+)\\.example\\.net$", true).unwrap()), "regex");
+        let slots = Slots::default();
+        for (host, expected) in [
+            ("a.example.org", "exact"),
+            ("b.example.org", "leading"),
+            ("a.example.net", "trailing"),
+            ("b.example.net", "regex"),
+            ("other", "default"),
+        ] {
+            assert_eq!(*names.find(host.as_bytes(), &slots), expected, "{host}");
+        }
+    }
+}

@@ -1,0 +1,319 @@
+//! The life of an exchange, top to bottom: server, location, phases, content, error pages, output, log.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::time::Instant;
+
+use tidegate_balancer::Attempts;
+use tidegate_core::log;
+use tidegate_core::phase::{Phase, Verdict};
+use tidegate_core::script::Slots;
+use tidegate_core::subject::Subject;
+use tidegate_http_wire::uri::{Escape, escape_uri};
+use tidegate_http_wire::{Known, RequestHead};
+
+use crate::answer::Answer;
+use crate::blocks::Server;
+use crate::content::{Outcome, Produce, files};
+use crate::error_page::Handled;
+use crate::exchange::{Exchange, Sent, Target};
+use crate::output;
+use crate::request_body;
+use crate::route::location::Found;
+use crate::server::client::Client;
+use crate::settings::Settings;
+
+/// nginx: internal redirects and rewrites of one request.
+const MOST_REDIRECTS: u8 = 10;
+
+/// What becomes of the connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum After {
+    /// The next request may follow.
+    Keep,
+    /// It is closed.
+    Close,
+    /// It is closed once the client has stopped sending.
+    Linger,
+    /// It is closed at once, and reset if so configured.
+    Reset,
+}
+
+/// Runs one exchange to its end. Also tells the settings in force at that point.
+pub async fn exchange(
+    client: &mut Client,
+    server: Rc<Server>,
+    head: RequestHead,
+    slots: Slots,
+    started: Instant,
+    plain_on_tls: bool,
+) -> (After, Rc<Settings>) {
+    let exchange = new(client, server, head, slots, started);
+    for line in exchange.head.ignored() {
+        log!(
+            exchange.logger(),
+            Info,
+            "client sent invalid header line: \"{}\" while reading client request headers",
+            String::from_utf8_lossy(line)
+        );
+    }
+    let first = if plain_on_tls {
+        log!(
+            exchange.logger(),
+            Info,
+            "client sent plain HTTP request to HTTPS port while reading client request headers"
+        );
+        exchange.sent.status.set(497);
+        Outcome::Status(497)
+    } else {
+        phases(&exchange, client, Entry::Server).await
+    };
+    let after = match settle(&exchange, client, first).await {
+        Some(mut answer) => {
+            answer.close |= plain_on_tls;
+            output::send(client, &exchange, answer).await
+        }
+        None => After::Reset,
+    };
+    finish(&exchange);
+    let settings = exchange.plan().settings.clone();
+    (after, settings)
+}
+
+/// Answers a head that was refused; the connection ends behind it.
+pub async fn refuse(client: &mut Client, server: Rc<Server>, head: RequestHead, status: u16, started: Instant) {
+    let exchange = new(client, server, head, Slots::default(), started);
+    if status == 408 {
+        // nginx: nobody reads an answer that took the client too long to ask for.
+        exchange.sent.status.set(408);
+    } else if let Some(mut answer) = settle(&exchange, client, Outcome::Status(status)).await {
+        answer.close = true;
+        output::send(client, &exchange, answer).await;
+    }
+    finish(&exchange);
+}
+
+fn new(client: &Client, server: Rc<Server>, head: RequestHead, slots: Slots, started: Instant) -> Exchange {
+    let target = Target {
+        path: head.target.path.clone(),
+        args: head.target.args.clone(),
+        changed: head.target.empty_path,
+        left_location: false,
+    };
+    let received = u64::try_from(head.size()).unwrap_or(0);
+    Exchange {
+        peer: client.connection.info.clone(),
+        plan: RefCell::new(server.plan.clone()),
+        head,
+        server,
+        target: RefCell::new(target),
+        sent: Sent::default(),
+        slots,
+        attempts: Attempts::default(),
+        started,
+        number: client.served,
+        redirects: Cell::new(0),
+        internal: Cell::new(false),
+        named: RefCell::default(),
+        as_get: Cell::new(false),
+        error_status: Cell::new(None),
+        reply_fields: RefCell::default(),
+        proxied_to: RefCell::new((*b"").into()),
+        in_error_page: Cell::new(false),
+        answered: RefCell::default(),
+        body: RefCell::default(),
+        received: Cell::new(received),
+    }
+}
+
+fn finish(exchange: &Exchange) {
+    let plan = exchange.plan();
+    for sink in &plan.sinks {
+        sink.finished(exchange);
+    }
+}
+
+/// Where a round through the phases begins.
+#[derive(Clone, Copy)]
+enum Entry {
+    Server,
+    Location,
+}
+
+/// Turns outcomes into an answer: follows internal redirects, and puts error pages in the place of errors.
+async fn settle(exchange: &Exchange, client: &mut Client, mut outcome: Outcome) -> Option<Answer> {
+    loop {
+        let status = match outcome {
+            Outcome::Answer(mut answer) => {
+                if let Some(status) = exchange.error_status.get() {
+                    answer.status = status;
+                    answer.reason = None;
+                }
+                return Some(*answer);
+            }
+            Outcome::Gone => {
+                exchange.sent.status.set(499);
+                return None;
+            }
+            Outcome::Restart if exchange.redirects.get() > MOST_REDIRECTS => {
+                let path = String::from_utf8_lossy(&exchange.target.borrow().path).into_owned();
+                log!(
+                    exchange.logger(),
+                    Error,
+                    "rewrite or internal redirection cycle while internally redirecting to \"{path}\""
+                );
+                exchange.in_error_page.set(true);
+                500
+            }
+            Outcome::Restart => {
+                outcome = phases(exchange, client, Entry::Server).await;
+                continue;
+            }
+            Outcome::Status(status) => status,
+        };
+        exchange.sent.status.set(status);
+        if status == 444 {
+            return None;
+        }
+        let plan = exchange.plan();
+        if plan.error_pages.covers(status) && (!exchange.in_error_page.get() || plan.settings.recursive_error_pages) {
+            exchange.in_error_page.set(true);
+            match plan.error_pages.handle(exchange, status) {
+                Handled::Restart => {
+                    outcome = Outcome::Restart;
+                    continue;
+                }
+                Handled::Answer(answer) => return Some(*answer),
+                Handled::No => {}
+            }
+        }
+        let mut answer = Answer::page(status, plan.settings.server_tokens);
+        answer.close = closes(status);
+        return Some(answer);
+    }
+}
+
+/// nginx: after these the framing of the connection, or the client's intent, is in doubt.
+fn closes(status: u16) -> bool {
+    matches!(status, 400 | 413 | 414 | 494..=497 | 500 | 501)
+}
+
+/// One round: rewriting, location, access, content.
+async fn phases(exchange: &Exchange, client: &mut Client, entry: Entry) -> Outcome {
+    let mut entry = entry;
+    let named = exchange.named.borrow_mut().take();
+    if let Some(name) = named {
+        let Some(plan) = exchange.server.locations.named(&name).cloned() else {
+            log!(exchange.logger(), Error, "could not find named location \"{}\"", String::from_utf8_lossy(&name));
+            return Outcome::Status(500);
+        };
+        *exchange.plan.borrow_mut() = plan.clone();
+        return match run(exchange, &plan, Phase::Rewrite, Phase::Rewrite).await {
+            None => guarded(exchange, client).await,
+            Some(Outcome::Restart) => again(exchange, client).await,
+            Some(outcome) => outcome,
+        };
+    }
+    for _ in 0..=MOST_REDIRECTS {
+        if let Entry::Server = entry {
+            let plan = exchange.server.plan.clone();
+            *exchange.plan.borrow_mut() = plan.clone();
+            match run(exchange, &plan, Phase::PostAccept, Phase::ServerRewrite).await {
+                // The location is chosen next anyway.
+                None | Some(Outcome::Restart) => {}
+                Some(outcome) => return outcome,
+            }
+        }
+        entry = Entry::Location;
+        if let Some(outcome) = locate(exchange) {
+            return outcome;
+        }
+        let plan = exchange.plan();
+        // The server's own program has run already.
+        let rewriting = if Rc::ptr_eq(&plan, &exchange.server.plan) {
+            None
+        } else {
+            run(exchange, &plan, Phase::Rewrite, Phase::Rewrite).await
+        };
+        match rewriting {
+            None => return guarded(exchange, client).await,
+            Some(Outcome::Restart) => {}
+            Some(outcome) => return outcome,
+        }
+    }
+    let path = String::from_utf8_lossy(&exchange.target.borrow().path).into_owned();
+    log!(exchange.logger(), Error, "rewrite or internal redirection cycle while processing \"{path}\"");
+    Outcome::Status(500)
+}
+
+/// A named location has rewritten the path: the location is chosen anew.
+async fn again(exchange: &Exchange, client: &mut Client) -> Outcome {
+    exchange.redirects.set(exchange.redirects.get().saturating_add(1));
+    if exchange.redirects.get() > MOST_REDIRECTS {
+        return Outcome::Status(500);
+    }
+    Box::pin(phases(exchange, client, Entry::Location)).await
+}
+
+/// Runs the handlers of some phases. `None` when none of them objects.
+async fn run(exchange: &Exchange, plan: &Rc<crate::plan::Plan>, from: Phase, to: Phase) -> Option<Outcome> {
+    if plan.gates.is_empty() {
+        return None;
+    }
+    match plan.gates.run(exchange, from, to).await {
+        Verdict::Continue | Verdict::Allow => None,
+        Verdict::Refuse(status) => Some(Outcome::Status(status)),
+        Verdict::Restart => Some(Outcome::Restart),
+        Verdict::Answered => Some(match exchange.answered.borrow_mut().take() {
+            Some(answer) => answer.into(),
+            None => Outcome::Status(500),
+        }),
+    }
+}
+
+/// Chooses the location for the path. `Some` when the path ends the exchange.
+fn locate(exchange: &Exchange) -> Option<Outcome> {
+    let found = exchange.server.locations.find(&exchange.target.borrow().path, exchange.slots());
+    match found {
+        Found::Nothing => *exchange.plan.borrow_mut() = exchange.server.plan.clone(),
+        Found::Location(plan) => {
+            if plan.internal && !exchange.internal.get() {
+                *exchange.plan.borrow_mut() = plan;
+                return Some(Outcome::Status(404));
+            }
+            *exchange.plan.borrow_mut() = plan;
+        }
+        Found::Redirect(plan) => {
+            let mut location = Vec::new();
+            escape_uri(&plan.name, Escape::Uri, &mut location);
+            let args = exchange.target.borrow().args.clone();
+            if !args.is_empty() {
+                location.push(b'?');
+                location.extend_from_slice(&args);
+            }
+            *exchange.plan.borrow_mut() = plan.clone();
+            let mut answer = Answer::page(301, plan.settings.server_tokens);
+            answer.fields.push_known(Known::Location, &location);
+            return Some(answer.into());
+        }
+    }
+    None
+}
+
+/// Limits, access and what precedes the content; then the content.
+async fn guarded(exchange: &Exchange, client: &mut Client) -> Outcome {
+    if let Err(fault) = request_body::check_announced(exchange) {
+        return Outcome::Status(fault.status());
+    }
+    let plan = exchange.plan();
+    if let Some(outcome) = run(exchange, &plan, Phase::PreAccess, Phase::PreContent).await {
+        return outcome;
+    }
+    match &plan.content {
+        None => files::answer(exchange),
+        Some(content) => match content.answer(exchange, client) {
+            Produce::Now(outcome) => outcome,
+            Produce::Later(answering) => answering.await,
+        },
+    }
+}

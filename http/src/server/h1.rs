@@ -1,0 +1,299 @@
+//! HTTP/1: a connection as a sequence of heads, each run to its end before the next is read.
+
+use std::cell::Cell;
+use std::future::poll_fn;
+use std::io;
+use std::rc::Rc;
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+use bytes::BytesMut;
+use futures_core::future::LocalBoxFuture;
+use tidegate_core::log;
+use tidegate_core::log::Logger;
+use tidegate_core::net::connection::IoFailure;
+use tidegate_core::net::timer::later;
+use tidegate_core::net::{Connection, Lifetime, Protocol, buffers};
+use tidegate_core::script::Slots;
+use tidegate_core::tls::{TlsFailure, server as tls};
+use tidegate_http_wire::framing::Framing;
+use tidegate_http_wire::h1::body::{BodyDecoder, BodyLimits};
+use tidegate_http_wire::h1::request::{RequestError, RequestParser};
+use tidegate_http_wire::{Fields, Method, RequestHead, Version};
+
+use super::client::Client;
+use crate::blocks::{Server, Site};
+use crate::run::{self, After};
+use crate::settings::{Lingering, Settings};
+
+/// Serves the sites of one address.
+pub struct Listener {
+    /// The sites.
+    pub site: Rc<Site>,
+}
+
+impl Protocol for Listener {
+    fn serve(self: Rc<Self>, connection: Connection, life: Lifetime) -> LocalBoxFuture<'static, ()> {
+        Box::pin(serve(self.site.clone(), connection, life))
+    }
+}
+
+async fn serve(site: Rc<Site>, connection: Connection, life: Lifetime) {
+    let mut client = Client {
+        connection,
+        buffer: BytesMut::new(),
+        body: BodyDecoder::request(Framing::None, BodyLimits::default()),
+        expects_continue: false,
+        body_received: 0,
+        served: 0,
+        life,
+    };
+    let mut plain_on_tls = false;
+    if site.tls {
+        match Box::pin(handshake(&site, client)).await {
+            Some((ready, is_plain)) => (client, plain_on_tls) = (ready, is_plain),
+            None => return,
+        }
+    }
+    let default = site.servers.default_server().plan.settings.clone();
+    if default.tcp_nodelay {
+        client.connection.transport.set_nodelay();
+    }
+    let mut wait = default.client_header_timeout;
+    loop {
+        if client.buffer.is_empty() && !idle(&mut client, wait, default.keepalive_min_timeout).await {
+            return;
+        }
+        match Box::pin(one(&mut client, &site, &default, plain_on_tls)).await {
+            Some(keepalive) => wait = keepalive,
+            None => return,
+        }
+        if client.buffer.is_empty() {
+            buffers::give(std::mem::take(&mut client.buffer));
+        }
+    }
+}
+
+/// The TLS handshake. Plain text on a TLS port is served far enough to be told so.
+async fn handshake(site: &Site, client: Client) -> Option<(Client, bool)> {
+    let Client { connection, buffer, body, expects_continue, body_received, served, life } = client;
+    let Connection { transport, mut timer, info } = connection;
+    let limit = site.servers.default_server().tls.as_ref().map_or(Duration::from_secs(60), |tls| tls.timeout());
+    let choose = |name: Option<&str>| {
+        site.servers.find(name.unwrap_or_default().to_ascii_lowercase().as_bytes(), &Slots::default()).tls.clone()
+    };
+    let rebuild = |transport, timer| Client {
+        connection: Connection { transport, timer, info: info.clone() },
+        buffer,
+        body,
+        expects_continue,
+        body_received,
+        served,
+        life,
+    };
+    match tls::accept(transport, &mut timer, limit, choose).await {
+        Ok((transport, session)) => {
+            let _ = info.tls.set(session);
+            Some((rebuild(transport, timer), false))
+        }
+        Err(TlsFailure::NotTls(transport)) => Some((rebuild(*transport, timer), true)),
+        Err(failure) => {
+            let log = Logger::new(&site.servers.default_server().plan.error_log, Some(info.number));
+            log!(log, Info, "{failure} while SSL handshaking, client: {}, server: {}", info.client.host(), info.local);
+            None
+        }
+    }
+}
+
+/// Waits for the first byte of a head. A worker that is going away gives idle connections `grace`.
+async fn idle(client: &mut Client, limit: Duration, grace: Duration) -> bool {
+    let mut deadline = None;
+    let mut warned = client.life.is_stopping();
+    let first = client.served == 0;
+    let readable = poll_fn(|cx| {
+        if client.connection.transport.poll_readable(cx).is_ready() {
+            return Poll::Ready(true);
+        }
+        let mut until = *deadline.get_or_insert_with(|| later(if warned && !first { grace.min(limit) } else { limit }));
+        if client.life.is_stopping() && !warned && !first {
+            warned = true;
+            until = until.min(later(grace));
+            deadline = Some(until);
+        }
+        client.connection.timer.poll_until(cx, until).map(|()| false)
+    });
+    readable.await
+}
+
+/// One head and its exchange. `Some` with the time to wait for the next when the connection goes on.
+async fn one(client: &mut Client, site: &Rc<Site>, default: &Settings, plain_on_tls: bool) -> Option<Duration> {
+    let started = Instant::now();
+    let head = match read_head(client, default).await {
+        Ok(Some(head)) => head,
+        Ok(None) => return None,
+        Err((refused, status, error)) => {
+            let server = choose(site, &refused, &Slots::default());
+            if let Some(error) = error {
+                let log = Logger::new(&server.plan.error_log, Some(client.connection.info.number));
+                let line = String::from_utf8_lossy(refused.line()).into_owned();
+                let request = if line.is_empty() { String::new() } else { format!(", request: \"{line}\"") };
+                log!(
+                    log,
+                    Info,
+                    "{error}, client: {}, server: {}{request}",
+                    client.connection.info.client.host(),
+                    server.name
+                );
+            }
+            run::refuse(client, server, refused, status, started).await;
+            linger(client, default).await;
+            return None;
+        }
+    };
+    client.served += 1;
+    client.body = BodyDecoder::request(head.framing, BodyLimits::default());
+    client.body_received = 0;
+    client.expects_continue = head.version >= Version::Http11
+        && head.framing != Framing::None
+        && head
+            .fields
+            .get(tidegate_http_wire::Known::Expect)
+            .is_some_and(|value| value.eq_ignore_ascii_case(b"100-continue"));
+    let slots = Slots::default();
+    let server = choose(site, &head, &slots);
+    let (after, settings) = run::exchange(client, server, head, slots, started, plain_on_tls).await;
+    match after {
+        After::Keep => Some(settings.keepalive_timeout),
+        After::Close => {
+            if settings.lingering_close == Lingering::Always {
+                linger(client, &settings).await;
+            }
+            let _ = client.connection.transport.finish().await;
+            None
+        }
+        After::Linger => {
+            linger(client, &settings).await;
+            None
+        }
+        After::Reset => {
+            if settings.reset_timedout_connection
+                && let Some(tcp) = client.connection.transport.tcp()
+            {
+                let _ = socket2::SockRef::from(tcp).set_linger(Some(Duration::ZERO));
+            }
+            None
+        }
+    }
+}
+
+fn choose(site: &Site, head: &RequestHead, slots: &Slots) -> Rc<Server> {
+    let host = head.host.as_ref().map_or(&b""[..], |host| &host.name);
+    site.servers.find(host, slots).clone()
+}
+
+type Refused = (RequestHead, u16, Option<String>);
+
+/// Reads a head. `None` when the client went away, or said nothing, before there was one.
+async fn read_head(client: &mut Client, settings: &Settings) -> Result<Option<RequestHead>, Refused> {
+    let mut parser = RequestParser::new(settings.head);
+    let begun = Cell::new(false);
+    let deadline = later(settings.client_header_timeout);
+    loop {
+        if !client.buffer.is_empty() {
+            match parser.parse(&mut client.buffer) {
+                Ok(Some(head)) => return Ok(Some(head)),
+                Ok(None) => {}
+                Err(error) => {
+                    let message = format!("{error} while {}", error.action());
+                    return Err((understood(&mut parser, &mut client.buffer), error.status(), Some(message)));
+                }
+            }
+        }
+        if client.buffer.capacity() == client.buffer.len() {
+            if client.buffer.is_empty() {
+                client.buffer = buffers::take(settings.client_header_buffer_size);
+            } else {
+                client.buffer.reserve(settings.head.line.min(client.buffer.len().max(1024)));
+            }
+        }
+        let left = deadline.saturating_duration_since(Instant::now());
+        match client.connection.read(&mut client.buffer, left).await {
+            Ok(0) => match parser.end(&client.buffer) {
+                Ok(()) => return Ok(None),
+                Err(_) => {
+                    let message = format!("{} while reading client request", RequestError::Closed);
+                    return Err((understood(&mut parser, &mut client.buffer), 400, Some(message)));
+                }
+            },
+            Ok(_) => begun.set(true),
+            Err(IoFailure::TimedOut) if !parser.is_idle(&client.buffer) => {
+                let message =
+                    "client timed out (110: Connection timed out) while reading client request headers".to_owned();
+                return Err((understood(&mut parser, &mut client.buffer), 408, Some(message)));
+            }
+            Err(_) => return Ok(None),
+        }
+    }
+}
+
+/// The part of a refused head that could be read, for the log and the error page.
+fn understood(parser: &mut RequestParser, buffer: &mut BytesMut) -> RequestHead {
+    match parser.refused(buffer) {
+        Some(head) => *head,
+        None => RequestHead::new(Method::Get, nothing(), Version::Http11, Fields::new()),
+    }
+}
+
+fn nothing() -> tidegate_http_wire::Target {
+    tidegate_http_wire::Target {
+        form: tidegate_http_wire::uri::Form::Origin,
+        path: Vec::new(),
+        args: bytes::Bytes::new(),
+        raw: bytes::Bytes::new(),
+        authority: None,
+        scheme: None,
+        quoted: false,
+        changed: false,
+        empty_path: false,
+    }
+}
+
+/// Reads and drops what the client is still sending, so that it can read our answer before it sees a reset.
+async fn linger(client: &mut Client, settings: &Settings) {
+    if settings.lingering_close == Lingering::Off || client.connection.transport.finish().await.is_err() {
+        return;
+    }
+    let end = later(settings.lingering_time);
+    let mut sink = buffers::take(4096);
+    loop {
+        let left = end.saturating_duration_since(Instant::now()).min(settings.lingering_timeout);
+        sink.clear();
+        match client.connection.read(&mut sink, left).await {
+            Ok(0) | Err(_) => return,
+            Ok(_) => {}
+        }
+        if Instant::now() >= end {
+            return;
+        }
+    }
+}
+
+/// True when the client has closed its side, as far as can be seen without taking anything from its stream.
+pub async fn gone(client: &mut Client) -> io::Error {
+    loop {
+        if let Err(error) = client.connection.transport.readable().await {
+            return error;
+        }
+        let Some(tcp) = client.connection.transport.tcp() else { return std::future::pending().await };
+        if !client.connection.transport.is_plain_tcp() {
+            return std::future::pending().await;
+        }
+        let mut one = [0];
+        match tcp.peek(&mut one).await {
+            Ok(0) => return io::ErrorKind::UnexpectedEof.into(),
+            // More input waits for its turn; from here on a close cannot be seen.
+            Ok(_) => return std::future::pending().await,
+            Err(error) => return error,
+        }
+    }
+}

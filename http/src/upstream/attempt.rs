@@ -1,0 +1,371 @@
+//! One attempt at one peer: connect, send, read the head of the reply.
+
+use std::fmt;
+use std::future::{Future, poll_fn};
+use std::io;
+use std::pin::{Pin, pin};
+use std::task::Poll;
+use std::time::Instant;
+
+use bytes::{Bytes, BytesMut};
+use tidegate_balancer::Lease;
+use tidegate_balancer::idle::Used;
+use tidegate_core::log::os_error;
+use tidegate_core::net::connection::{self, IoFailure};
+use tidegate_core::net::timer::later;
+use tidegate_core::net::{Timer, Transport, buffers};
+use tidegate_http_wire::h1::body::{LAST_CHUNK, chunk_header};
+use tidegate_http_wire::h1::reply::{ReplyError, ReplyParser};
+use tidegate_http_wire::{ReplyHead, Version};
+use tokio::io::AsyncWrite;
+
+use super::pass::Destination;
+use super::relay::Reply;
+use super::request::{self, BodyFraming};
+use super::{Kept, PeerConnection, ProxyPass};
+use crate::content::Outcome;
+use crate::exchange::Exchange;
+use crate::request_body::{self, BodyFault, Held};
+use crate::server::client::Client;
+use crate::server::h1;
+
+/// Why an attempt failed.
+#[derive(Debug)]
+pub enum Fault {
+    /// No connection.
+    Connect(io::Error),
+    /// No connection in time.
+    ConnectTimeout,
+    /// The peer took the request no longer.
+    Send(io::Error),
+    /// The peer took nothing of the request in time.
+    SendTimeout,
+    /// Nothing of the reply in time.
+    ReadTimeout,
+    /// The connection failed while the head was read.
+    Read(io::Error),
+    /// The peer closed before the head was complete.
+    Closed,
+    /// The head is no head.
+    Reply(ReplyError),
+    /// The status is reason to ask another peer.
+    Status(u16),
+    /// A field of the request would break out of its line.
+    BadRequest,
+    /// The client has gone.
+    ClientGone,
+    /// The rest of the client's body cannot be had.
+    ClientBody(BodyFault),
+}
+
+impl Fault {
+    /// The status for the client if it stays at this.
+    pub fn status(&self) -> u16 {
+        match self {
+            Fault::ConnectTimeout | Fault::SendTimeout | Fault::ReadTimeout => 504,
+            Fault::Status(status) => *status,
+            Fault::BadRequest => 500,
+            Fault::ClientGone => 499,
+            Fault::ClientBody(fault) => fault.status(),
+            _ => 502,
+        }
+    }
+
+    /// The peer may have received the request.
+    pub fn request_sent(&self) -> bool {
+        !matches!(self, Fault::Connect(_) | Fault::ConnectTimeout | Fault::BadRequest)
+    }
+
+    /// The connection ended before anything of a reply came.
+    pub fn is_closed(&self) -> bool {
+        matches!(self, Fault::Closed | Fault::Send(_) | Fault::Read(_))
+    }
+
+    /// What was going on.
+    pub fn action(&self) -> &'static str {
+        match self {
+            Fault::Connect(_) | Fault::ConnectTimeout => "connecting to upstream",
+            Fault::Send(_) | Fault::SendTimeout | Fault::BadRequest => "sending request to upstream",
+            _ => "reading response header from upstream",
+        }
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Fault::Connect(error) => write!(f, "connect() failed ({})", os_error(error))?,
+            Fault::ConnectTimeout | Fault::SendTimeout | Fault::ReadTimeout => {
+                f.write_str("upstream timed out (110: Connection timed out)")?
+            }
+            Fault::Send(error) => write!(f, "send() failed ({})", os_error(error))?,
+            Fault::Read(error) => write!(f, "recv() failed ({})", os_error(error))?,
+            Fault::Closed => f.write_str("upstream prematurely closed connection")?,
+            Fault::Reply(error) => error.fmt(f)?,
+            Fault::Status(status) => write!(f, "upstream answered with status {status}")?,
+            Fault::BadRequest => f.write_str("a request field contains a line break or a zero byte")?,
+            Fault::ClientGone => f.write_str("client prematurely closed connection")?,
+            Fault::ClientBody(_) => f.write_str("the rest of the request body cannot be read")?,
+        }
+        write!(f, " while {}", self.action())
+    }
+}
+
+/// What is sent, to one peer after the other.
+pub struct Sending<'a> {
+    /// The directive.
+    pub pass: &'a ProxyPass,
+    /// The group and target.
+    pub destination: &'a Destination,
+    /// The body as far as it is held.
+    pub held: Held,
+}
+
+/// A reply whose head is there.
+pub struct Arrived {
+    /// The head.
+    pub head: ReplyHead,
+    /// What follows it.
+    pub reply: Reply,
+}
+
+impl Arrived {
+    /// The lease, for a reply that is not used.
+    pub fn into_lease(self) -> Option<Lease> {
+        self.reply.into_lease()
+    }
+
+    /// Makes an answer of the reply.
+    pub fn into_answer(self, exchange: &Exchange, pass: &ProxyPass) -> Outcome {
+        super::redirect::answer(self, exchange, pass)
+    }
+}
+
+type Failed = (Fault, Option<Lease>);
+
+impl Sending<'_> {
+    /// The body is all there, so it can be sent again.
+    pub fn can_repeat(&self) -> bool {
+        self.held.complete
+    }
+
+    /// Asks the peer, on a kept connection or a new one.
+    ///
+    /// # Errors
+    /// The fault, and the lease to report it on.
+    pub async fn run(
+        &self,
+        exchange: &Exchange,
+        client: &mut Client,
+        lease: Lease,
+        kept: Option<Kept>,
+    ) -> Result<Arrived, Failed> {
+        match self.ask(exchange, client, &lease, kept).await {
+            Ok((head, mut reply)) => {
+                reply.hold_lease(lease);
+                Ok(Arrived { head, reply })
+            }
+            Err(fault) => Err((fault, Some(lease))),
+        }
+    }
+
+    async fn ask(
+        &self,
+        exchange: &Exchange,
+        client: &mut Client,
+        lease: &Lease,
+        kept: Option<Kept>,
+    ) -> Result<(ReplyHead, Reply), Fault> {
+        let settings = &self.pass.settings;
+        let begun = Instant::now();
+        let mut out = Vec::with_capacity(1024);
+        let body = match &settings.set_body {
+            Some(template) => Bytes::from(template.value(exchange)),
+            None if settings.pass_request_body => self.held.bytes.clone(),
+            None => Bytes::new(),
+        };
+        let own_body = settings.set_body.is_some() || !settings.pass_request_body;
+        let framing = match own_body {
+            true if settings.set_body.is_some() => BodyFraming::Length(u64::try_from(body.len()).unwrap_or(u64::MAX)),
+            true => BodyFraming::None,
+            false => request::body_framing(exchange.head.framing, body.len(), self.held.complete),
+        };
+        request::write_head(exchange, settings, self.destination, framing, &mut out).map_err(|_| Fault::BadRequest)?;
+        if framing == BodyFraming::Chunked && !body.is_empty() {
+            chunk_header(u64::try_from(body.len()).unwrap_or(0), &mut out);
+        }
+        out.extend_from_slice(&body);
+        if framing == BodyFraming::Chunked && !body.is_empty() {
+            out.extend_from_slice(b"\r\n");
+        }
+        let mut used = match kept {
+            Some(used) => used,
+            None => Used { connection: self.connect(exchange, client, lease).await?, made: Instant::now(), uses: 0 },
+        };
+        exchange.attempts.current(|attempt| attempt.connected = Some(begun.elapsed()));
+        used.uses += 1;
+        let peer = &mut used.connection;
+        let mut whole = write(peer, &out, settings.send_timeout).await?;
+        let mut sent = out.len();
+        if whole && !own_body && !self.held.complete {
+            (whole, sent) = self.stream_body(exchange, client, peer, framing, sent).await?;
+        }
+        exchange.attempts.current(|attempt| attempt.sent = u64::try_from(sent).unwrap_or(0));
+        let (head, buffer) = read_head(exchange, client, peer, settings).await?;
+        exchange.attempts.current(|attempt| {
+            attempt.first_byte = Some(begun.elapsed());
+            attempt.status = head.status;
+            attempt.received = u64::try_from(head.size() + buffer.len()).unwrap_or(0);
+        });
+        let reply =
+            Reply::new(exchange, &head, used, buffer, self.destination.pool.clone(), settings.clone(), begun, whole)
+                .map_err(|bad| Fault::Reply(bad.into()))?;
+        Ok((head, reply))
+    }
+
+    async fn connect(&self, exchange: &Exchange, client: &mut Client, lease: &Lease) -> Result<PeerConnection, Fault> {
+        let settings = &self.pass.settings;
+        let mut timer = Timer::default();
+        let connecting = timer.limit(settings.connect_timeout, Transport::connect(lease.address()));
+        let connected = unless_client_leaves(client, settings.ignores_abort(exchange), connecting).await?;
+        match connected {
+            Ok(Ok(transport)) => {
+                transport.set_nodelay();
+                Ok(PeerConnection { transport, timer })
+            }
+            Ok(Err(error)) => Err(Fault::Connect(error)),
+            Err(_) => Err(Fault::ConnectTimeout),
+        }
+    }
+
+    /// Sends the rest of the client's body as it comes. `false` when the peer has answered before its end.
+    async fn stream_body(
+        &self,
+        exchange: &Exchange,
+        client: &mut Client,
+        peer: &mut PeerConnection,
+        framing: BodyFraming,
+        mut sent: usize,
+    ) -> Result<(bool, usize), Fault> {
+        let limit = self.pass.settings.send_timeout;
+        let mut out = Vec::new();
+        loop {
+            let data = request_body::next(client, exchange).await.map_err(Fault::ClientBody)?;
+            out.clear();
+            match &data {
+                Some(data) if framing == BodyFraming::Chunked => {
+                    chunk_header(u64::try_from(data.len()).unwrap_or(0), &mut out);
+                    out.extend_from_slice(data);
+                    out.extend_from_slice(b"\r\n");
+                }
+                Some(data) => out.extend_from_slice(data),
+                None if framing == BodyFraming::Chunked => out.extend_from_slice(LAST_CHUNK),
+                None => {}
+            }
+            if !write(peer, &out, limit).await? {
+                return Ok((false, sent));
+            }
+            sent += out.len();
+            if data.is_none() {
+                return Ok((true, sent));
+            }
+        }
+    }
+}
+
+/// Writes everything. `Ok(false)` when the peer does not take it but has something to say already.
+async fn write(peer: &mut PeerConnection, mut bytes: &[u8], limit: std::time::Duration) -> Result<bool, Fault> {
+    let mut deadline = None;
+    while !bytes.is_empty() {
+        let written = poll_fn(|cx| {
+            match Pin::new(&mut peer.transport).poll_write(cx, bytes) {
+                Poll::Ready(Ok(count)) => return Poll::Ready(Ok(Some(count))),
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(Fault::Send(error))),
+                Poll::Pending => {}
+            }
+            if peer.transport.poll_readable(cx).is_ready() {
+                return Poll::Ready(Ok(None));
+            }
+            let until = *deadline.get_or_insert_with(|| later(limit));
+            peer.timer.poll_until(cx, until).map(|()| Err(Fault::SendTimeout))
+        });
+        match written.await {
+            Ok(Some(count)) => {
+                bytes = bytes.get(count..).unwrap_or_default();
+                deadline = None;
+            }
+            Ok(None) => return Ok(false),
+            // A peer that refuses a body closes; what it said before that is still to be read.
+            Err(Fault::Send(error))
+                if matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset)
+                    && peer_spoke(peer).await =>
+            {
+                return Ok(false);
+            }
+            Err(fault) => return Err(fault),
+        }
+    }
+    let _ = poll_fn(|cx| Pin::new(&mut peer.transport).poll_flush(cx)).await;
+    Ok(true)
+}
+
+async fn peer_spoke(peer: &mut PeerConnection) -> bool {
+    match peer.transport.tcp() {
+        Some(tcp) => {
+            let mut one = [0];
+            matches!(peer.timer.limit(std::time::Duration::from_millis(100), tcp.peek(&mut one)).await, Ok(Ok(1)))
+        }
+        None => false,
+    }
+}
+
+/// Reads the head of the reply; interim replies are passed over.
+async fn read_head(
+    exchange: &Exchange,
+    client: &mut Client,
+    peer: &mut PeerConnection,
+    settings: &super::module::Settings,
+) -> Result<(ReplyHead, BytesMut), Fault> {
+    let mut buffer = buffers::take(settings.buffer_size);
+    let mut parser = ReplyParser::new(settings.buffer_size);
+    let ignore = settings.ignores_abort(exchange);
+    loop {
+        if buffer.len() == buffer.capacity() {
+            buffer.reserve(settings.buffer_size.min(4096));
+        }
+        let reading = connection::read(&mut peer.transport, &mut peer.timer, &mut buffer, settings.read_timeout);
+        match unless_client_leaves(client, ignore, reading).await? {
+            Ok(0) => return Err(Fault::Closed),
+            Ok(_) => {}
+            Err(IoFailure::TimedOut) => return Err(Fault::ReadTimeout),
+            Err(IoFailure::Io(error)) => return Err(Fault::Read(error)),
+        }
+        while let Some(head) = parser.parse(&mut buffer).map_err(Fault::Reply)? {
+            if head.status >= 200 || (head.status == 101 && head.version >= Version::Http11) {
+                return Ok((head, buffer));
+            }
+            parser = ReplyParser::new(settings.buffer_size);
+        }
+    }
+}
+
+/// Runs `work` unless the client closes first.
+async fn unless_client_leaves<F: Future>(client: &mut Client, ignore: bool, work: F) -> Result<F::Output, Fault> {
+    if ignore {
+        return Ok(work.await);
+    }
+    let mut work = pin!(work);
+    let mut gone = pin!(h1::gone(client));
+    let mut watching = true;
+    poll_fn(|cx| {
+        if let Poll::Ready(output) = work.as_mut().poll(cx) {
+            return Poll::Ready(Ok(output));
+        }
+        if watching && gone.as_mut().poll(cx).is_ready() {
+            watching = false;
+            return Poll::Ready(Err(Fault::ClientGone));
+        }
+        Poll::Pending
+    })
+    .await
+}

@@ -1,0 +1,229 @@
+//! Proxying: a peer is leased, asked, judged and, if need be, replaced by the next.
+
+pub mod attempt;
+pub mod judge;
+pub mod module;
+pub mod pass;
+pub mod redirect;
+pub mod relay;
+pub mod request;
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use tidegate_balancer::idle::Used;
+use tidegate_balancer::{Ask, Group, Groups, Idle, Outcome as PeerOutcome};
+use tidegate_core::log;
+use tidegate_core::net::{Timer, Transport};
+use tidegate_core::subject::Subject;
+use tidegate_http_wire::framing::Framing;
+
+use crate::content::{Content, Outcome, Produce};
+use crate::exchange::Exchange;
+use crate::request_body;
+use crate::server::client::Client;
+use attempt::{Fault, Sending};
+use judge::{Judge, Next};
+use module::Settings;
+use pass::{Destination, Pass};
+
+/// A connection to a peer.
+pub struct PeerConnection {
+    /// The transport.
+    pub transport: Transport,
+    /// Its timer.
+    pub timer: Timer,
+}
+
+/// Idle connections of one group.
+pub type Pool = Idle<PeerConnection>;
+
+/// What all locations of an http block share.
+#[derive(Default)]
+pub struct Shared {
+    /// The groups.
+    pub groups: RefCell<Groups>,
+    pools: RefCell<HashMap<*const Group, (Rc<Group>, Rc<Pool>)>>,
+    /// Some variable asks for fields of upstream replies.
+    pub keeps_reply_fields: Cell<bool>,
+    sweeping: Cell<bool>,
+}
+
+impl Shared {
+    /// What is shared by locations that use these groups.
+    pub fn new(groups: Groups) -> Shared {
+        Shared { groups: RefCell::new(groups), ..Shared::default() }
+    }
+
+    /// The idle connections of a group in this worker.
+    pub fn pool(&self, group: &Rc<Group>) -> Rc<Pool> {
+        let mut pools = self.pools.borrow_mut();
+        let (_, pool) =
+            pools.entry(Rc::as_ptr(group)).or_insert_with(|| (group.clone(), Rc::new(Idle::new(group.keepalive))));
+        pool.clone()
+    }
+
+    /// Sees to it that idle connections which their peers have closed, or that have been idle too long, are closed.
+    fn keep_swept(self: &Rc<Self>) {
+        const EVERY: Duration = Duration::from_secs(1);
+        if self.sweeping.replace(true) {
+            return;
+        }
+        let shared = Rc::downgrade(self);
+        tokio::task::spawn_local(async move {
+            loop {
+                tokio::time::sleep(EVERY).await;
+                let Some(shared) = shared.upgrade() else { return };
+                let now = Instant::now();
+                for (_, pool) in shared.pools.borrow().values() {
+                    pool.sweep(now, is_stale);
+                }
+            }
+        });
+    }
+}
+
+/// True when an idle connection has become readable: its peer has closed it, or broken the protocol.
+pub fn is_stale(connection: &mut PeerConnection) -> bool {
+    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+    connection.transport.poll_readable(&mut context).is_ready()
+}
+
+/// `proxy_pass`
+pub struct ProxyPass {
+    /// Where to.
+    pub pass: Pass,
+    /// How.
+    pub settings: Rc<Settings>,
+    /// What the http block shares.
+    pub shared: Rc<Shared>,
+}
+
+impl Content for ProxyPass {
+    fn answer<'a>(&'a self, exchange: &'a Exchange, client: &'a mut Client) -> Produce<'a> {
+        Produce::Later(Box::pin(self.proxy(exchange, client)))
+    }
+}
+
+impl ProxyPass {
+    async fn proxy(&self, exchange: &Exchange, client: &mut Client) -> Outcome {
+        self.shared.keep_swept();
+        let destination = match self.pass.destination(exchange, &self.shared) {
+            Ok(destination) => destination,
+            Err(message) => {
+                log!(exchange.logger(), Error, "{message}");
+                return Outcome::Status(500);
+            }
+        };
+        *exchange.proxied_to.borrow_mut() = destination.host.clone();
+        let most = if self.settings.holds_whole_body(exchange) {
+            usize::MAX
+        } else {
+            exchange.plan().settings.client_body_buffer_size
+        };
+        let held = if exchange.head.framing == Framing::None {
+            request_body::Held { bytes: bytes::Bytes::new(), complete: true }
+        } else {
+            match request_body::hold(client, exchange, most).await {
+                Ok(held) => held,
+                Err(fault) => return Outcome::Status(fault.status()),
+            }
+        };
+        *exchange.body.borrow_mut() = held.bytes.clone();
+        self.attempts(exchange, client, &destination, held).await
+    }
+
+    /// Tries peers until one answers or the judge says that enough has been tried.
+    async fn attempts(
+        &self,
+        exchange: &Exchange,
+        client: &mut Client,
+        destination: &Destination,
+        held: request_body::Held,
+    ) -> Outcome {
+        let mut judge = Judge::new(&self.settings, exchange, destination.group.tries());
+        let mut tried: Vec<usize> = Vec::new();
+        let sending = Sending { pass: self, destination, held };
+        loop {
+            let ask = Ask { client: &exchange.peer.client, tried: &tried };
+            let Ok(lease) = destination.group.lease(&ask) else {
+                exchange.attempts.begin(destination.group.name());
+                exchange.attempts.current(|attempt| attempt.status = 502);
+                log!(exchange.logger(), Error, "no live upstreams while connecting to upstream");
+                return Outcome::Status(502);
+            };
+            exchange.attempts.begin(lease.name());
+            let index = lease.index();
+            let kept = destination.pool.take(index, Instant::now(), is_stale);
+            let reused = kept.is_some();
+            let (fault, lease) = match sending.run(exchange, client, lease, kept).await {
+                Ok(reply) if !judge.dislikes(reply.head.status) => return self.accept(exchange, reply),
+                Ok(reply) => match judge.next(&Fault::Status(reply.head.status), reused, true) {
+                    Next::Stop(_) => return self.accept(exchange, reply),
+                    _ => (Fault::Status(reply.head.status), reply.into_lease()),
+                },
+                Err((Fault::ClientGone, _)) => {
+                    log!(
+                        exchange.logger(),
+                        Info,
+                        "client prematurely closed connection, so upstream connection is closed too while reading response header from upstream"
+                    );
+                    return Outcome::Gone;
+                }
+                Err((Fault::ClientBody(fault), _)) => return Outcome::Status(fault.status()),
+                Err((fault, lease)) => {
+                    log!(exchange.logger(), Error, "{fault}");
+                    match judge.next(&fault, reused, fault.request_sent()) {
+                        Next::Stop(status) => {
+                            exchange.attempts.current(|attempt| attempt.status = status);
+                            self.report(exchange, lease, &fault, reused);
+                            return Outcome::Status(status);
+                        }
+                        Next::SamePeer => {
+                            // The connection had been closed while it was idle: that says nothing about the peer.
+                            drop(lease);
+                            continue;
+                        }
+                        Next::AnotherPeer => (fault, lease),
+                    }
+                }
+            };
+            let status = fault.status();
+            exchange.attempts.current(|attempt| attempt.status = status);
+            self.report(exchange, lease, &fault, reused);
+            if !tried.contains(&index) {
+                tried.push(index);
+            }
+            if !sending.can_repeat() {
+                return Outcome::Status(status);
+            }
+        }
+    }
+
+    fn report(&self, exchange: &Exchange, lease: Option<tidegate_balancer::Lease>, fault: &Fault, reused: bool) {
+        let Some(lease) = lease else { return };
+        // nginx: 403 and 404 send a request on without counting against the peer.
+        let outcome = if matches!(fault, Fault::Status(403 | 404)) || (reused && fault.is_closed()) {
+            PeerOutcome::Declined
+        } else {
+            PeerOutcome::Failure
+        };
+        if lease.report(outcome) {
+            log!(exchange.logger(), Warn, "upstream server temporarily disabled while {}", fault.action());
+        }
+    }
+
+    /// Makes an answer of a reply.
+    fn accept(&self, exchange: &Exchange, reply: attempt::Arrived) -> Outcome {
+        let status = reply.head.status;
+        if self.settings.intercept_errors && status >= 300 && exchange.plan().error_pages.covers(status) {
+            return Outcome::Status(status);
+        }
+        reply.into_answer(exchange, self)
+    }
+}
+
+/// A connection that is used again.
+pub type Kept = Used<PeerConnection>;

@@ -1,0 +1,422 @@
+//! The directives of the proxy.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use tidegate_core::conf::directive::{Arity, Directive, Feature, Levels, Set};
+use tidegate_core::conf::{ConfigError, Line, Refusal, Setting, Word, value};
+use tidegate_core::inherit;
+use tidegate_core::module::{Install, Module};
+use tidegate_core::script::Template;
+use tidegate_http_wire::Version;
+
+use super::ProxyPass;
+use super::attempt::Fault;
+use super::pass::Pass;
+use super::redirect::{Redirects, WrittenRedirect};
+use super::request::NameSet;
+use crate::exchange::Exchange;
+use crate::plan::{Kind, Plan};
+
+/// `proxy_next_upstream`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NextUpstream {
+    /// Errors of the connection.
+    pub error: bool,
+    /// Timeouts.
+    pub timeout: bool,
+    /// Replies that are no replies.
+    pub invalid_header: bool,
+    /// Requests that are not idempotent too.
+    pub non_idempotent: bool,
+    /// One bit for each of [`STATUSES`].
+    pub statuses: u16,
+}
+
+/// The statuses that `proxy_next_upstream` can name.
+const STATUSES: [(&str, u16); 7] = [
+    ("http_500", 500),
+    ("http_502", 502),
+    ("http_504", 504),
+    ("http_503", 503),
+    ("http_403", 403),
+    ("http_404", 404),
+    ("http_429", 429),
+];
+
+impl Default for NextUpstream {
+    fn default() -> Self {
+        NextUpstream { error: true, timeout: true, invalid_header: false, non_idempotent: false, statuses: 0 }
+    }
+}
+
+impl NextUpstream {
+    /// True when a reply of this status is reason to ask another peer.
+    pub fn status(&self, status: u16) -> bool {
+        STATUSES.iter().enumerate().any(|(bit, (_, code))| *code == status && self.statuses & (1 << bit) != 0)
+    }
+
+    /// True when this fault is.
+    pub fn fault(&self, fault: &Fault) -> bool {
+        match fault {
+            Fault::ConnectTimeout | Fault::SendTimeout | Fault::ReadTimeout => self.timeout,
+            Fault::Connect(_) | Fault::Send(_) | Fault::Read(_) | Fault::Closed => self.error,
+            Fault::Reply(_) => self.invalid_header,
+            Fault::Status(status) => self.status(*status),
+            Fault::BadRequest | Fault::ClientGone | Fault::ClientBody(_) => false,
+        }
+    }
+}
+
+/// The settings of one block.
+#[derive(Default)]
+pub struct ProxyConf {
+    pass: Setting<Word>,
+    set_header: Vec<(Word, Word)>,
+    http_version: Setting<Version>,
+    method: Setting<Word>,
+    set_body: Setting<Word>,
+    pass_request_headers: Setting<bool>,
+    pass_request_body: Setting<bool>,
+    connect_timeout: Setting<Duration>,
+    send_timeout: Setting<Duration>,
+    read_timeout: Setting<Duration>,
+    next_upstream: Setting<NextUpstream>,
+    next_upstream_tries: Setting<u64>,
+    next_upstream_timeout: Setting<Duration>,
+    buffering: Setting<bool>,
+    request_buffering: Setting<bool>,
+    buffer_size: Setting<u64>,
+    buffers: Setting<(u64, u64)>,
+    hide_header: Vec<Word>,
+    pass_header: Vec<Word>,
+    redirect: Vec<WrittenRedirect>,
+    intercept_errors: Setting<bool>,
+    ignore_client_abort: Setting<bool>,
+    ignore_headers: Vec<Word>,
+}
+
+inherit!(ProxyConf {
+    set_header, http_version, method, set_body, pass_request_headers, pass_request_body, connect_timeout, send_timeout,
+    read_timeout, next_upstream, next_upstream_tries, next_upstream_timeout, buffering, request_buffering, buffer_size,
+    buffers, hide_header, pass_header, redirect, intercept_errors, ignore_client_abort, ignore_headers,
+} own { pass });
+
+/// `proxy_pass` and its family
+pub struct Proxy;
+
+const ANYWHERE: Levels = Levels::PROTOCOL.or(Levels::SERVER).or(Levels::LOCATION);
+const ONE: Arity = Arity::Exactly(1);
+
+const fn row(name: &'static str, arity: Arity, set: Set<ProxyConf>, doc: &'static str) -> Directive<ProxyConf> {
+    Directive { name, levels: ANYWHERE, arity, set, doc }
+}
+
+impl Feature for Proxy {
+    type Conf = ProxyConf;
+    const NAME: &'static str = "proxy";
+    const DIRECTIVES: &'static [Directive<ProxyConf>] = &[
+        Directive {
+            name: "proxy_pass",
+            levels: Levels::LOCATION.or(Levels::LOCATION_IF).or(Levels::LIMIT_EXCEPT),
+            arity: ONE,
+            set: Set::Word(|c| &mut c.pass),
+            doc: "The server or group that answers: http://host[:port][/uri], with variables if need be.",
+        },
+        row(
+            "proxy_set_header",
+            Arity::Exactly(2),
+            Set::With(|c, line| {
+                c.set_header.push((line.arg(0)?.clone(), line.arg(1)?.clone()));
+                Ok(())
+            }),
+            "A field of the request to the upstream; an empty value removes it.",
+        ),
+        row(
+            "proxy_http_version",
+            ONE,
+            Set::With(|c, line| {
+                let version = line.choice(&[("1.1", Version::Http11), ("1.0", Version::Http10)])?;
+                c.http_version.set(version)
+            }),
+            "The version spoken to the upstream: 1.1 or 1.0.",
+        ),
+        row("proxy_method", ONE, Set::Word(|c| &mut c.method), "The method of the request to the upstream."),
+        row("proxy_set_body", ONE, Set::Word(|c| &mut c.set_body), "The body of the request to the upstream."),
+        row(
+            "proxy_pass_request_headers",
+            ONE,
+            Set::Flag(|c| &mut c.pass_request_headers),
+            "Whether the client's fields are passed on.",
+        ),
+        row(
+            "proxy_pass_request_body",
+            ONE,
+            Set::Flag(|c| &mut c.pass_request_body),
+            "Whether the client's body is passed on.",
+        ),
+        row("proxy_connect_timeout", ONE, Set::Time(|c| &mut c.connect_timeout), "Longest time to connect."),
+        row(
+            "proxy_send_timeout",
+            ONE,
+            Set::Time(|c| &mut c.send_timeout),
+            "Longest time between two successful writes to the upstream.",
+        ),
+        row("proxy_read_timeout", ONE, Set::Time(|c| &mut c.read_timeout), "Longest silence of the upstream."),
+        row("proxy_next_upstream", Arity::AtLeast(1), Set::With(next_upstream), "What makes the next peer be tried."),
+        row(
+            "proxy_next_upstream_tries",
+            ONE,
+            Set::Number(|c| &mut c.next_upstream_tries),
+            "Peers tried for one request; 0 is all.",
+        ),
+        row(
+            "proxy_next_upstream_timeout",
+            ONE,
+            Set::Time(|c| &mut c.next_upstream_timeout),
+            "Time in which a next peer may be tried; 0 is any.",
+        ),
+        row(
+            "proxy_buffering",
+            ONE,
+            Set::Flag(|c| &mut c.buffering),
+            "Whether replies are read ahead of the client, within proxy_buffers.",
+        ),
+        row(
+            "proxy_request_buffering",
+            ONE,
+            Set::Flag(|c| &mut c.request_buffering),
+            "Whether the first client_body_buffer_size of a body is held before the upstream is asked.",
+        ),
+        row("proxy_buffer_size", ONE, Set::Size(|c| &mut c.buffer_size), "The largest head of a reply."),
+        row(
+            "proxy_buffers",
+            Arity::Exactly(2),
+            Set::With(|c, line| {
+                let number = value::number(line.arg(0)?).filter(|n| *n > 1).ok_or("invalid value")?;
+                let size = value::size(line.arg(1)?).filter(|n| *n > 0).ok_or("invalid value")?;
+                c.buffers.set((number, size))
+            }),
+            "Number and size of the buffers a reply is read ahead into.",
+        ),
+        row(
+            "proxy_hide_header",
+            ONE,
+            Set::With(|c, line| {
+                c.hide_header.push(line.arg(0)?.clone());
+                Ok(())
+            }),
+            "A field of replies that the client does not see.",
+        ),
+        row(
+            "proxy_pass_header",
+            ONE,
+            Set::With(|c, line| {
+                c.pass_header.push(line.arg(0)?.clone());
+                Ok(())
+            }),
+            "A field of replies that the client sees although it would not by default.",
+        ),
+        row(
+            "proxy_redirect",
+            Arity::Between(1, 2),
+            Set::With(|c, line| {
+                c.redirect.push(WrittenRedirect::parse(line)?);
+                Ok(())
+            }),
+            "How Location and Refresh of replies are rewritten.",
+        ),
+        row(
+            "proxy_intercept_errors",
+            ONE,
+            Set::Flag(|c| &mut c.intercept_errors),
+            "Whether error_page applies to replies.",
+        ),
+        row(
+            "proxy_ignore_client_abort",
+            ONE,
+            Set::Flag(|c| &mut c.ignore_client_abort),
+            "Whether the upstream is listened to although the client has gone.",
+        ),
+        row(
+            "proxy_ignore_headers",
+            Arity::AtLeast(1),
+            Set::With(|c, line| {
+                c.ignore_headers.extend(line.args().iter().cloned());
+                Ok(())
+            }),
+            "X-Accel fields of replies that have no effect.",
+        ),
+        row("proxy_busy_buffers_size", ONE, Set::Accepted, "What is read ahead is bounded by proxy_buffers alone."),
+        row("proxy_temp_path", Arity::Between(1, 4), Set::Accepted, "Replies are never kept in files."),
+        row("proxy_max_temp_file_size", ONE, Set::Accepted, "Replies are never kept in files."),
+        row("proxy_temp_file_write_size", ONE, Set::Accepted, "Replies are never kept in files."),
+        row("proxy_headers_hash_max_size", ONE, Set::Accepted, "Tables size themselves."),
+        row("proxy_headers_hash_bucket_size", ONE, Set::Accepted, "Tables size themselves."),
+    ];
+}
+
+fn next_upstream(conf: &mut ProxyConf, line: &mut Line<'_>) -> Result<(), Refusal> {
+    let mut next =
+        NextUpstream { error: false, timeout: false, invalid_header: false, non_idempotent: false, statuses: 0 };
+    for word in line.args() {
+        match word.bytes() {
+            b"error" => next.error = true,
+            b"timeout" => next.timeout = true,
+            b"invalid_header" => next.invalid_header = true,
+            b"non_idempotent" => next.non_idempotent = true,
+            b"updating" => {}
+            b"off" => {
+                next = NextUpstream {
+                    error: false,
+                    timeout: false,
+                    invalid_header: false,
+                    non_idempotent: next.non_idempotent,
+                    statuses: 0,
+                }
+            }
+            name => match STATUSES.iter().position(|(text, _)| text.as_bytes() == name) {
+                Some(bit) => next.statuses |= 1 << bit,
+                None => return Err(format!("invalid value \"{word}\"").into()),
+            },
+        }
+    }
+    conf.next_upstream.set(next)
+}
+
+/// The settings in force.
+pub struct Settings {
+    /// `proxy_set_header`, without those that are removed.
+    pub set_headers: Vec<(Rc<[u8]>, Template<Exchange>)>,
+    set_names: NameSet,
+    /// `proxy_http_version`
+    pub http_version: Version,
+    /// `proxy_method`
+    pub method: Option<Template<Exchange>>,
+    /// `proxy_set_body`
+    pub set_body: Option<Template<Exchange>>,
+    /// `proxy_pass_request_headers`
+    pub pass_request_headers: bool,
+    /// `proxy_pass_request_body`
+    pub pass_request_body: bool,
+    /// `proxy_connect_timeout`
+    pub connect_timeout: Duration,
+    /// `proxy_send_timeout`
+    pub send_timeout: Duration,
+    /// `proxy_read_timeout`
+    pub read_timeout: Duration,
+    /// `proxy_next_upstream`
+    pub next_upstream: NextUpstream,
+    /// `proxy_next_upstream_tries`
+    pub next_upstream_tries: Option<usize>,
+    /// `proxy_next_upstream_timeout`
+    pub next_upstream_timeout: Option<Duration>,
+    /// `proxy_request_buffering`
+    pub request_buffering: bool,
+    /// `proxy_buffer_size`
+    pub buffer_size: usize,
+    /// What one read of a body takes.
+    pub relay_size: usize,
+    /// What may be read ahead of the client.
+    pub relay_limit: usize,
+    /// Fields that the client does not see.
+    pub hidden: NameSet,
+    /// `proxy_redirect`
+    pub redirects: Redirects,
+    /// `proxy_intercept_errors`
+    pub intercept_errors: bool,
+    ignore_client_abort: bool,
+    /// `proxy_ignore_headers`
+    pub ignored: NameSet,
+}
+
+impl Settings {
+    /// True when the configuration says what this field of the request is.
+    pub fn sets(&self, name: &[u8]) -> bool {
+        self.set_names.contains(name)
+    }
+
+    /// True when the upstream is asked to the end although the client has gone.
+    pub fn ignores_abort(&self, _exchange: &Exchange) -> bool {
+        self.ignore_client_abort
+    }
+
+    /// True when the whole body has to be there first: an HTTP/1.0 peer knows no chunks.
+    pub fn holds_whole_body(&self, exchange: &Exchange) -> bool {
+        self.http_version == Version::Http10 && exchange.head.framing == tidegate_http_wire::Framing::Chunked
+    }
+}
+
+/// nginx: fields of replies that are the proxy's own business.
+const HIDDEN: [&str; 8] = [
+    "Date",
+    "Server",
+    "X-Pad",
+    "X-Accel-Expires",
+    "X-Accel-Redirect",
+    "X-Accel-Limit-Rate",
+    "X-Accel-Buffering",
+    "X-Accel-Charset",
+];
+
+impl Module<Exchange> for Proxy {
+    fn install(conf: &ProxyConf, plan: &mut Plan, env: &mut Install<'_, Exchange>) -> Result<(), ConfigError> {
+        let Some(word) = conf.pass.get() else { return Ok(()) };
+        let pass = Pass::compile(word, plan, env)?;
+        if matches!(plan.kind, Kind::Prefix(_)) && plan.name.ends_with(b"/") {
+            plan.auto_redirect = true;
+        }
+        let settings = Rc::new(conf.build(word, plan, env)?);
+        plan.content = Some(Rc::new(ProxyPass { pass, settings, shared: plan.shared.clone() }));
+        Ok(())
+    }
+}
+
+impl ProxyConf {
+    fn build(&self, pass: &Word, plan: &Plan, env: &Install<'_, Exchange>) -> Result<Settings, ConfigError> {
+        let seconds = Duration::from_secs;
+        let size = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
+        let template = |setting: &Setting<Word>| setting.get().map(|word| env.template(word)).transpose();
+        let mut set_names = NameSet::default();
+        let mut set_headers = Vec::new();
+        for (name, value) in &self.set_header {
+            set_names.add(name.bytes());
+            if !value.bytes().is_empty() {
+                set_headers.push((name.bytes().into(), env.template(value)?));
+            }
+        }
+        let mut hidden = NameSet::default();
+        HIDDEN.iter().for_each(|name| hidden.add(name.as_bytes()));
+        self.hide_header.iter().for_each(|name| hidden.add(name.bytes()));
+        self.pass_header.iter().for_each(|name| hidden.remove(name.bytes()));
+        let mut ignored = NameSet::default();
+        self.ignore_headers.iter().for_each(|name| ignored.add(name.bytes()));
+        let (number, buffer) = self.buffers.or((8, 4096));
+        let buffer_size = size(self.buffer_size.or(4096)).max(64);
+        let relay_limit = if self.buffering.or(true) { size(number.saturating_mul(buffer)) } else { buffer_size };
+        Ok(Settings {
+            set_headers,
+            set_names,
+            http_version: self.http_version.or(Version::Http11),
+            method: template(&self.method)?,
+            set_body: template(&self.set_body)?,
+            pass_request_headers: self.pass_request_headers.or(true),
+            pass_request_body: self.pass_request_body.or(true),
+            connect_timeout: self.connect_timeout.or(seconds(60)),
+            send_timeout: self.send_timeout.or(seconds(60)),
+            read_timeout: self.read_timeout.or(seconds(60)),
+            next_upstream: self.next_upstream.or(NextUpstream::default()),
+            next_upstream_tries: self.next_upstream_tries.get().filter(|n| **n > 0).map(|n| size(*n)),
+            next_upstream_timeout: self.next_upstream_timeout.get().copied(),
+            request_buffering: self.request_buffering.or(true),
+            buffer_size,
+            relay_size: relay_limit.clamp(4096, 64 << 10),
+            relay_limit,
+            hidden,
+            redirects: Redirects::build(&self.redirect, pass, plan, env)?,
+            intercept_errors: self.intercept_errors.or(false),
+            ignore_client_abort: self.ignore_client_abort.or(false),
+            ignored,
+        })
+    }
+}

@@ -1,0 +1,171 @@
+//! `proxy_pass`: which group, and which target there.
+
+use std::rc::Rc;
+
+use tidegate_balancer::Group;
+use tidegate_core::conf::{ConfigError, Word};
+use tidegate_core::module::Install;
+use tidegate_core::script::Template;
+use tidegate_http_wire::uri::{Escape, escape_uri};
+
+use super::{Pool, Shared};
+use crate::exchange::Exchange;
+use crate::plan::{Kind, Plan};
+
+/// Where requests go.
+pub enum Pass {
+    /// To a fixed group.
+    Fixed(Destination),
+    /// To what variables say.
+    Variable(Template<Exchange>),
+}
+
+/// A group and what is asked of it.
+#[derive(Clone)]
+pub struct Destination {
+    /// The group.
+    pub group: Rc<Group>,
+    /// Its idle connections.
+    pub pool: Rc<Pool>,
+    /// What `Host` says: `$proxy_host`.
+    pub host: Rc<[u8]>,
+    /// The path that takes the place of the location's name; `None` passes the client's own.
+    pub uri: Option<Rc<[u8]>>,
+    /// The path is whole: nothing of the client's is appended.
+    pub whole: bool,
+    /// How long the part of the path is that `uri` replaces.
+    pub replaced: usize,
+}
+
+/// The parts of an `http://` URL.
+struct Url<'a> {
+    authority: &'a str,
+    uri: &'a str,
+}
+
+fn split(url: &str) -> Result<Url<'_>, String> {
+    if url.starts_with("https://") {
+        return Err(format!("TLS to upstreams is not supported yet: \"{url}\""));
+    }
+    let rest = url
+        .get(..7)
+        .filter(|scheme| scheme.eq_ignore_ascii_case("http://"))
+        .and_then(|_| url.get(7..))
+        .ok_or("invalid URL prefix")?;
+    if rest.starts_with("unix:") {
+        // `unix:/path/to/socket:/uri`
+        let colon = rest.get(5..).and_then(|tail| tail.find(':')).map(|at| at + 5);
+        let at = colon.unwrap_or(rest.len());
+        let (authority, uri) = rest.split_at_checked(at).unwrap_or((rest, ""));
+        return Ok(Url { authority, uri: uri.strip_prefix(':').unwrap_or(uri) });
+    }
+    let at = rest.find(['/', '?']).unwrap_or(rest.len());
+    let (authority, uri) = rest.split_at_checked(at).unwrap_or((rest, ""));
+    if authority.is_empty() { Err(format!("no host in upstream \"{url}\"")) } else { Ok(Url { authority, uri }) }
+}
+
+impl Pass {
+    /// Compiles the argument of `proxy_pass`.
+    ///
+    /// # Errors
+    /// nginx's words for a URL that cannot be used here.
+    pub fn compile(word: &Word, plan: &Plan, env: &Install<'_, Exchange>) -> Result<Pass, ConfigError> {
+        let template = env.template(word)?;
+        if template.constant().is_none() {
+            return Ok(Pass::Variable(template));
+        }
+        let refuse = |message: String| ConfigError::new(word.at(), message);
+        let text = word.text();
+        let url = split(&text).map_err(refuse)?;
+        let replaces = matches!(plan.kind, Kind::Exact | Kind::Prefix(_));
+        if !url.uri.is_empty() && !replaces {
+            return Err(refuse("\"proxy_pass\" cannot have URI part in location given by regular expression, or inside named location, or inside \"if\" statement, or inside \"limit_except\" block".into()));
+        }
+        let group = plan.shared.groups.borrow_mut().find_or_resolve(url.authority, Some(80)).map_err(refuse)?;
+        let uri = (!url.uri.is_empty())
+            .then(|| if url.uri.starts_with('?') { format!("/{}", url.uri) } else { url.uri.to_owned() });
+        Ok(Pass::Fixed(Destination {
+            pool: plan.shared.pool(&group),
+            group,
+            host: host_of(url.authority),
+            uri: uri.map(|uri| uri.into_bytes().into()),
+            whole: false,
+            replaced: plan.name.len(),
+        }))
+    }
+
+    /// Where an exchange goes.
+    ///
+    /// # Errors
+    /// Variables gave no usable URL.
+    pub fn destination(&self, exchange: &Exchange, shared: &Shared) -> Result<Destination, String> {
+        let template = match self {
+            Pass::Fixed(destination) => return Ok(destination.clone()),
+            Pass::Variable(template) => template,
+        };
+        let value = template.value(exchange);
+        let text = String::from_utf8_lossy(&value);
+        let url = split(&text).map_err(|why| format!("{why} in \"{text}\" while evaluating \"proxy_pass\""))?;
+        let known = shared.groups.borrow().find(url.authority);
+        let group = match known {
+            Some(group) => group,
+            None => literal(url.authority, shared)?,
+        };
+        let uri = (!url.uri.is_empty()).then(|| url.uri.as_bytes().into());
+        Ok(Destination {
+            pool: shared.pool(&group),
+            group,
+            host: host_of(url.authority),
+            uri,
+            whole: true,
+            replaced: 0,
+        })
+    }
+}
+
+/// A group for an address that is written out. Names would need a resolver, which must not block.
+fn literal(authority: &str, shared: &Shared) -> Result<Rc<Group>, String> {
+    let host = authority.rsplit_once(':').map_or(authority, |(host, _)| host).trim_matches(['[', ']']);
+    if authority.starts_with("unix:")
+        || host.parse::<std::net::IpAddr>().is_ok()
+        || authority.parse::<std::net::IpAddr>().is_ok()
+    {
+        return shared.groups.borrow_mut().find_or_resolve_literal(authority, Some(80));
+    }
+    Err(format!("no resolver defined to resolve {host}"))
+}
+
+fn host_of(authority: &str) -> Rc<[u8]> {
+    let host = if authority.starts_with("unix:") { "localhost" } else { authority };
+    host.as_bytes().into()
+}
+
+impl Destination {
+    /// Writes the target of the request to the upstream.
+    pub fn write_target(&self, exchange: &Exchange, out: &mut Vec<u8>) {
+        let target = exchange.target.borrow();
+        match &self.uri {
+            Some(uri) if self.whole => out.extend_from_slice(uri),
+            None if !target.changed => out.extend_from_slice(&exchange.head.target.raw),
+            uri => {
+                let mut rest = &*target.path;
+                if let Some(uri) = uri.as_ref().filter(|_| !target.left_location) {
+                    out.extend_from_slice(uri);
+                    rest = rest.get(self.replaced..).unwrap_or_default();
+                }
+                if exchange.head.target.quoted || exchange.internal.get() || target.changed {
+                    escape_uri(rest, Escape::Uri, out);
+                } else {
+                    out.extend_from_slice(rest);
+                }
+                if !target.args.is_empty() {
+                    out.push(b'?');
+                    out.extend_from_slice(&target.args);
+                }
+            }
+        }
+        if out.last() == Some(&b' ') {
+            out.push(b'/');
+        }
+    }
+}

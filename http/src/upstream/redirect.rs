@@ -1,0 +1,219 @@
+//! What becomes of a reply's head: `X-Accel-Redirect`, `proxy_redirect`, hidden fields; then it is an answer.
+
+use bytes::Bytes;
+use tidegate_core::conf::{ConfigError, Line, Refusal, Word};
+use tidegate_core::log;
+use tidegate_core::module::Install;
+use tidegate_core::script::{Regex, Template};
+use tidegate_core::subject::Subject;
+use tidegate_http_wire::{Known, Method};
+
+use super::ProxyPass;
+use super::attempt::Arrived;
+use crate::answer::{Answer, Body};
+use crate::content::Outcome;
+use crate::exchange::Exchange;
+use crate::plan::{Kind, Plan};
+
+/// One `proxy_redirect` as it is written.
+#[derive(Clone)]
+pub enum WrittenRedirect {
+    /// `default`
+    Default,
+    /// `off`
+    Off,
+    /// What is replaced, and by what.
+    Pair(Word, Word),
+}
+
+impl WrittenRedirect {
+    /// Reads the arguments of `proxy_redirect`.
+    ///
+    /// # Errors
+    /// One argument that is neither `default` nor `off`.
+    pub fn parse(line: &Line<'_>) -> Result<WrittenRedirect, Refusal> {
+        match line.args() {
+            [word] if word.is("default") => Ok(WrittenRedirect::Default),
+            [word] if word.is("off") => Ok(WrittenRedirect::Off),
+            [word] => Err(format!("invalid parameter \"{word}\"").into()),
+            _ => Ok(WrittenRedirect::Pair(line.arg(0)?.clone(), line.arg(1)?.clone())),
+        }
+    }
+}
+
+enum Redirect {
+    Prefix(Template<Exchange>, Template<Exchange>),
+    Pattern(Regex, Template<Exchange>),
+}
+
+/// A location's `proxy_redirect`s.
+#[derive(Default)]
+pub struct Redirects(Vec<Redirect>);
+
+impl Redirects {
+    /// Compiles them; without any, the default applies where it can.
+    ///
+    /// # Errors
+    /// `default` where the location or `proxy_pass` allows none, or a bad pattern.
+    pub fn build(
+        written: &[WrittenRedirect],
+        pass: &Word,
+        plan: &Plan,
+        env: &Install<'_, Exchange>,
+    ) -> Result<Redirects, ConfigError> {
+        if written.iter().any(|redirect| matches!(redirect, WrittenRedirect::Off)) {
+            return Ok(Redirects::default());
+        }
+        let has_default = matches!(plan.kind, Kind::Prefix(_) | Kind::Exact) && !pass.bytes().contains(&b'$');
+        let default = || {
+            let mut url = pass.bytes().to_vec();
+            let has_uri = url.get(7..).is_some_and(|rest| rest.contains(&b'/'));
+            if !has_uri {
+                url.extend_from_slice(&plan.name);
+            }
+            Redirect::Prefix(Template::literal(&url), Template::literal(&plan.name))
+        };
+        if written.is_empty() {
+            return Ok(Redirects(if has_default { vec![default()] } else { Vec::new() }));
+        }
+        let mut list = Vec::new();
+        for redirect in written {
+            match redirect {
+                WrittenRedirect::Off => {}
+                WrittenRedirect::Default if has_default => list.push(default()),
+                WrittenRedirect::Default => {
+                    return Err(ConfigError::new(
+                        pass.at(),
+                        "\"proxy_redirect default\" cannot be used with \"proxy_pass\" directive with variables, or in a location given by a pattern or a name",
+                    ));
+                }
+                WrittenRedirect::Pair(from, to) => list.push(match from.after("~") {
+                    Some(pattern) => {
+                        let (pattern, ignore_case) =
+                            pattern.after("*").map_or((pattern, false), |pattern| (pattern, true));
+                        let regex = Regex::new(pattern.bytes(), ignore_case)
+                            .map_err(|message| ConfigError::new(from.at(), message))?;
+                        Redirect::Pattern(regex, env.template(to)?)
+                    }
+                    None => Redirect::Prefix(env.template(from)?, env.template(to)?),
+                }),
+            }
+        }
+        Ok(Redirects(list))
+    }
+
+    /// The URL as the client should see it; `None` leaves it as it is.
+    fn rewrite(&self, exchange: &Exchange, url: &[u8]) -> Option<Vec<u8>> {
+        self.0.iter().find_map(|redirect| match redirect {
+            Redirect::Prefix(from, to) => {
+                let rest = url.strip_prefix(&*from.value(exchange))?;
+                Some([&*to.value(exchange), rest].concat())
+            }
+            Redirect::Pattern(regex, to) => {
+                if !regex.matches(url, exchange.slots()) {
+                    return None;
+                }
+                Some(to.value(exchange))
+            }
+        })
+    }
+}
+
+/// Makes an answer of a reply.
+pub fn answer(arrived: Arrived, exchange: &Exchange, pass: &ProxyPass) -> Outcome {
+    let Arrived { head, mut reply } = arrived;
+    let settings = &pass.settings;
+    if pass.shared.keeps_reply_fields.get() {
+        *exchange.reply_fields.borrow_mut() = head.fields.clone();
+    }
+    for line in head.ignored() {
+        log!(
+            exchange.logger(),
+            Warn,
+            "upstream sent duplicate header line: \"{}\", ignored while reading response header from upstream",
+            String::from_utf8_lossy(line)
+        );
+    }
+    if let Some(target) =
+        head.fields.get(Known::XAccelRedirect).filter(|_| !settings.ignored.contains(b"X-Accel-Redirect"))
+    {
+        return internal_redirect(exchange, &target.to_vec());
+    }
+    let mut fields = head.fields;
+    fields.retain(|field| !settings.hidden.contains(field.name));
+    for known in [Known::Location, Known::Refresh] {
+        let Some(value) = fields.get(known) else { continue };
+        let prefix = if known == Known::Refresh {
+            value.windows(4).position(|four| four.eq_ignore_ascii_case(b"url=")).map_or(value.len(), |at| at + 4)
+        } else {
+            0
+        };
+        let (kept, url) = value.split_at_checked(prefix).unwrap_or((value, b""));
+        if let Some(url) = settings.redirects.rewrite(exchange, url).filter(|_| !url.is_empty()) {
+            let rewritten = [kept, &url].concat();
+            fields.set(known, &rewritten);
+        }
+    }
+    let last_modified = fields.get(Known::LastModified).and_then(tidegate_http_wire::date::parse);
+    let body = if reply.switches() {
+        if !exchange.head.fields.has(Known::Upgrade) || !settings.sets(b"upgrade") {
+            log!(
+                exchange.logger(),
+                Error,
+                "upstream sent unexpected status 101 while reading response header from upstream"
+            );
+            return Outcome::Status(502);
+        }
+        Body::Tunnel(Box::new(reply))
+    } else {
+        match reply.try_whole(exchange) {
+            Ok(Some(bytes)) => whole_body(exchange, &fields, head.status, bytes),
+            _ => Body::Upstream(Box::new(reply)),
+        }
+    };
+    let reason = (!head.reason.is_empty()).then_some(head.reason);
+    Outcome::Answer(Box::new(Answer {
+        status: head.status,
+        reason,
+        fields,
+        last_modified,
+        ranges: false,
+        body,
+        close: false,
+    }))
+}
+
+/// A body that has arrived. For HEAD the length announced is the upstream's.
+fn whole_body(exchange: &Exchange, fields: &tidegate_http_wire::Fields, status: u16, bytes: Bytes) -> Body {
+    let announced =
+        fields.get(Known::ContentLength).and_then(|value| tidegate_http_wire::framing::content_length(value).ok());
+    match announced {
+        Some(length) if exchange.is_head() && status != 304 => Body::Announced(length),
+        None if exchange.is_head() => Body::Unknown,
+        _ => Body::Bytes(bytes),
+    }
+}
+
+/// `X-Accel-Redirect`: the server answers with something else of its own.
+fn internal_redirect(exchange: &Exchange, target: &[u8]) -> Outcome {
+    exchange.attempts.current(|attempt| attempt.ends_group = true);
+    if let Some(name) = target.strip_prefix(b"@") {
+        exchange.go_to_named(name);
+        return Outcome::Restart;
+    }
+    let text = Bytes::copy_from_slice(target);
+    let Ok(parsed) = tidegate_http_wire::Target::parse_path(&text, true) else {
+        log!(
+            exchange.logger(),
+            Error,
+            "upstream sent an unsafe X-Accel-Redirect \"{}\"",
+            String::from_utf8_lossy(target)
+        );
+        return Outcome::Status(404);
+    };
+    if exchange.head.method != Method::Head {
+        exchange.as_get.set(true);
+    }
+    exchange.redirect(parsed.path, parsed.args);
+    Outcome::Restart
+}

@@ -1,0 +1,179 @@
+//! Variables of an exchange.
+
+use std::io::Write;
+
+use tidegate_balancer::attempts;
+use tidegate_core::conf::directive::{Directive, Feature};
+use tidegate_core::module::Module;
+use tidegate_core::modules::builtin::NoConf;
+use tidegate_core::script::Variable;
+use tidegate_core::script::variable::Get;
+use tidegate_core::subject::Subject;
+use tidegate_http_wire::{Known, args, cookies};
+
+use crate::exchange::Exchange;
+
+/// Variables of an exchange
+pub struct Variables;
+
+impl Feature for Variables {
+    type Conf = NoConf;
+    const NAME: &'static str = "http variables";
+    const DIRECTIVES: &'static [Directive<NoConf>] = &[];
+}
+
+const fn row(name: &'static str, get: fn(&Exchange, &mut Vec<u8>) -> bool, doc: &'static str) -> Variable<Exchange> {
+    Variable { name, get: Get::Value(get), doc }
+}
+
+const fn family(
+    name: &'static str,
+    get: fn(&Exchange, &str, &mut Vec<u8>) -> bool,
+    doc: &'static str,
+) -> Variable<Exchange> {
+    Variable { name, get: Get::Prefix(get), doc }
+}
+
+impl Module<Exchange> for Variables {
+    const VARIABLES: &'static [Variable<Exchange>] = &[
+        row("uri", |x, out| put(out, &x.target.borrow().path), "The path, decoded and normalised."),
+        row("document_uri", |x, out| put(out, &x.target.borrow().path), "The same as $uri."),
+        row("request_uri", |x, out| put(out, &x.head.target.raw), "The path and arguments as received."),
+        row("args", |x, out| put(out, &x.target.borrow().args), "The arguments."),
+        row("query_string", |x, out| put(out, &x.target.borrow().args), "The same as $args."),
+        row(
+            "is_args",
+            |x, out| put(out, if x.target.borrow().args.is_empty() { b"" } else { b"?" }),
+            "? if there are arguments.",
+        ),
+        row("request", |x, out| put_some(out, x.head.line()), "The request line."),
+        row("request_method", |x, out| put(out, x.head.method.as_bytes()), "The method."),
+        row("request_length", |x, out| number(out, x.received.get()), "Bytes received, head and body."),
+        row("request_time", |x, out| seconds(out, x.started.elapsed()), "Seconds since the first byte of the request."),
+        row("request_filename", request_filename, "The file behind the path."),
+        row(
+            "request_completion",
+            |x, out| put(out, if x.sent.bytes.get() > 0 { b"OK" } else { b"" }),
+            "OK if the answer was sent.",
+        ),
+        row("request_body", |x, out| put_some(out, &x.body.borrow()), "The body, as far as it is held."),
+        row("document_root", |x, out| put(out, &x.plan().files.root(x)), "The value of root or alias."),
+        row("host", |x, out| put(out, x.host()), "The host asked for, or the server's name."),
+        row(
+            "request_port",
+            |x, out| x.head.host.as_ref().and_then(|host| host.port).is_some_and(|port| number(out, port.into())),
+            "The port asked for.",
+        ),
+        row("server_name", |x, out| put(out, x.server.name.as_bytes()), "The server's first name."),
+        row("server_protocol", |x, out| put(out, x.head.protocol()), "The version of HTTP."),
+        row("scheme", |x, out| put(out, x.scheme().as_bytes()), "http or https."),
+        row("https", |x, out| put_some(out, if x.scheme() == "https" { b"on" } else { b"" }), "on with TLS."),
+        row("remote_user", |_, _| false, "The user of basic authentication, which is not supported yet."),
+        row(
+            "content_length",
+            |x, out| field(out, x.head.fields.get(Known::ContentLength)),
+            "The Content-Length of the request.",
+        ),
+        row(
+            "content_type",
+            |x, out| field(out, x.head.fields.get(Known::ContentType)),
+            "The Content-Type of the request.",
+        ),
+        row(
+            "body_bytes_sent",
+            |x, out| number(out, x.sent.bytes.get().saturating_sub(x.sent.head.get())),
+            "Bytes of the answer's body.",
+        ),
+        row("connection_requests", |x, out| number(out, x.number), "Requests on the connection so far."),
+        row(
+            "connection_time",
+            |x, out| seconds(out, x.peer.accepted.elapsed()),
+            "Seconds since the connection was accepted.",
+        ),
+        row("proxy_host", |x, out| put(out, &x.proxied_to.borrow()), "The host of proxy_pass."),
+        row("proxy_port", proxy_port, "The port of proxy_pass."),
+        row("proxy_add_x_forwarded_for", forwarded_for, "X-Forwarded-For with the client's address added."),
+        row("upstream_status", attempts::status::<Exchange>, "The status of each reply."),
+        row("upstream_header_time", attempts::first_byte_time::<Exchange>, "Seconds to the head of each reply."),
+        row("upstream_response_time", attempts::total_time::<Exchange>, "Seconds to the end of each reply."),
+        row("upstream_response_length", attempts::body_bytes::<Exchange>, "Bytes of the body of each reply."),
+        family("arg_", |x, name, out| field(out, args::find(&x.target.borrow().args, name.as_bytes())), "An argument."),
+        family("cookie_", |x, name, out| field(out, cookies::find(&x.head.fields, name.as_bytes())), "A cookie."),
+        family(
+            "http_",
+            |x, name, out| fields(out, x.head.fields.variable(name), if name == "cookie" { b"; " } else { b", " }),
+            "A field of the request.",
+        ),
+        family("sent_http_", sent, "A field of the answer."),
+        family(
+            "upstream_http_",
+            |x, name, out| fields(out, x.reply_fields.borrow().variable(name), b", "),
+            "A field of the upstream's reply.",
+        ),
+    ];
+}
+
+fn put(out: &mut Vec<u8>, value: &[u8]) -> bool {
+    out.extend_from_slice(value);
+    true
+}
+
+fn put_some(out: &mut Vec<u8>, value: &[u8]) -> bool {
+    out.extend_from_slice(value);
+    !value.is_empty()
+}
+
+fn field(out: &mut Vec<u8>, value: Option<&[u8]>) -> bool {
+    value.map(|value| out.extend_from_slice(value)).is_some()
+}
+
+fn fields<'a>(out: &mut Vec<u8>, values: impl Iterator<Item = &'a [u8]>, separator: &[u8]) -> bool {
+    let mut any = false;
+    for value in values {
+        if any {
+            out.extend_from_slice(separator);
+        }
+        out.extend_from_slice(value);
+        any = true;
+    }
+    any
+}
+
+fn number(out: &mut Vec<u8>, number: u64) -> bool {
+    out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
+    true
+}
+
+fn seconds(out: &mut Vec<u8>, time: std::time::Duration) -> bool {
+    write!(out, "{}.{:03}", time.as_secs(), time.subsec_millis()).is_ok()
+}
+
+fn request_filename(exchange: &Exchange, out: &mut Vec<u8>) -> bool {
+    use std::os::unix::ffi::OsStrExt;
+    let path = exchange.plan().files.path_of(exchange, &exchange.target.borrow().path);
+    path.is_some_and(|path| put(out, path.as_os_str().as_bytes()))
+}
+
+fn proxy_port(exchange: &Exchange, out: &mut Vec<u8>) -> bool {
+    let host = exchange.proxied_to.borrow();
+    let port = host
+        .iter()
+        .rposition(|byte| *byte == b':')
+        .and_then(|at| host.get(at + 1..))
+        .filter(|port| port.iter().all(u8::is_ascii_digit));
+    put(out, port.unwrap_or(b"80"))
+}
+
+fn forwarded_for(exchange: &Exchange, out: &mut Vec<u8>) -> bool {
+    if fields(out, exchange.head.fields.all(Known::XForwardedFor), b", ") {
+        out.extend_from_slice(b", ");
+    }
+    put(out, exchange.peer().client.host().as_bytes())
+}
+
+fn sent(exchange: &Exchange, name: &str, out: &mut Vec<u8>) -> bool {
+    match name {
+        "content_length" => exchange.sent.length.get().is_some_and(|length| number(out, length)),
+        _ => fields(out, exchange.sent.fields.borrow().variable(name), b", "),
+    }
+}
