@@ -12,7 +12,7 @@ use tidegate_core::module::{Install, Modules};
 use tidegate_core::modules::builtin::hostname;
 use tidegate_core::net::listen::{Endpoint, Listen, Takes};
 use tidegate_core::process::Build;
-use tidegate_core::tls::{ServerTls, Tls};
+use tidegate_core::tls::{ClientCertificates, ServerTls, Tls};
 use tidegate_mail_wire::dialogue::{Protocol, StartTls};
 
 use crate::auth_http::{AuthHttp, Written};
@@ -232,7 +232,9 @@ fn tls(
         (None, (StartTls::On | StartTls::Only, at)) => ("starttls", at.unwrap_or_else(|| block.at().clone())),
         (None, (StartTls::Off, _)) => return Ok(None),
     };
-    let tls = block.confs.with::<Tls, _>(|conf| conf.build(setup, &[Protocol::Imap.name().as_bytes()]))?;
+    let clients = block.confs.with::<ClientCertificates, _>(|conf| conf.policy(setup))?;
+    let names = [Protocol::Imap.name().as_bytes()];
+    let tls = block.confs.with::<Tls, _>(|conf| conf.build_with(setup, &names, clients))?;
     match tls {
         Some(tls) => Ok(Some(tls)),
         None => Err(ConfigError::new(&at, format!("no \"ssl_certificate\" is defined for the \"{user}\" directive"))),

@@ -25,7 +25,7 @@ use tidegate_core::log::error::ErrorLogs;
 use tidegate_core::module::Modules;
 use tidegate_core::modules::{Access, BuiltIn, Map};
 use tidegate_core::process::{Build, Domain};
-use tidegate_core::tls::Tls;
+use tidegate_core::tls::{ClientCertificates, Tls};
 
 /// The `mail` block.
 pub struct Mail;
@@ -42,6 +42,7 @@ fn modules() -> Modules<Session> {
     tables.add::<starttls::Starting>();
     tables.add::<ErrorLogs>();
     tables.add::<Tls>();
+    tables.add::<ClientCertificates>();
     modules
 }
 

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use rustls::client::danger::HandshakeSignatureValid;
-use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms};
+use rustls::crypto::WebPkiSupportedAlgorithms;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::WebPkiClientVerifier;
@@ -19,6 +19,11 @@ use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, RootCertStore, SignatureScheme};
 use sha1::{Digest, Sha1};
 use x509_parser::prelude::{FromDer, X509Certificate, X509Name};
+
+use crate::conf::apply::Setup;
+use crate::conf::directive::{Arity, Directive, Feature, Levels, Set};
+use crate::conf::{ConfigError, Place, Setting, Word};
+use crate::inherit;
 
 /// `ssl_verify_client`
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,6 +36,88 @@ pub enum VerifyClient {
     Optional,
     /// One may be shown, and somebody else will judge it.
     OptionalNoCa,
+}
+
+/// The settings of one block.
+#[derive(Default)]
+pub struct ClientCertificateConf {
+    verify_client: Setting<(VerifyClient, Place)>,
+    verify_depth: Setting<u64>,
+    client_certificate: Setting<Word>,
+    trusted_certificate: Setting<Word>,
+}
+
+inherit!(ClientCertificateConf { verify_client, verify_depth, client_certificate, trusted_certificate });
+
+/// `ssl_verify_client` and its neighbours: for protocols that ask [`ServerTls::objection`](super::ServerTls::objection)
+pub struct ClientCertificates;
+
+const ANYWHERE: Levels = Levels::PROTOCOL.or(Levels::SERVER);
+
+impl Feature for ClientCertificates {
+    type Conf = ClientCertificateConf;
+    const NAME: &'static str = "ssl_verify_client";
+    const DIRECTIVES: &'static [Directive<ClientCertificateConf>] = &[
+        Directive {
+            name: "ssl_verify_client",
+            levels: ANYWHERE,
+            arity: Arity::Exactly(1),
+            set: Set::With(|conf, line| {
+                let choice = match line.arg(0)?.bytes() {
+                    b"off" => VerifyClient::Off,
+                    b"on" => VerifyClient::On,
+                    b"optional" => VerifyClient::Optional,
+                    b"optional_no_ca" => VerifyClient::OptionalNoCa,
+                    _ => return Err(format!("invalid value \"{}\"", line.arg(0)?).into()),
+                };
+                conf.verify_client.set((choice, line.at().clone()))
+            }),
+            doc: "Whether clients are asked for a certificate, and whether it must be a trusted one.",
+        },
+        Directive {
+            name: "ssl_verify_depth",
+            levels: ANYWHERE,
+            arity: Arity::Exactly(1),
+            set: Set::Number(|conf| &mut conf.verify_depth),
+            doc: "How many certificates may stand between a client's and a trusted one.",
+        },
+        Directive {
+            name: "ssl_client_certificate",
+            levels: ANYWHERE,
+            arity: Arity::Exactly(1),
+            set: Set::Word(|conf| &mut conf.client_certificate),
+            doc: "Trusted certificates in PEM form; clients are told their names.",
+        },
+        Directive {
+            name: "ssl_trusted_certificate",
+            levels: ANYWHERE,
+            arity: Arity::Exactly(1),
+            set: Set::Word(|conf| &mut conf.trusted_certificate),
+            doc: "Trusted certificates in PEM form; clients are not told of them.",
+        },
+    ];
+}
+
+impl ClientCertificateConf {
+    /// What is demanded of clients; `None` if nothing is asked.
+    ///
+    /// # Errors
+    /// A file that cannot be used, or none where one is needed.
+    pub fn policy(&self, setup: &Setup) -> Result<Option<ClientPolicy>, ConfigError> {
+        let Some((verify, at)) = self.verify_client.get().filter(|(verify, _)| *verify != VerifyClient::Off) else {
+            return Ok(None);
+        };
+        let path = |word: &Setting<Word>| word.get().filter(|word| !word.is("")).map(|word| setup.conf_path(word));
+        let (client, trusted) = (path(&self.client_certificate), path(&self.trusted_certificate));
+        if *verify != VerifyClient::OptionalNoCa && client.is_none() && trusted.is_none() {
+            let message = "no ssl_client_certificate or ssl_trusted_certificate for ssl_verify_client";
+            return Err(ConfigError::new(at, message));
+        }
+        let depth = usize::try_from(self.verify_depth.or(1)).unwrap_or(usize::MAX);
+        ClientPolicy::load(*verify, depth, client.as_deref(), trusted.as_deref())
+            .map(Some)
+            .map_err(|message| ConfigError::new(at, message))
+    }
 }
 
 /// What is wrong with a certificate: OpenSSL's number and words.
@@ -140,8 +227,8 @@ impl ClientPolicy {
         depth: usize,
         client: Option<&Path>,
         quiet: Option<&Path>,
-        provider: &Arc<CryptoProvider>,
     ) -> Result<ClientPolicy, String> {
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let mut roots = RootCertStore::empty();
         let mut trusted = Vec::new();
         let mut hints = Vec::new();
@@ -383,7 +470,6 @@ mod tests {
         let untrusted = shown(Some(VerifyError::SELF_SIGNED));
         let expired = shown(Some(VerifyError::EXPIRED));
         let refused = |error| Some(Objection::Untrusted(error));
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         for (verify, certificate, objection) in [
             (VerifyClient::On, &none, Some(Objection::Missing)),
             (VerifyClient::On, &shown(None), None),
@@ -393,7 +479,7 @@ mod tests {
             (VerifyClient::OptionalNoCa, &untrusted, None),
             (VerifyClient::OptionalNoCa, &expired, refused(VerifyError::EXPIRED)),
         ] {
-            let policy = ClientPolicy::load(verify, 1, None, None, &provider).unwrap();
+            let policy = ClientPolicy::load(verify, 1, None, None).unwrap();
             assert_eq!(policy.objection(certificate), objection, "{verify:?}");
         }
     }

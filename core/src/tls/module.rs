@@ -2,14 +2,12 @@
 
 use std::sync::Arc;
 
-use rustls::crypto::CryptoProvider;
-
 use super::certificate::{self, Choice};
-use super::client_certificate::{ClientPolicy, VerifyClient};
+use super::client_certificate::ClientPolicy;
 use super::server::ServerTls;
 use crate::conf::apply::Setup;
 use crate::conf::directive::{Arity, Directive, Feature, Levels, Set};
-use crate::conf::{ConfigError, Place, Setting, Word};
+use crate::conf::{ConfigError, Setting, Word};
 use crate::inherit;
 
 /// The settings of one block.
@@ -20,23 +18,9 @@ pub struct TlsConf {
     protocols: Setting<Versions>,
     handshake_timeout: Setting<std::time::Duration>,
     reject_handshake: Setting<bool>,
-    verify_client: Setting<(VerifyClient, Place)>,
-    verify_depth: Setting<u64>,
-    client_certificate: Setting<Word>,
-    trusted_certificate: Setting<Word>,
 }
 
-inherit!(TlsConf {
-    certificates,
-    keys,
-    protocols,
-    handshake_timeout,
-    reject_handshake,
-    verify_client,
-    verify_depth,
-    client_certificate,
-    trusted_certificate
-});
+inherit!(TlsConf { certificates, keys, protocols, handshake_timeout, reject_handshake });
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Versions {
@@ -109,43 +93,6 @@ impl Feature for Tls {
             set: Set::Flag(|conf| &mut conf.reject_handshake),
             doc: "Refuses handshakes for this server.",
         },
-        Directive {
-            name: "ssl_verify_client",
-            levels: ANYWHERE,
-            arity: Arity::Exactly(1),
-            set: Set::With(|conf, line| {
-                let choice = match line.arg(0)?.bytes() {
-                    b"off" => VerifyClient::Off,
-                    b"on" => VerifyClient::On,
-                    b"optional" => VerifyClient::Optional,
-                    b"optional_no_ca" => VerifyClient::OptionalNoCa,
-                    _ => return Err(format!("invalid value \"{}\"", line.arg(0)?).into()),
-                };
-                conf.verify_client.set((choice, line.at().clone()))
-            }),
-            doc: "Whether clients are asked for a certificate, and whether it must be a trusted one.",
-        },
-        Directive {
-            name: "ssl_verify_depth",
-            levels: ANYWHERE,
-            arity: Arity::Exactly(1),
-            set: Set::Number(|conf| &mut conf.verify_depth),
-            doc: "How many certificates may stand between a client's and a trusted one.",
-        },
-        Directive {
-            name: "ssl_client_certificate",
-            levels: ANYWHERE,
-            arity: Arity::Exactly(1),
-            set: Set::Word(|conf| &mut conf.client_certificate),
-            doc: "Trusted certificates in PEM form; clients are told their names.",
-        },
-        Directive {
-            name: "ssl_trusted_certificate",
-            levels: ANYWHERE,
-            arity: Arity::Exactly(1),
-            set: Set::Word(|conf| &mut conf.trusted_certificate),
-            doc: "Trusted certificates in PEM form; clients are not told of them.",
-        },
         accepted(
             "ssl_ciphers",
             Arity::Exactly(1),
@@ -183,6 +130,19 @@ impl TlsConf {
     /// # Errors
     /// A file that cannot be used, or a certificate without its key.
     pub fn build(&self, setup: &Setup, protocols: &[&[u8]]) -> Result<Option<ServerTls>, ConfigError> {
+        self.build_with(setup, protocols, None)
+    }
+
+    /// The same, with demands on clients. Whoever makes any must ask [`ServerTls::objection`] after each handshake.
+    ///
+    /// # Errors
+    /// As [`TlsConf::build`].
+    pub fn build_with(
+        &self,
+        setup: &Setup,
+        protocols: &[&[u8]],
+        clients: Option<ClientPolicy>,
+    ) -> Result<Option<ServerTls>, ConfigError> {
         let timeout = self.handshake_timeout.or(std::time::Duration::from_secs(60));
         if self.reject_handshake.or(false) {
             return Ok(Some(ServerTls { config: None, clients: None, timeout }));
@@ -210,7 +170,7 @@ impl TlsConf {
             list.push(&rustls::version::TLS12);
         }
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let clients = self.clients(setup, &provider)?.map(Arc::new);
+        let clients = clients.map(Arc::new);
         let builder = rustls::ServerConfig::builder_with_provider(provider)
             .with_protocol_versions(&list)
             .map_err(|error| ConfigError::general(format!("\"ssl_protocols\" leaves nothing to offer: {error}")))?;
@@ -223,22 +183,5 @@ impl TlsConf {
         config.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
         config.send_tls13_tickets = 0;
         Ok(Some(ServerTls { config: Some(Arc::new(config)), clients, timeout }))
-    }
-
-    /// What is demanded of clients; `None` if nothing is asked.
-    fn clients(&self, setup: &Setup, provider: &Arc<CryptoProvider>) -> Result<Option<ClientPolicy>, ConfigError> {
-        let Some((verify, at)) = self.verify_client.get().filter(|(verify, _)| *verify != VerifyClient::Off) else {
-            return Ok(None);
-        };
-        let path = |word: &Setting<Word>| word.get().filter(|word| !word.is("")).map(|word| setup.conf_path(word));
-        let (client, trusted) = (path(&self.client_certificate), path(&self.trusted_certificate));
-        if *verify != VerifyClient::OptionalNoCa && client.is_none() && trusted.is_none() {
-            let message = "no ssl_client_certificate or ssl_trusted_certificate for ssl_verify_client";
-            return Err(ConfigError::new(at, message));
-        }
-        let depth = usize::try_from(self.verify_depth.or(1)).unwrap_or(usize::MAX);
-        ClientPolicy::load(*verify, depth, client.as_deref(), trusted.as_deref(), provider)
-            .map(Some)
-            .map_err(|message| ConfigError::new(at, message))
     }
 }
