@@ -29,7 +29,7 @@ pub fn load(certificate: &Path, key: &Path) -> Result<CertifiedKey, String> {
     let certified = CertifiedKey::new(chain, signing);
     match certified.keys_match() {
         Ok(()) | Err(rustls::Error::InconsistentKeys(rustls::InconsistentKeys::Unknown)) => Ok(certified),
-        // The comparison understands version 3 only, but version 1 is what `openssl req -x509` makes of a bare request.
+        // The comparison understands version 3 only, but version 1 is what `openssl req -x509` makes without extensions.
         Err(rustls::Error::InvalidCertificate(_)) if holds_key_of(&certified) => Ok(certified),
         Err(error) => Err(cannot(
             "certificate key",
