@@ -7,6 +7,10 @@ use tidegate_core::process::{Program, run};
 
 mod arguments;
 
+/// Per-exchange state is allocated and freed at once; this allocator does both without searching.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     run(Program {
         name: "tidegate",

@@ -79,7 +79,7 @@ pub struct Exchange {
     /// The fields of the last upstream reply, where a variable asks for them.
     pub reply_fields: RefCell<Fields>,
     /// The host that `proxy_pass` names.
-    pub proxied_to: RefCell<Rc<[u8]>>,
+    pub proxied_to: RefCell<Option<Rc<[u8]>>>,
     /// An error page is being asked for.
     pub in_error_page: Cell<bool>,
     /// What a handler has answered.

@@ -40,21 +40,13 @@ pub enum After {
 }
 
 /// Runs one exchange to its end. Also tells the settings in force at that point.
-pub async fn exchange(
-    client: &mut Client,
-    server: Rc<Server>,
-    head: RequestHead,
-    slots: Slots,
-    started: Instant,
-    plain_on_tls: bool,
-) -> (After, Rc<Settings>) {
-    let exchange = new(client, server, head, slots, started);
+pub async fn exchange(client: &mut Client, exchange: &Exchange, plain_on_tls: bool) -> (After, Rc<Settings>) {
     for line in exchange.head.ignored() {
+        let line = String::from_utf8_lossy(line);
         log!(
             exchange.logger(),
             Info,
-            "client sent invalid header line: \"{}\" while reading client request headers",
-            String::from_utf8_lossy(line)
+            "client sent invalid header line: \"{line}\" while reading client request headers"
         );
     }
     let first = if plain_on_tls {
@@ -66,34 +58,34 @@ pub async fn exchange(
         exchange.sent.status.set(497);
         Outcome::Status(497)
     } else {
-        phases(&exchange, client, Entry::Server).await
+        phases(exchange, client, Entry::Server).await
     };
-    let after = match settle(&exchange, client, first).await {
+    let after = match settle(exchange, client, first).await {
         Some(mut answer) => {
             answer.close |= plain_on_tls;
-            output::send(client, &exchange, answer).await
+            output::send(client, exchange, answer).await
         }
         None => After::Reset,
     };
-    finish(&exchange);
+    finish(exchange);
     let settings = exchange.plan().settings.clone();
     (after, settings)
 }
 
 /// Answers a head that was refused; the connection ends behind it.
-pub async fn refuse(client: &mut Client, server: Rc<Server>, head: RequestHead, status: u16, started: Instant) {
-    let exchange = new(client, server, head, Slots::default(), started);
+pub async fn refuse(client: &mut Client, exchange: &Exchange, status: u16) {
     if status == 408 {
         // nginx: nobody reads an answer that took the client too long to ask for.
         exchange.sent.status.set(408);
-    } else if let Some(mut answer) = settle(&exchange, client, Outcome::Status(status)).await {
+    } else if let Some(mut answer) = settle(exchange, client, Outcome::Status(status)).await {
         answer.close = true;
-        output::send(client, &exchange, answer).await;
+        output::send(client, exchange, answer).await;
     }
-    finish(&exchange);
+    finish(exchange);
 }
 
-fn new(client: &Client, server: Rc<Server>, head: RequestHead, slots: Slots, started: Instant) -> Exchange {
+/// An exchange at its beginning.
+pub fn begin(client: &Client, server: Rc<Server>, head: RequestHead, slots: Slots, started: Instant) -> Exchange {
     let target = Target {
         path: head.target.path.clone(),
         args: head.target.args.clone(),
@@ -118,7 +110,7 @@ fn new(client: &Client, server: Rc<Server>, head: RequestHead, slots: Slots, sta
         as_get: Cell::new(false),
         error_status: Cell::new(None),
         reply_fields: RefCell::default(),
-        proxied_to: RefCell::new((*b"").into()),
+        proxied_to: RefCell::new(None),
         in_error_page: Cell::new(false),
         answered: RefCell::default(),
         body: RefCell::default(),

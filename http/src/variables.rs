@@ -90,7 +90,7 @@ impl Module<Exchange> for Variables {
             |x, out| seconds(out, x.peer.accepted.elapsed()),
             "Seconds since the connection was accepted.",
         ),
-        row("proxy_host", |x, out| put(out, &x.proxied_to.borrow()), "The host of proxy_pass."),
+        row("proxy_host", |x, out| field(out, x.proxied_to.borrow().as_deref()), "The host of proxy_pass."),
         row("proxy_port", proxy_port, "The port of proxy_pass."),
         row("proxy_add_x_forwarded_for", forwarded_for, "X-Forwarded-For with the client's address added."),
         row("upstream_status", attempts::status::<Exchange>, "The status of each reply."),
@@ -155,7 +155,8 @@ fn request_filename(exchange: &Exchange, out: &mut Vec<u8>) -> bool {
 }
 
 fn proxy_port(exchange: &Exchange, out: &mut Vec<u8>) -> bool {
-    let host = exchange.proxied_to.borrow();
+    let proxied_to = exchange.proxied_to.borrow();
+    let Some(host) = &*proxied_to else { return false };
     let port = host
         .iter()
         .rposition(|byte| *byte == b':')

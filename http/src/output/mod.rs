@@ -171,7 +171,7 @@ fn keeps(exchange: &Exchange, client: &Client, answer: &Answer, framing: head::F
         && !framing.ends_by_closing()
         && !settings.keepalive_timeout.is_zero()
         && exchange.number < settings.keepalive_requests
-        && exchange.peer.accepted.elapsed() < settings.keepalive_time
+        && exchange.started.saturating_duration_since(exchange.peer.accepted) < settings.keepalive_time
         && !client.life.is_stopping()
         // A client that was never told to go on may or may not send its body: nobody could tell it from the next head.
         && (body_read || !client.expects_continue)

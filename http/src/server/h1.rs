@@ -128,7 +128,7 @@ async fn idle(client: &mut Client, limit: Duration, grace: Duration) -> bool {
 /// One head and its exchange. `Some` with the time to wait for the next when the connection goes on.
 async fn one(client: &mut Client, site: &Rc<Site>, default: &Settings, plain_on_tls: bool) -> Option<Duration> {
     let started = Instant::now();
-    let head = match read_head(client, default).await {
+    let head = match read_head(client, default, started).await {
         Ok(Some(head)) => head,
         Ok(None) => return None,
         Err((refused, status, error)) => {
@@ -145,7 +145,8 @@ async fn one(client: &mut Client, site: &Rc<Site>, default: &Settings, plain_on_
                     server.name
                 );
             }
-            run::refuse(client, server, refused, status, started).await;
+            let exchange = run::begin(client, server, refused, Slots::default(), started);
+            run::refuse(client, &exchange, status).await;
             linger(client, default).await;
             return None;
         }
@@ -161,7 +162,8 @@ async fn one(client: &mut Client, site: &Rc<Site>, default: &Settings, plain_on_
             .is_some_and(|value| value.eq_ignore_ascii_case(b"100-continue"));
     let slots = Slots::default();
     let server = choose(site, &head, &slots);
-    let (after, settings) = run::exchange(client, server, head, slots, started, plain_on_tls).await;
+    let exchange = run::begin(client, server, head, slots, started);
+    let (after, settings) = run::exchange(client, &exchange, plain_on_tls).await;
     match after {
         After::Keep => Some(settings.keepalive_timeout),
         After::Close => {
@@ -194,10 +196,10 @@ fn choose(site: &Site, head: &RequestHead, slots: &Slots) -> Rc<Server> {
 type Refused = (RequestHead, u16, Option<String>);
 
 /// Reads a head. `None` when the client went away, or said nothing, before there was one.
-async fn read_head(client: &mut Client, settings: &Settings) -> Result<Option<RequestHead>, Refused> {
+async fn read_head(client: &mut Client, settings: &Settings, started: Instant) -> Result<Option<RequestHead>, Refused> {
     let mut parser = RequestParser::new(settings.head);
     let begun = Cell::new(false);
-    let deadline = later(settings.client_header_timeout);
+    let mut left = settings.client_header_timeout;
     loop {
         if !client.buffer.is_empty() {
             match parser.parse(&mut client.buffer) {
@@ -216,7 +218,9 @@ async fn read_head(client: &mut Client, settings: &Settings) -> Result<Option<Re
                 client.buffer.reserve(settings.head.line.min(client.buffer.len().max(1024)));
             }
         }
-        let left = deadline.saturating_duration_since(Instant::now());
+        if begun.get() {
+            left = settings.client_header_timeout.saturating_sub(started.elapsed());
+        }
         match client.connection.read(&mut client.buffer, left).await {
             Ok(0) => match parser.end(&client.buffer) {
                 Ok(()) => return Ok(None),

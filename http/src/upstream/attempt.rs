@@ -159,8 +159,9 @@ impl Sending<'_> {
         client: &mut Client,
         lease: Lease,
         kept: Option<Kept>,
+        begun: Instant,
     ) -> Result<Arrived, Failed> {
-        match self.ask(exchange, client, &lease, kept).await {
+        match self.ask(exchange, client, &lease, kept, begun).await {
             Ok((head, mut reply)) => {
                 reply.hold_lease(lease);
                 Ok(Arrived { head, reply })
@@ -175,9 +176,9 @@ impl Sending<'_> {
         client: &mut Client,
         lease: &Lease,
         kept: Option<Kept>,
+        begun: Instant,
     ) -> Result<(ReplyHead, Reply), Fault> {
         let settings = &self.pass.settings;
-        let begun = Instant::now();
         let mut out = Vec::with_capacity(1024);
         let body = match &settings.set_body {
             Some(template) => Bytes::from(template.value(exchange)),
@@ -198,11 +199,15 @@ impl Sending<'_> {
         if framing == BodyFraming::Chunked && !body.is_empty() {
             out.extend_from_slice(b"\r\n");
         }
-        let mut used = match kept {
-            Some(used) => used,
-            None => Used { connection: self.connect(exchange, client, lease).await?, made: Instant::now(), uses: 0 },
+        let (mut used, connected) = match kept {
+            Some(used) => (used, std::time::Duration::ZERO),
+            None => {
+                let connection = self.connect(exchange, client, lease).await?;
+                let made = Instant::now();
+                (Used { connection, made, uses: 0 }, made.saturating_duration_since(begun))
+            }
         };
-        exchange.attempts.current(|attempt| attempt.connected = Some(begun.elapsed()));
+        exchange.attempts.current(|attempt| attempt.connected = Some(connected));
         used.uses += 1;
         let peer = &mut used.connection;
         let mut whole = write(peer, &out, settings.send_timeout).await?;
@@ -212,14 +217,23 @@ impl Sending<'_> {
         }
         exchange.attempts.current(|attempt| attempt.sent = u64::try_from(sent).unwrap_or(0));
         let (head, buffer) = read_head(exchange, client, peer, settings).await?;
+        let arrived = Instant::now();
         exchange.attempts.current(|attempt| {
-            attempt.first_byte = Some(begun.elapsed());
+            attempt.first_byte = Some(arrived.saturating_duration_since(begun));
             attempt.status = head.status;
             attempt.received = u64::try_from(head.size() + buffer.len()).unwrap_or(0);
         });
-        let reply =
-            Reply::new(exchange, &head, used, buffer, self.destination.pool.clone(), settings.clone(), begun, whole)
-                .map_err(|bad| Fault::Reply(bad.into()))?;
+        let reply = Reply::new(
+            exchange,
+            &head,
+            used,
+            buffer,
+            self.destination.pool.clone(),
+            settings.clone(),
+            (begun, arrived),
+            whole,
+        )
+        .map_err(|bad| Fault::Reply(bad.into()))?;
         Ok((head, reply))
     }
 

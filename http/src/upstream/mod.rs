@@ -117,7 +117,7 @@ impl ProxyPass {
                 return Outcome::Status(500);
             }
         };
-        *exchange.proxied_to.borrow_mut() = destination.host.clone();
+        *exchange.proxied_to.borrow_mut() = Some(destination.host.clone());
         let most = if self.settings.holds_whole_body(exchange) {
             usize::MAX
         } else {
@@ -156,9 +156,10 @@ impl ProxyPass {
             };
             exchange.attempts.begin(lease.name());
             let index = lease.index();
-            let kept = destination.pool.take(index, Instant::now(), is_stale);
+            let begun = Instant::now();
+            let kept = destination.pool.take(index, begun, is_stale);
             let reused = kept.is_some();
-            let (fault, lease) = match sending.run(exchange, client, lease, kept).await {
+            let (fault, lease) = match sending.run(exchange, client, lease, kept, begun).await {
                 Ok(reply) if !judge.dislikes(reply.head.status) => return self.accept(exchange, reply),
                 Ok(reply) => match judge.next(&Fault::Status(reply.head.status), reused, true) {
                     Next::Stop(_) => return self.accept(exchange, reply),

@@ -40,6 +40,8 @@ pub struct Reply {
     pool: Rc<Pool>,
     settings: Rc<Settings>,
     begun: Instant,
+    /// When the head was complete.
+    arrived: Instant,
     reusable: bool,
 }
 
@@ -56,7 +58,7 @@ impl Reply {
         buffer: BytesMut,
         pool: Rc<Pool>,
         settings: Rc<Settings>,
-        begun: Instant,
+        (begun, arrived): (Instant, Instant),
         whole: bool,
     ) -> Result<Reply, BadFraming> {
         let framing = framing::reply(exchange.is_head(), head.status, &head.fields)?;
@@ -66,7 +68,7 @@ impl Reply {
         };
         let reusable = whole && persistent && framing != ReplyFraming::Close && framing != ReplyFraming::Switch;
         let decoder = BodyDecoder::reply(framing, BodyLimits::default());
-        Ok(Reply { used: Some(used), buffer, decoder, framing, lease: None, pool, settings, begun, reusable })
+        Ok(Reply { used: Some(used), buffer, decoder, framing, lease: None, pool, settings, begun, arrived, reusable })
     }
 
     /// Takes the lease along, to be reported at the end.
@@ -101,7 +103,7 @@ impl Reply {
             return Ok(None);
         }
         if self.framing == ReplyFraming::Empty {
-            self.finish(exchange);
+            self.finish(exchange, self.arrived);
             return Ok(Some(Bytes::new()));
         }
         if !matches!(self.framing, ReplyFraming::Length(_)) {
@@ -112,11 +114,11 @@ impl Reply {
                 exchange.attempts.current(|attempt| {
                     attempt.body = attempt.body.saturating_add(u64::try_from(data.len()).unwrap_or(0))
                 });
-                self.finish(exchange);
+                self.finish(exchange, self.arrived);
                 Ok(Some(data))
             }
             Ok(Decoded::End(_)) => {
-                self.finish(exchange);
+                self.finish(exchange, self.arrived);
                 Ok(Some(Bytes::new()))
             }
             // The length was checked against what has arrived.
@@ -125,8 +127,8 @@ impl Reply {
     }
 
     /// The reply has ended well: the peer is praised, and the connection kept if it can be.
-    fn finish(&mut self, exchange: &Exchange) {
-        let elapsed = self.begun.elapsed();
+    fn finish(&mut self, exchange: &Exchange, now: Instant) {
+        let elapsed = now.saturating_duration_since(self.begun);
         exchange.attempts.current(|attempt| attempt.finished = Some(elapsed));
         if let Some(lease) = self.lease.take() {
             let peer = lease.index();
@@ -135,7 +137,7 @@ impl Reply {
                 && self.reusable
                 && self.buffer.is_empty()
             {
-                self.pool.keep(peer, used, Instant::now());
+                self.pool.keep(peer, used, now);
             }
         }
     }
@@ -325,7 +327,7 @@ fn end(reply: &mut Reply, queue: &mut Queue, exchange: &Exchange) {
     if queue.chunked {
         queue.push(Bytes::from_static(LAST_CHUNK));
     }
-    reply.finish(exchange);
+    reply.finish(exchange, Instant::now());
 }
 
 fn upstream_failed(exchange: &Exchange, error: &io::Error) -> Failure {
@@ -427,7 +429,7 @@ impl Source {
                         return Ok(Some(all.into()));
                     }
                     if done {
-                        reply.finish(exchange);
+                        reply.finish(exchange, Instant::now());
                         return Ok(None);
                     }
                     let timeout = reply.settings.read_timeout;
@@ -449,7 +451,7 @@ impl Source {
                         ));
                     }
                     if count == 0 {
-                        reply.finish(exchange);
+                        reply.finish(exchange, Instant::now());
                         return Ok(None);
                     }
                 }
