@@ -120,6 +120,7 @@ fn tls<S: Subject>(subject: &S, out: &mut Vec<u8>, pick: fn(&TlsInfo) -> Option<
     found.map(|value| out.extend_from_slice(value)).is_some()
 }
 
-fn hostname() -> String {
+/// The machine's name, in lower case.
+pub fn hostname() -> String {
     nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok()).unwrap_or_default().to_ascii_lowercase()
 }
