@@ -131,11 +131,12 @@ impl<S: Subject> Variables<S> {
     /// The slot of a variable that can be set at run time, made on first use.
     ///
     /// # Errors
-    /// The variable is built in or computed.
+    /// The variable is built in, or computed at each use.
     pub fn settable(&mut self, name: &str, at: &Place) -> Result<usize, ConfigError> {
         let cell = self.refer(name, at);
         match cell.source.get() {
-            Some(Source::Slot(index)) => Ok(*index),
+            // nginx: what is remembered of a map, say, may be overwritten for the rest of the subject's life.
+            Some(Source::Slot(index) | Source::Once(index, _)) => Ok(*index),
             Some(_) => Err(ConfigError::new(at, format!("the duplicate \"{name}\" variable"))),
             None => {
                 let index = self.slot();
