@@ -294,3 +294,107 @@ impl Served {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tidegate_core::conf::Tree;
+    use tidegate_core::conf::apply::Setup;
+    use tidegate_core::conf::known::Known;
+    use tidegate_core::log::{ErrorLog, Level, Logs};
+    use tidegate_core::zone::Zones;
+
+    /// Loads the body of a stream block that begins in line 1 of the file `f`: the addresses served, the mistakes and
+    /// the warnings.
+    fn load(body: &str) -> (Vec<String>, Vec<String>, Vec<String>) {
+        let file = std::env::temp_dir().join(format!("tidegate-stream-{}-{:p}", std::process::id(), body));
+        std::fs::write(&file, format!("stream {{ {body} }}")).unwrap();
+        let (mut errors, logs, zones) = (Errors::default(), Logs::default(), Zones::default());
+        let tree = Tree::read(&file, None, &mut errors);
+        std::fs::remove_file(&file).unwrap();
+        let known = Known::parse("stream\tproxy_upload_rate");
+        let setup = Setup { prefix: "/".into(), conf_dir: "/".into(), known };
+        let error_log = ErrorLog::stderr(Level::Error);
+        let mut build = Build {
+            setup: &setup,
+            logs: &logs,
+            zones: &zones,
+            errors: &mut errors,
+            error_log: &error_log,
+            endpoints: Vec::new(),
+        };
+        super::load(&crate::modules(), &tree.nodes[0], &mut build);
+        let served = build.endpoints.iter().map(|endpoint| endpoint.address.to_string()).collect();
+        let place = |text: &ConfigError| text.to_string().replace(&*file.to_string_lossy(), "f");
+        (served, errors.iter().map(place).collect(), errors.warnings().map(place).collect())
+    }
+
+    #[test]
+    fn what_is_accepted() {
+        for body in [
+            "server { listen 127.0.0.1:1; proxy_pass 127.0.0.1:2; }",
+            "server { listen 127.0.0.1:1; proxy_pass unix:/tmp/a; }",
+            "upstream u { server 127.0.0.1:2; } server { listen 127.0.0.1:1; proxy_pass U; }",
+            "server { listen 127.0.0.1:1; proxy_pass $remote_addr:80; }",
+            "server { listen 127.0.0.1:1; return $protocol:$server_name:$session_time; }",
+            "server { listen 127.0.0.1:1; return $upstream_session_time,$upstream_first_byte_time,$upstream_addr; }",
+            "proxy_connect_timeout 1s; proxy_timeout 1h; proxy_next_upstream off; proxy_next_upstream_tries 2; \
+             proxy_next_upstream_timeout 3s; proxy_buffer_size 4k; proxy_half_close on; proxy_socket_keepalive on; \
+             tcp_nodelay off; server { listen 127.0.0.1:1; proxy_pass 127.0.0.1:2; proxy_timeout 2h; }",
+            "map 0 $a { default b; } server { listen 127.0.0.1:1; set $a c; set $d $a; return $d; }",
+            "log_format f $status; server { listen 127.0.0.1:1; access_log /tmp/a f; allow 127.0.0.1; deny all; }",
+            "ssl_alpn a b; server_names_hash_bucket_size 64; \
+             server { listen 127.0.0.1:1 default_server; server_name a *.b c.* ~^d .e $hostname \"\"; } \
+             server { listen 127.0.0.1:1; server_name f; }",
+        ] {
+            assert_eq!(load(body), (vec!["127.0.0.1:1".to_owned()], vec![], vec![]), "{body}");
+        }
+    }
+
+    #[test]
+    fn what_is_refused() {
+        for (body, expected) in [
+            ("server { }", "no \"listen\" is defined for server in f:1"),
+            ("server { listen 127.0.0.1; }", "no port in \"127.0.0.1\" of the \"listen\" directive in f:1"),
+            ("server { listen 127.0.0.1:1; listen 127.0.0.1:1; }", "a duplicate listen 127.0.0.1:1 in f:1"),
+            (
+                "server { listen 127.0.0.1:1 default_server; } server { listen 127.0.0.1:1 default_server; }",
+                "a duplicate default server for 127.0.0.1:1 in f:1",
+            ),
+            (
+                "server { listen 127.0.0.1:1 backlog=5; } server { listen 127.0.0.1:1 backlog=5; }",
+                "duplicate listen options for 127.0.0.1:1 in f:1",
+            ),
+            (
+                "server { listen 127.0.0.1:1 ssl; }",
+                "no \"ssl_certificate\" is defined for the \"listen ... ssl\" directive in f:1",
+            ),
+            ("server { listen 127.0.0.1:1; server_name a.*.b; }", "server name \"a.*.b\" is invalid in f:1"),
+            ("server { listen 127.0.0.1:1; server_name ~; }", "empty regex in server name \"~\" in f:1"),
+            ("server { listen 127.0.0.1:1; proxy_pass 127.0.0.1; }", "no port in upstream \"127.0.0.1\" in f:1"),
+            ("upstream u { server 127.0.0.1; }", "no port in upstream \"127.0.0.1\" in f:1"),
+            ("proxy_pass 127.0.0.1:1;", "\"proxy_pass\" directive is not allowed here, its place is server in f:1"),
+            ("return a;", "\"return\" directive is not allowed here, its place is server in f:1"),
+            (
+                "server { listen 127.0.0.1:1; proxy_pass 127.0.0.1:2; proxy_pass 127.0.0.1:2; }",
+                "\"proxy_pass\" directive is duplicate in f:1",
+            ),
+            ("server { listen 127.0.0.1:1; return $nobody; }", "unknown \"nobody\" variable in f:1"),
+            ("server { listen 127.0.0.1:1; access_log /tmp/a; }", "log format is not specified in f:1"),
+            (
+                "proxy_upload_rate 1k;",
+                "directive \"proxy_upload_rate\" is known to nginx, but not supported yet in f:1",
+            ),
+        ] {
+            assert_eq!(load(body).1.first().map(String::as_str), Some(expected), "{body}");
+        }
+    }
+
+    #[test]
+    fn the_first_of_two_servers_keeps_a_name() {
+        let (_, errors, warnings) =
+            load("server { listen 127.0.0.1:1; server_name a; } server { listen 127.0.0.1:1; server_name A; }");
+        assert_eq!(errors, Vec::<String>::new());
+        assert_eq!(warnings, ["conflicting server name \"A\" on 127.0.0.1:1, ignored in f:1"]);
+    }
+}
