@@ -1,7 +1,7 @@
 //! Peers that nobody configured: addresses that come from elsewhere at run time, with passive health all the same.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
 
 use tidegate_core::net::Address;
@@ -14,10 +14,13 @@ use crate::peer::Peer;
 /// Addresses remembered at once; the oldest is forgotten first.
 const REMEMBERED: usize = 4096;
 
+/// Peers by address, and the addresses from the one remembered longest.
+type Remembered = (HashMap<Address, Rc<Group>>, VecDeque<Address>);
+
 /// Peers by address.
 #[derive(Default)]
 pub struct Directory {
-    peers: RefCell<(HashMap<Address, Rc<Group>>, std::collections::VecDeque<Address>)>,
+    peers: RefCell<Remembered>,
 }
 
 impl Directory {

@@ -127,7 +127,7 @@ impl Group {
                 && !peer.down
                 && !ask.tried.contains(&index)
                 && !self.is_full(peer, index)
-                && !(!self.lone && health::is_resting(peer, &state, now));
+                && (self.lone || !health::is_resting(peer, &state, now));
             if usable {
                 candidates.push(Candidate {
                     index,

@@ -7,6 +7,7 @@ use crate::conf::{ConfigError, Line, Node, Refusal, Word};
 use crate::inherit;
 use crate::module::{Install, Module};
 use crate::script::names::{BadName, Names};
+use crate::script::variable::Compute;
 use crate::script::{Regex, Source, Template};
 use crate::subject::Subject;
 
@@ -86,8 +87,7 @@ impl<S: Subject> Module<S> for Map {
         for written in &conf.maps {
             let table = Table::build(written, env)?;
             let volatile = table.volatile;
-            let compute: Box<dyn Fn(&S, &mut Vec<u8>) -> bool> =
-                Box::new(move |subject, out| table.look_up(subject, out));
+            let compute: Compute<S> = Box::new(move |subject, out| table.look_up(subject, out));
             let source = if volatile { Source::Always(compute) } else { Source::Once(env.variables.slot(), compute) };
             env.variables.define(&written.variable.text(), written.variable.at(), source)?;
         }

@@ -96,15 +96,14 @@ fn raise_file_limit(generation: &Generation) {
     // Each client may need an upstream connection or a file besides its own.
     let wanted =
         u64::try_from(generation.settings.worker_connections).unwrap_or(u64::MAX).saturating_mul(2).saturating_add(64);
-    if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
-        if soft < wanted && setrlimit(Resource::RLIMIT_NOFILE, wanted.min(hard), hard).is_err() | (hard < wanted) {
-            crate::log!(
-                log,
-                Warn,
-                "{} worker_connections exceed open file resource limit: {hard}",
-                generation.settings.worker_connections
-            );
-        }
+    let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return };
+    if soft < wanted && (setrlimit(Resource::RLIMIT_NOFILE, wanted.min(hard), hard).is_err() || hard < wanted) {
+        crate::log!(
+            log,
+            Warn,
+            "{} worker_connections exceed open file resource limit: {hard}",
+            generation.settings.worker_connections
+        );
     }
 }
 

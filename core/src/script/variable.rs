@@ -20,10 +20,16 @@ pub struct Variable<S: 'static> {
 /// How a built-in variable's value is found: it is appended to the buffer, and `false` means there is none.
 pub enum Get<S: 'static> {
     /// One variable.
-    Value(fn(&S, &mut Vec<u8>) -> bool),
+    Value(Find<S>),
     /// A family of variables: the function is told what follows the prefix.
-    Prefix(fn(&S, &str, &mut Vec<u8>) -> bool),
+    Prefix(FindMember<S>),
 }
+
+/// Finds the value of a variable.
+pub type Find<S> = fn(&S, &mut Vec<u8>) -> bool;
+
+/// Finds the value of a member of a family, by what follows the prefix.
+pub type FindMember<S> = fn(&S, &str, &mut Vec<u8>) -> bool;
 
 /// A value computed from other variables, such as a `map`.
 pub type Compute<S> = Box<dyn Fn(&S, &mut Vec<u8>) -> bool>;
@@ -31,9 +37,9 @@ pub type Compute<S> = Box<dyn Fn(&S, &mut Vec<u8>) -> bool>;
 /// Where a variable's value comes from.
 pub enum Source<S: 'static> {
     /// A function of the subject.
-    Value(fn(&S, &mut Vec<u8>) -> bool),
+    Value(Find<S>),
     /// A member of a family.
-    Prefix(fn(&S, &str, &mut Vec<u8>) -> bool, Box<str>),
+    Prefix(FindMember<S>, Box<str>),
     /// A slot that `set` or a named capture fills.
     Slot(usize),
     /// Computed once per subject and remembered in a slot.
@@ -81,8 +87,8 @@ impl<S: Subject> VariableCell<S> {
 
 /// All variables of one protocol while its configuration is installed.
 pub struct Variables<S: 'static> {
-    built_in: HashMap<&'static str, fn(&S, &mut Vec<u8>) -> bool>,
-    families: Vec<(&'static str, fn(&S, &str, &mut Vec<u8>) -> bool)>,
+    built_in: HashMap<&'static str, Find<S>>,
+    families: Vec<(&'static str, FindMember<S>)>,
     cells: RefCell<HashMap<Box<str>, VariableRef<S>>>,
     slots: usize,
 }
