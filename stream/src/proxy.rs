@@ -149,6 +149,7 @@ impl Module<Session> for Proxy {
 
 /// Passes a session on; its status.
 pub async fn pass(session: &Session, pass: &Pass, client: &mut Transport, timer: &mut Timer) -> u16 {
+    session.details.proxying.set(true);
     let group = match pass.group(session) {
         Ok(group) => group,
         Err(why) => {

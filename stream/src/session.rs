@@ -39,6 +39,7 @@ impl Session {
                 client,
                 server,
                 action: Cell::new("initializing session"),
+                proxying: Cell::new(false),
                 upstream: RefCell::new(None),
                 counters: Counters::default(),
             },
@@ -73,6 +74,8 @@ pub struct Details {
     server: Address,
     /// What is being done, in nginx's words; nothing when empty.
     pub action: Cell<&'static str>,
+    /// The session is to be passed on, so lines tell what has been.
+    pub proxying: Cell<bool>,
     /// The peer in use, or the group that none could be had of.
     upstream: RefCell<Option<Rc<str>>>,
     /// Bytes moved.
@@ -101,9 +104,9 @@ impl fmt::Display for Details {
         }
         write!(f, ", client: {}, server: {}", self.client.client.host(), self.server)?;
         if let Some(upstream) = &*self.upstream.borrow() {
-            write!(f, ", upstream: \"{upstream}\", {}", Traffic(counters))?;
+            write!(f, ", upstream: \"{upstream}\"")?;
         }
-        Ok(())
+        if self.proxying.get() { write!(f, ", {}", Traffic(counters)) } else { Ok(()) }
     }
 }
 
@@ -180,12 +183,14 @@ mod tests {
             client: Rc::new(client),
             server: Address::Inet(([127, 0, 0, 1], 80).into()),
             action: Cell::new("initializing session"),
+            proxying: Cell::new(false),
             upstream: RefCell::new(None),
             counters: Counters::default(),
         };
         assert_eq!(details.to_string(), " while initializing session, client: 127.0.0.1, server: 127.0.0.1:80");
         details.action.set("");
         assert_eq!(details.to_string(), ", client: 127.0.0.1, server: 127.0.0.1:80");
+        details.proxying.set(true);
         details.upstream("u");
         details.counters.doing.set(Doing::Reading(Side::Client));
         details.counters.from_client.set(5);
