@@ -157,18 +157,12 @@ pub async fn pass(session: &Session, pass: &Pass, client: &mut Transport, timer:
             return 500;
         }
     };
-    let Some(Reached { lease, mut upstream, began }) = reach(session, pass, &group, timer).await else { return 502 };
+    let Some((lease, mut upstream)) = reach(session, pass, &group, timer).await else { return 502 };
     session.details.action.set("");
     let counters = &session.details.counters;
     let (nothing, nothing_either) = (BytesMut::new(), BytesMut::new());
     let end = pump(client, &mut upstream, timer, pass.limits, counters, nothing, nothing_either).await;
     tell(session, &end);
-    session.attempts().current(|attempt| {
-        attempt.first_byte = counters.first_byte.get().map(|at| at.saturating_duration_since(began));
-        attempt.finished = Some(began.elapsed());
-        attempt.sent = counters.to_upstream.get();
-        attempt.received = counters.from_upstream.get();
-    });
     lease.report(Outcome::Success);
     200
 }
@@ -204,15 +198,8 @@ fn literal(name: &str) -> Result<Address, String> {
     }
 }
 
-/// A peer that a session is connected to.
-struct Reached {
-    lease: Lease,
-    upstream: Transport,
-    began: Instant,
-}
-
 /// Connects to a peer of the group: the first that can be reached, as far as the policy goes.
-async fn reach(session: &Session, pass: &Pass, group: &Rc<Group>, timer: &mut Timer) -> Option<Reached> {
+async fn reach(session: &Session, pass: &Pass, group: &Rc<Group>, timer: &mut Timer) -> Option<(Lease, Transport)> {
     let (details, attempts) = (&session.details, session.attempts());
     details.action.set("connecting to upstream");
     let first = Instant::now();
@@ -233,7 +220,8 @@ async fn reach(session: &Session, pass: &Pass, group: &Rc<Group>, timer: &mut Ti
         if let Some(upstream) = connected {
             attempts.current(|attempt| attempt.connected = Some(took));
             lease.proved();
-            return Some(Reached { lease, upstream, began });
+            session.connected.set(Some(began));
+            return Some((lease, upstream));
         }
         attempts.current(|attempt| attempt.finished = Some(took));
         tried.push(lease.index());

@@ -36,11 +36,13 @@ impl Protocol for Listener {
     fn serve(self: Rc<Self>, connection: Connection, life: Lifetime) -> LocalBoxFuture<'static, ()> {
         Box::pin(async move {
             let session = Session::new(self.default.clone(), connection.info.clone(), self.address.clone());
-            let (status, left) = self.attend(&session, connection).await;
+            // A session in flight goes on when the worker is told to finish, and ends when the time for that is over.
+            let (status, left) = life.unless_cut(self.attend(&session, connection)).await.unwrap_or_else(|| {
+                log!(session.logger(), Info, "shutdown timeout");
+                (200, None)
+            });
             session.end(status);
             close(left).await;
-            // A session in flight goes on when the worker is told to finish: `life` counts it until here.
-            drop(life);
         })
     }
 }

@@ -22,6 +22,8 @@ pub struct Session {
     slots: Slots,
     status: Cell<u16>,
     attempts: Attempts,
+    /// When the try of the peer that it is connected to began.
+    pub connected: Cell<Option<Instant>>,
     /// What logs tell of it.
     pub details: Details,
 }
@@ -35,6 +37,7 @@ impl Session {
             slots: Slots::default(),
             status: Cell::new(0),
             attempts: Attempts::default(),
+            connected: Cell::new(None),
             details: Details {
                 client,
                 server,
@@ -61,9 +64,18 @@ impl Session {
         Logger::new(&self.plan().error_log, Some(self.details.client.number))
     }
 
-    /// Ends it: tells everybody who wants to know.
+    /// Ends it, however it ended: completes what is known of it and tells everybody who wants to know.
     pub fn end(&self, status: u16) {
         self.status.set(status);
+        if let Some(began) = self.connected.get() {
+            let counters = &self.details.counters;
+            self.attempts.current(|attempt| {
+                attempt.first_byte = counters.first_byte.get().map(|at| at.saturating_duration_since(began));
+                attempt.finished = Some(began.elapsed());
+                attempt.sent = counters.to_upstream.get();
+                attempt.received = counters.from_upstream.get();
+            });
+        }
         self.plan().sinks.iter().for_each(|sink| sink.finished(self));
     }
 }
