@@ -285,7 +285,8 @@ mod tests {
         let mut errors = Errors::default();
         let tree = Tree::read(&file, None, &mut errors);
         std::fs::remove_file(&file).unwrap();
-        let setup = tidegate_core::conf::apply::Setup { prefix: "/".into(), conf_dir: "/".into(), known: Known::default() };
+        let setup =
+            tidegate_core::conf::apply::Setup { prefix: "/".into(), conf_dir: "/".into(), known: Known::default() };
         let mut tables = Tables::new("stream");
         tables.add::<Upstreams>();
         let name = tree.nodes[0].name.clone();

@@ -23,7 +23,7 @@ use blocks::Servers;
 use proxy::Proxy;
 use reply::Return;
 use session::Session;
-use variables::{Own, Tried};
+use variables::Own;
 
 /// The `stream` block.
 pub struct Stream;
@@ -49,10 +49,16 @@ impl Domain for Stream {
 /// What streams are made of. Handlers of the same phase run in this order.
 fn modules() -> Modules<Session> {
     let mut modules = Modules::new("stream");
-    modules.add::<BuiltIn>().add::<Own>().add::<Tried>().add::<Servers>().add::<Map>().add::<Assign>().add::<Access>();
+    modules
+        .add::<BuiltIn>()
+        .add::<Own>()
+        .add::<Upstreams>()
+        .add::<Servers>()
+        .add::<Map>()
+        .add::<Assign>()
+        .add::<Access>();
     modules.add::<Proxy>().add::<Return>().add::<AccessLogs>();
     modules.tables.add::<ErrorLogs>();
     modules.tables.add::<Tls>();
-    modules.tables.add::<Upstreams>();
     modules
 }

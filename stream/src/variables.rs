@@ -35,19 +35,6 @@ impl Module<Session> for Own {
     ];
 }
 
-/// The variables of what was tried
-pub struct Tried;
-
-impl Feature for Tried {
-    type Conf = NoConf;
-    const NAME: &'static str = "attempts";
-    const DIRECTIVES: &'static [Directive<NoConf>] = &[];
-}
-
-impl Module<Session> for Tried {
-    const VARIABLES: &'static [Variable<Session>] = &attempts::variables();
-}
-
 fn protocol(_: &Session, out: &mut Vec<u8>) -> bool {
     out.extend_from_slice(b"TCP");
     true
