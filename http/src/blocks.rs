@@ -92,6 +92,9 @@ fn listen(conf: &mut ServersConf, line: &mut Line<'_>) -> Result<(), Refusal> {
     if let Some(twice) = found.iter().find(|new| conf.listens.iter().any(|old| old.address == new.address)) {
         return Err(format!("a duplicate listen {}", twice.address).into());
     }
+    if found.iter().any(|listen| listen.http2) {
+        line.warn("the \"http2\" parameter is known to nginx, but not supported yet and has no effect");
+    }
     conf.listens.extend(found);
     Ok(())
 }
@@ -249,13 +252,17 @@ impl Loader<'_> {
             let around_text = String::from_utf8_lossy(around);
             match (&*modifier, &kind) {
                 ("=", _) => {
-                    return refuse(format!("location \"{name}\" cannot be inside the exact location \"{around_text}\""));
+                    return refuse(format!(
+                        "location \"{name}\" cannot be inside the exact location \"{around_text}\""
+                    ));
                 }
                 (_, Kind::Named) => {
                     return refuse(format!("named location \"{name}\" can be on the server level only"));
                 }
                 _ if around.starts_with(b"@") => {
-                    return refuse(format!("location \"{name}\" cannot be inside the named location \"{around_text}\""));
+                    return refuse(format!(
+                        "location \"{name}\" cannot be inside the named location \"{around_text}\""
+                    ));
                 }
                 ("" | "^~", Kind::Exact | Kind::Prefix(_)) if !name.bytes().starts_with(around) => {
                     return refuse(format!("location \"{name}\" is outside location \"{around_text}\""));
@@ -389,7 +396,7 @@ fn site(place: &Place<'_>, build: &mut Build<'_>) -> Option<Site> {
                     }
                 }
                 None if name.is("$hostname") => {
-                    drop(names.add(nix::unistd::gethostname().unwrap_or_default().as_encoded_bytes(), server.clone()))
+                    let _ = names.add(tidegate_core::modules::builtin::hostname().as_bytes(), server.clone());
                 }
                 None => {
                     if !names.add(name.bytes(), server.clone()) {

@@ -9,6 +9,7 @@ use crate::net::Address;
 use crate::script::Variable;
 use crate::script::variable::Get;
 use crate::subject::Subject;
+use crate::tls::ClientCertificate;
 use crate::tls::session::TlsInfo;
 
 /// No settings.
@@ -73,6 +74,16 @@ impl<S: Subject> Module<S> for BuiltIn {
             |s: &S, out| tls(s, out, |tls| tls.alpn.as_deref()),
             "The protocol agreed on by ALPN.",
         ),
+        row("ssl_client_verify", |s: &S, out| client(s, out, |c| &c.verify), "NONE, SUCCESS or FAILED:reason."),
+        row("ssl_client_s_dn", |s: &S, out| client(s, out, |c| &c.subject), "The subject of the client's certificate."),
+        row("ssl_client_i_dn", |s: &S, out| client(s, out, |c| &c.issuer), "The issuer of the client's certificate."),
+        row("ssl_client_serial", |s: &S, out| client(s, out, |c| &c.serial), "The client's certificate's number."),
+        row(
+            "ssl_client_fingerprint",
+            |s: &S, out| client(s, out, |c| &c.fingerprint),
+            "The SHA-1 digest of the client's certificate.",
+        ),
+        row("ssl_client_raw_cert", |s: &S, out| client(s, out, |c| &c.pem), "The client's certificate in PEM."),
         row("ssl_session_reused", |s: &S, out| tls(s, out, |_| Some(b".")), "r if a session was resumed, . if not."),
     ];
 }
@@ -120,7 +131,12 @@ fn tls<S: Subject>(subject: &S, out: &mut Vec<u8>, pick: fn(&TlsInfo) -> Option<
     found.map(|value| out.extend_from_slice(value)).is_some()
 }
 
-/// The machine's name, in lower case.
+fn client<S: Subject>(subject: &S, out: &mut Vec<u8>, pick: fn(&ClientCertificate) -> &String) -> bool {
+    let found = subject.peer().tls.get().and_then(|tls| tls.client.as_ref()).map(pick);
+    found.is_some_and(|value| text(out, value) && !value.is_empty())
+}
+
+/// The machine's name in lower case.
 pub fn hostname() -> String {
     nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok()).unwrap_or_default().to_ascii_lowercase()
 }

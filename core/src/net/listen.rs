@@ -59,6 +59,8 @@ pub struct Listen {
     pub default_server: bool,
     /// `ssl`
     pub tls: bool,
+    /// `http2`
+    pub http2: bool,
     /// Where it is written.
     pub at: Place,
 }
@@ -93,6 +95,7 @@ impl Listen {
             options: SocketOptions::default(),
             default_server: false,
             tls: false,
+            http2: false,
             at: at.clone(),
         };
         for word in parameters {
@@ -127,6 +130,10 @@ impl Listen {
                 }
                 b"ssl" => {
                     self.tls = true;
+                    return Ok(());
+                }
+                b"http2" if takes.default_server => {
+                    self.http2 = true;
                     return Ok(());
                 }
                 b"reuseport" if takes.tuning => options.reuse_port = true,

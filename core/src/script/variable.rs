@@ -17,19 +17,18 @@ pub struct Variable<S: 'static> {
     pub doc: &'static str,
 }
 
+/// Appends a variable's value; `false` means there is none.
+type Getter<S> = fn(&S, &mut Vec<u8>) -> bool;
+/// The same for a family: told what follows the prefix.
+type FamilyGetter<S> = fn(&S, &str, &mut Vec<u8>) -> bool;
+
 /// How a built-in variable's value is found: it is appended to the buffer, and `false` means there is none.
 pub enum Get<S: 'static> {
     /// One variable.
-    Value(Find<S>),
+    Value(Getter<S>),
     /// A family of variables: the function is told what follows the prefix.
-    Prefix(FindMember<S>),
+    Prefix(FamilyGetter<S>),
 }
-
-/// Finds the value of a variable.
-pub type Find<S> = fn(&S, &mut Vec<u8>) -> bool;
-
-/// Finds the value of a member of a family, by what follows the prefix.
-pub type FindMember<S> = fn(&S, &str, &mut Vec<u8>) -> bool;
 
 /// A value computed from other variables, such as a `map`.
 pub type Compute<S> = Box<dyn Fn(&S, &mut Vec<u8>) -> bool>;
@@ -37,9 +36,9 @@ pub type Compute<S> = Box<dyn Fn(&S, &mut Vec<u8>) -> bool>;
 /// Where a variable's value comes from.
 pub enum Source<S: 'static> {
     /// A function of the subject.
-    Value(Find<S>),
+    Value(Getter<S>),
     /// A member of a family.
-    Prefix(FindMember<S>, Box<str>),
+    Prefix(FamilyGetter<S>, Box<str>),
     /// A slot that `set` or a named capture fills.
     Slot(usize),
     /// Computed once per subject and remembered in a slot.
@@ -87,8 +86,8 @@ impl<S: Subject> VariableCell<S> {
 
 /// All variables of one protocol while its configuration is installed.
 pub struct Variables<S: 'static> {
-    built_in: HashMap<&'static str, Find<S>>,
-    families: Vec<(&'static str, FindMember<S>)>,
+    built_in: HashMap<&'static str, Getter<S>>,
+    families: Vec<(&'static str, FamilyGetter<S>)>,
     cells: RefCell<HashMap<Box<str>, VariableRef<S>>>,
     slots: usize,
 }

@@ -27,25 +27,23 @@ pub fn load(certificate: &Path, key: &Path) -> Result<CertifiedKey, String> {
         .load_private_key(der)
         .map_err(|error| cannot("certificate key", key, error.to_string()))?;
     let certified = CertifiedKey::new(chain, signing);
-    if belong_together(&certified) {
-        return Ok(certified);
+    match certified.keys_match() {
+        Ok(()) | Err(rustls::Error::InconsistentKeys(rustls::InconsistentKeys::Unknown)) => Ok(certified),
+        // The comparison understands version 3 only, but version 1 is what `openssl req -x509` makes without extensions.
+        Err(rustls::Error::InvalidCertificate(_)) if holds_key_of(&certified) => Ok(certified),
+        Err(error) => Err(cannot(
+            "certificate key",
+            key,
+            format!("it does not belong to the certificate \"{}\": {error}", certificate.display()),
+        )),
     }
-    let why = format!("it does not belong to the certificate \"{}\"", certificate.display());
-    Err(cannot("certificate key", key, why))
 }
 
-/// False when the key is certainly not that of the certificate.
-fn belong_together(certified: &CertifiedKey) -> bool {
-    match certified.keys_match() {
-        Ok(()) | Err(rustls::Error::InconsistentKeys(rustls::InconsistentKeys::Unknown)) => true,
-        Err(rustls::Error::InconsistentKeys(_)) => false,
-        // A certificate that the library cannot read, such as one of X.509 version 1, is sent like any other; the
-        // public key in it is looked for instead.
-        Err(_) => certified
-            .key
-            .public_key()
-            .zip(certified.cert.first())
-            .is_none_or(|(key, certificate)| memchr::memmem::find(certificate.as_ref(), key.as_ref()).is_some()),
+/// Whether the public key stands in the certificate, byte for byte.
+fn holds_key_of(certified: &CertifiedKey) -> bool {
+    match (certified.key.public_key(), certified.cert.first()) {
+        (Some(key), Some(certificate)) => memchr::memmem::find(certificate, &key).is_some(),
+        _ => false,
     }
 }
 
@@ -67,28 +65,35 @@ impl ResolvesServerCert for Choice {
 mod tests {
     use super::*;
 
-    /// Made with `openssl x509 -req`, which writes version 1 when no extensions are asked for.
-    const CERTIFICATE: &str = "-----BEGIN CERTIFICATE-----\n\
-        MIIBFjCBvQIUej8TzTOnlglRGXaIfMLHirAS8SowCgYIKoZIzj0EAwIwDTELMAkG\n\
-        A1UEAwwCdjEwIBcNMjYxMTIxMjAyMDU3WhgPMjEyNjEwMjgyMDIwNTdaMA0xCzAJ\n\
-        BgNVBAMMAnYxMFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAEVDPKr4k9RYsXMYng\n\
-        x8Ony64elbVgv6v2vDao6OeiF4Xp2eaLK/NmBsUuPu182GgHkWkjZfpyU4x0powP\n\
-        qc2HYTAKBggqhkjOPQQDAgNIADBFAiBrugb7ZeP0AUJVJ6+vUNbXJf1RM13PTz+k\n\
-        BgLbCYq8pQIhAOFEjv8J0iqX3Eq/D82Gz8uyO54RPQLii9URy+MYyM/H\n\
-        -----END CERTIFICATE-----\n";
-    const KEY: &str = "-----BEGIN PRIVATE KEY-----\n\
-        MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQgxu23lDVEqtU34lo8\n\
-        MNerT9Kwq5V+C8FJNkQ73l79jN2hRANCAARUM8qviT1FixcxieDHw6fLrh6VtWC/\n\
-        q/a8Nqjo56IXhenZ5osr82YGxS4+7XzYaAeRaSNl+nJTjHSmjA+pzYdh\n\
-        -----END PRIVATE KEY-----\n";
-    const OTHER_KEY: &str = "-----BEGIN PRIVATE KEY-----\n\
-        MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQgV6Ye1rV0kl9aoPj2\n\
-        d1i/2EFHh/VLNxUYvhBEBaIvRl+hRANCAARKb6R4tBgGK24eD325KV9hCoUWQ83Y\n\
-        KX9SwU8bodrdVa9EZ+HOcX3FfoimOQZW3b5gvAAF6l1SvPhG8CUSD5cZ\n\
-        -----END PRIVATE KEY-----\n";
+    /// What `openssl req -x509` makes of a configuration without extensions: version 1.
+    const VERSION_1: &str = "\
+-----BEGIN CERTIFICATE-----
+MIIBJjCBzQIUNWuizU3tyy2JGpwKm91FSJD/Hj8wCgYIKoZIzj0EAwIwFTETMBEG
+A1UEAwwKdjEuZXhhbXBsZTAgFw0yNjExMjEyMDI1MzRaGA8yMTI2MTAyODIwMjUz
+NFowFTETMBEGA1UEAwwKdjEuZXhhbXBsZTBZMBMGByqGSM49AgEGCCqGSM49AwEH
+A0IABKdIDBBgC1tD7qWqA5v7g7bruxB//Ii7yeCcQxeXYRboxBe1TbQokP0hY2fU
+TJx8JwkwUE+Cj/vp0flOvsBwNqcwCgYIKoZIzj0EAwIDSAAwRQIhAMdlBNWNlACF
+Yeu4UKAwkZUD9Ssac/UjhC6GANuLvCynAiBG3oVTf5g9tqXF3UJu1HmRGh+eFIAn
+pHua4UKNhnt1sQ==
+-----END CERTIFICATE-----
+";
+    const ITS_KEY: &str = "\
+-----BEGIN PRIVATE KEY-----
+MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQgfcNzFianMY5HqbRo
+a1yHp8Qwmquq/T/GkcA0/DXHv56hRANCAASnSAwQYAtbQ+6lqgOb+4O267sQf/yI
+u8ngnEMXl2EW6MQXtU20KJD9IWNn1EycfCcJMFBPgo/76dH5Tr7AcDan
+-----END PRIVATE KEY-----
+";
+    const OTHER_KEY: &str = "\
+-----BEGIN PRIVATE KEY-----
+MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQgMfp5sgDbXrGGpe7l
+Y5A7Mf5dRq/f6HhmrcDYoXgSRzWhRANCAARMocNlJ/qZVPWOHyRS4putc3M90MR7
+B0pssnJGJ6N4Wx0BuKjrc5JKpWy8rwHSa0Kmghg3dF26brQO8W2ZaPrh
+-----END PRIVATE KEY-----
+";
 
     #[test]
-    fn a_certificate_of_version_1_is_served_with_its_own_key_only() {
+    fn a_certificate_of_version_1_is_taken_with_its_own_key_only() {
         let dir = std::env::temp_dir().join(format!("tidegate-certificate-{}", std::process::id()));
         std::fs::create_dir_all(&dir).unwrap();
         let file = |name: &str, text: &str| {
@@ -96,10 +101,11 @@ mod tests {
             std::fs::write(&path, text).unwrap();
             path
         };
-        let (certificate, key, other) = (file("certificate", CERTIFICATE), file("key", KEY), file("other", OTHER_KEY));
-        let (right, wrong) = (load(&certificate, &key), load(&certificate, &other));
+        let certificate = file("certificate", VERSION_1);
+        let own = load(&certificate, &file("own", ITS_KEY));
+        let other = load(&certificate, &file("other", OTHER_KEY));
         std::fs::remove_dir_all(&dir).unwrap();
-        assert!(right.is_ok());
-        assert!(wrong.unwrap_err().contains("it does not belong to the certificate"));
+        assert!(own.is_ok(), "{:?}", own.err());
+        assert!(other.err().unwrap().contains("it does not belong to the certificate"));
     }
 }

@@ -1,9 +1,11 @@
 //! TLS for every protocol: the only module that names the TLS library.
 
 pub mod certificate;
+pub mod client_certificate;
 pub mod module;
 pub mod server;
 pub mod session;
 
+pub use client_certificate::{ClientCertificate, ClientCertificates, Objection};
 pub use module::{Tls, TlsConf};
 pub use server::{ServerTls, TlsFailure};

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::certificate::{self, Choice};
+use super::client_certificate::ClientPolicy;
 use super::server::ServerTls;
 use crate::conf::apply::Setup;
 use crate::conf::directive::{Arity, Directive, Feature, Levels, Set};
@@ -129,9 +130,22 @@ impl TlsConf {
     /// # Errors
     /// A file that cannot be used, or a certificate without its key.
     pub fn build(&self, setup: &Setup, protocols: &[&[u8]]) -> Result<Option<ServerTls>, ConfigError> {
+        self.build_with(setup, protocols, None)
+    }
+
+    /// The same, with demands on clients. Whoever makes any must ask [`ServerTls::objection`] after each handshake.
+    ///
+    /// # Errors
+    /// As [`TlsConf::build`].
+    pub fn build_with(
+        &self,
+        setup: &Setup,
+        protocols: &[&[u8]],
+        clients: Option<ClientPolicy>,
+    ) -> Result<Option<ServerTls>, ConfigError> {
         let timeout = self.handshake_timeout.or(std::time::Duration::from_secs(60));
         if self.reject_handshake.or(false) {
-            return Ok(Some(ServerTls { config: None, timeout }));
+            return Ok(Some(ServerTls { config: None, clients: None, timeout }));
         }
         if let Some(lonely) = self.certificates.get(self.keys.len()) {
             return Err(ConfigError::new(
@@ -156,13 +170,18 @@ impl TlsConf {
             list.push(&rustls::version::TLS12);
         }
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let clients = clients.map(Arc::new);
         let builder = rustls::ServerConfig::builder_with_provider(provider)
             .with_protocol_versions(&list)
             .map_err(|error| ConfigError::general(format!("\"ssl_protocols\" leaves nothing to offer: {error}")))?;
-        let mut config = builder.with_no_client_auth().with_cert_resolver(Arc::new(Choice(choice)));
+        let builder = match &clients {
+            Some(policy) => builder.with_client_cert_verifier(policy.clone()),
+            None => builder.with_no_client_auth(),
+        };
+        let mut config = builder.with_cert_resolver(Arc::new(Choice(choice)));
         config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
         config.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
         config.send_tls13_tickets = 0;
-        Ok(Some(ServerTls { config: Some(Arc::new(config)), timeout }))
+        Ok(Some(ServerTls { config: Some(Arc::new(config)), clients, timeout }))
     }
 }

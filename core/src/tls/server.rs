@@ -9,6 +9,7 @@ use rustls::ServerConfig;
 use tokio::io::AsyncWriteExt;
 use tokio_rustls::LazyConfigAcceptor;
 
+use super::client_certificate::{ClientPolicy, Objection};
 use super::session::{TlsInfo, TlsTransport};
 use crate::net::{Timer, Transport};
 
@@ -17,6 +18,8 @@ use crate::net::{Timer, Transport};
 pub struct ServerTls {
     /// `None` rejects every handshake.
     pub(super) config: Option<Arc<ServerConfig>>,
+    /// What is demanded of clients, unless `ssl_verify_client off`.
+    pub(super) clients: Option<Arc<ClientPolicy>>,
     /// `ssl_handshake_timeout`
     pub(super) timeout: Duration,
 }
@@ -25,6 +28,11 @@ impl ServerTls {
     /// Longest time for the handshake.
     pub fn timeout(&self) -> Duration {
         self.timeout
+    }
+
+    /// Why the client of an established session must not go on: for the protocol to tell it, and to close.
+    pub fn objection(&self, info: &TlsInfo) -> Option<Objection> {
+        self.clients.as_ref()?.objection(info.client.as_ref()?)
     }
 }
 
@@ -84,12 +92,14 @@ pub async fn accept(
             .await
             .map_err(TlsFailure::Failed)?;
         let name = start.client_hello().server_name().map(str::to_owned);
-        let Some(config) = choose(name.as_deref()).and_then(|server| server.config) else {
+        let server = choose(name.as_deref());
+        let (Some(config), clients) = server.map_or((None, None), |server| (server.config, server.clients)) else {
             return Err(reject(start.io).await);
         };
         let stream = start.into_stream(config).await.map_err(TlsFailure::Failed)?;
         let transport = TlsTransport::new(stream.into());
-        let info = transport.info(name);
+        let mut info = transport.info(name);
+        info.client = clients.map(|policy| transport.examine(&policy));
         Ok((Transport::Tls(Box::new(transport)), info))
     };
     timer.limit(limit, handshake).await.map_err(|_| TlsFailure::TimedOut)?

@@ -7,6 +7,7 @@ use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_rustls::TlsStream;
 
+use super::client_certificate::{ClientCertificate, ClientPolicy};
 use crate::net::Transport;
 
 /// What is known of a session: the `$ssl_*` variables.
@@ -20,6 +21,8 @@ pub struct TlsInfo {
     pub cipher: &'static str,
     /// The application protocol agreed on.
     pub alpn: Option<Vec<u8>>,
+    /// What is known of the client's certificate, unless `ssl_verify_client off`.
+    pub client: Option<ClientCertificate>,
 }
 
 /// TLS over another transport.
@@ -36,6 +39,11 @@ impl TlsTransport {
     /// The transport below.
     pub fn inner(&self) -> &Transport {
         self.stream.get_ref().0
+    }
+
+    /// Judges the certificate that the client has shown.
+    pub fn examine(&self, policy: &ClientPolicy) -> ClientCertificate {
+        policy.examine(self.stream.get_ref().1.peer_certificates().unwrap_or_default())
     }
 
     /// What is known of the session.
@@ -59,7 +67,7 @@ impl TlsTransport {
             Some(S::TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256) => "ECDHE-RSA-CHACHA20-POLY1305",
             _ => "",
         };
-        TlsInfo { server_name, protocol, cipher, alpn: session.alpn_protocol().map(<[u8]>::to_vec) }
+        TlsInfo { server_name, protocol, cipher, alpn: session.alpn_protocol().map(<[u8]>::to_vec), client: None }
     }
 
     /// Ready when decrypted bytes are waiting, or the transport below has something to read.

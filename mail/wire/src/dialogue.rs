@@ -120,6 +120,8 @@ pub trait Dialogue: Machine<Event = Event, Error = Close> {
     const CERTIFICATE_ERROR: &'static [u8];
     /// Said instead of a greeting when `ssl_verify_client on` finds no certificate.
     const CERTIFICATE_REQUIRED: &'static [u8];
+    /// Said to a client that has not logged in when the server is going away.
+    const SHUTTING_DOWN: &'static [u8];
 
     /// Queues the first line of the session.
     fn greeting(&mut self, replies: &mut BytesMut);

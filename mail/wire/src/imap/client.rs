@@ -248,6 +248,7 @@ impl Dialogue for Client {
     const PROTOCOL: Protocol = Protocol::Imap;
     const CERTIFICATE_ERROR: &'static [u8] = b"* BYE SSL certificate error\r\n";
     const CERTIFICATE_REQUIRED: &'static [u8] = b"* BYE No required SSL certificate\r\n";
+    const SHUTTING_DOWN: &'static [u8] = b"* BYE server shutting down\r\n";
 
     fn greeting(&mut self, replies: &mut BytesMut) {
         replies.extend_from_slice(b"* OK IMAP4 ready\r\n");

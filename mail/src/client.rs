@@ -1,0 +1,292 @@
+//! The client's side of a session until it is logged in: bytes in and out, one deadline for the login, and the three
+//! things that may cut it short: the client leaves, the time is over, the worker goes away.
+
+use std::future::{Future, poll_fn};
+use std::io;
+use std::pin::pin;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use bytes::BytesMut;
+use tidegate_core::log;
+use tidegate_core::net::connection::{Connection, IoFailure, write};
+use tidegate_core::net::timer::later;
+use tidegate_core::net::{Lifetime, Timer, Transport};
+use tidegate_core::subject::Subject;
+use tidegate_core::tls::{self, ServerTls};
+use tidegate_mail_wire::action::Action;
+use tidegate_mail_wire::dialogue::{Dialogue, Event};
+use tokio::io::AsyncReadExt;
+
+use crate::session::{Ending, Session};
+
+/// How long a client that has not logged in yet may go on when the worker is going away.
+const GRACE: Duration = Duration::from_secs(5);
+/// How long the last words may take.
+const LAST_WORDS: Duration = Duration::from_secs(5);
+/// Room for what a client sends before it has its turn.
+const SPARE: usize = 512;
+
+/// A client's connection before the login.
+pub struct Client<'a> {
+    session: &'a Session,
+    /// Gone after a handshake that failed.
+    transport: Option<Transport>,
+    timer: Timer,
+    life: Lifetime,
+    input: BytesMut,
+    replies: BytesMut,
+    deadline: Instant,
+    stop_at: Option<Instant>,
+}
+
+/// What a client needs when it is logged in.
+pub struct Parts {
+    /// Its transport.
+    pub transport: Transport,
+    /// Its timer.
+    pub timer: Timer,
+    /// Its membership: the session counts until this is dropped.
+    pub life: Lifetime,
+    /// What it has sent and nobody has read.
+    pub input: BytesMut,
+    /// What it has yet to get.
+    pub replies: BytesMut,
+}
+
+impl<'a> Client<'a> {
+    /// A client that has just connected.
+    pub fn new(session: &'a Session, connection: Connection, life: Lifetime) -> Self {
+        connection.transport.set_nodelay();
+        Client {
+            session,
+            transport: Some(connection.transport),
+            timer: connection.timer,
+            life,
+            input: BytesMut::new(),
+            replies: BytesMut::new(),
+            deadline: later(session.server().timeout),
+            stop_at: None,
+        }
+    }
+
+    /// Whose client this is.
+    pub fn session(&self) -> &'a Session {
+        self.session
+    }
+
+    /// What the client has sent and nobody has read.
+    pub fn input(&mut self) -> &mut BytesMut {
+        &mut self.input
+    }
+
+    /// Where what the client has to get is written.
+    pub fn replies(&mut self) -> &mut BytesMut {
+        &mut self.replies
+    }
+
+    /// A login has failed and another may be tried: the time for it begins anew.
+    pub fn begins_anew(&mut self) {
+        self.deadline = later(self.session.server().timeout);
+    }
+
+    /// The next thing that the dialogue understands. Its replies have been sent.
+    ///
+    /// # Errors
+    /// The client left, took too long or misbehaved, or the worker is going away.
+    pub async fn next<D: Dialogue>(&mut self, dialogue: &mut D) -> Result<Event, Ending> {
+        loop {
+            let outcome = dialogue.receive(&mut self.input, &mut self.replies);
+            self.flush().await?;
+            match outcome {
+                Ok(Some(event)) => return Ok(event),
+                Ok(None) => self.read(D::SHUTTING_DOWN).await?,
+                Err(close) => {
+                    log!(self.session.logger(), Info, "{close}");
+                    return Err(Ending::Misbehaved);
+                }
+            }
+        }
+    }
+
+    /// Sends what is queued.
+    ///
+    /// # Errors
+    /// The client left, or took nothing for `timeout`.
+    pub async fn flush(&mut self) -> Result<(), Ending> {
+        let limit = self.session.server().timeout;
+        self.flush_within(limit).await
+    }
+
+    async fn flush_within(&mut self, limit: Duration) -> Result<(), Ending> {
+        let Some(transport) = &mut self.transport else { return Err(Ending::Gone) };
+        if self.replies.is_empty() {
+            return Ok(());
+        }
+        let bytes = self.replies.split();
+        let sent = write(transport, &mut self.timer, &bytes, limit).await;
+        match sent {
+            Ok(()) => {
+                let counter = &self.session.counters.to_client;
+                counter.set(counter.get().saturating_add(u64::try_from(bytes.len()).unwrap_or(0)));
+                Ok(())
+            }
+            Err(IoFailure::TimedOut) => Err(self.timed_out()),
+            Err(IoFailure::Io(error)) => Err(self.failed("send", &error)),
+        }
+    }
+
+    async fn read(&mut self, farewell: &[u8]) -> Result<(), Ending> {
+        self.input.reserve(self.session.server().dialogue.buffer.clamp(256, 1 << 16));
+        match poll_fn(|cx| self.poll_read(cx)).await {
+            Read::Some => Ok(()),
+            Read::End => Err(Ending::Gone),
+            Read::Failed(error) => Err(self.failed("recv", &error)),
+            Read::TimedOut => Err(self.timed_out()),
+            Read::Stopped => {
+                self.replies.extend_from_slice(farewell);
+                let _ = self.flush_within(LAST_WORDS).await;
+                Err(Ending::Stopped)
+            }
+        }
+    }
+
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Read> {
+        if let Poll::Ready(read) = self.poll_input(cx) {
+            return Poll::Ready(read);
+        }
+        let stop_at = self.stop_at();
+        let deadline = stop_at.map_or(self.deadline, |at| at.min(self.deadline));
+        let over = if stop_at == Some(deadline) { Read::Stopped } else { Read::TimedOut };
+        self.timer.poll_until(cx, deadline).map(|()| over)
+    }
+
+    fn poll_input(&mut self, cx: &mut Context<'_>) -> Poll<Read> {
+        let Some(transport) = &mut self.transport else { return Poll::Ready(Read::End) };
+        if self.input.capacity() == self.input.len() {
+            self.input.reserve(SPARE);
+        }
+        pin!(transport.read_buf(&mut self.input)).poll(cx).map(|read| match read {
+            Ok(0) => Read::End,
+            Ok(count) => {
+                let counter = &self.session.counters.from_client;
+                counter.set(counter.get().saturating_add(u64::try_from(count).unwrap_or(0)));
+                Read::Some
+            }
+            Err(error) => Read::Failed(error),
+        })
+    }
+
+    /// When to give up because the worker is going away, once it is.
+    fn stop_at(&mut self) -> Option<Instant> {
+        if self.life.is_stopping() { Some(*self.stop_at.get_or_insert_with(|| later(GRACE))) } else { None }
+    }
+
+    /// Does some work during which nothing is asked of the client. What it sends meanwhile is kept, up to the size of
+    /// its buffer; nginx does not look, and so does not notice that nobody is there any more.
+    ///
+    /// # Errors
+    /// The client left; the work is dropped.
+    pub async fn during<F: Future>(&mut self, work: F) -> Result<F::Output, Ending> {
+        let mut work = pin!(work);
+        poll_fn(|cx| match work.as_mut().poll(cx) {
+            Poll::Ready(output) => Poll::Ready(Ok(output)),
+            Poll::Pending => self.poll_presence(cx).map(Err),
+        })
+        .await
+    }
+
+    /// Lets the client wait, but not longer than the worker lives.
+    ///
+    /// # Errors
+    /// The client left.
+    pub async fn pause(&mut self, time: Duration) -> Result<(), Ending> {
+        let until = later(time);
+        poll_fn(|cx| {
+            if self.life.is_stopping() || self.timer.poll_until(cx, until).is_ready() {
+                return Poll::Ready(Ok(()));
+            }
+            self.poll_presence(cx).map(Err)
+        })
+        .await
+    }
+
+    /// True when the worker is going away.
+    pub fn is_stopping(&self) -> bool {
+        self.life.is_stopping()
+    }
+
+    /// Ready when the client is gone.
+    fn poll_presence(&mut self, cx: &mut Context<'_>) -> Poll<Ending> {
+        while self.input.len() < self.session.server().dialogue.buffer {
+            match self.poll_input(cx) {
+                Poll::Ready(Read::Some) => {}
+                Poll::Ready(Read::Failed(error)) => return Poll::Ready(self.failed("recv", &error)),
+                Poll::Ready(_) => {
+                    log!(self.session.logger(), Info, "client closed connection");
+                    return Poll::Ready(Ending::Gone);
+                }
+                Poll::Pending => break,
+            }
+        }
+        Poll::Pending
+    }
+
+    /// Shakes hands, within what is left of the time to log in.
+    ///
+    /// # Errors
+    /// The handshake failed; the connection is lost.
+    pub async fn start_tls(&mut self, server: ServerTls) -> Result<(), Ending> {
+        self.session.acts(Action::TlsHandshaking);
+        let limit = self.deadline.saturating_duration_since(Instant::now());
+        let Some(transport) = self.transport.take() else { return Err(Ending::Gone) };
+        match tls::server::accept(transport, &mut self.timer, limit, |_| Some(server)).await {
+            Ok((transport, info)) => {
+                self.transport = Some(transport);
+                let _ = self.session.peer().tls.set(info);
+                Ok(())
+            }
+            Err(tls::TlsFailure::TimedOut) => Err(self.timed_out()),
+            Err(failure) => {
+                log!(self.session.logger(), Info, "{failure}");
+                Err(Ending::TlsFailed)
+            }
+        }
+    }
+
+    /// Says the last words that are queued and closes.
+    pub async fn close(mut self) {
+        let _ = self.flush_within(LAST_WORDS).await;
+        if let Some(transport) = &mut self.transport {
+            let _ = self.timer.limit(LAST_WORDS, transport.finish()).await;
+        }
+    }
+
+    /// What is needed of a client that is logged in.
+    ///
+    /// # Errors
+    /// It is gone.
+    pub fn into_parts(self) -> Result<Parts, Ending> {
+        let Client { transport, timer, life, input, replies, .. } = self;
+        Ok(Parts { transport: transport.ok_or(Ending::Gone)?, timer, life, input, replies })
+    }
+
+    fn timed_out(&self) -> Ending {
+        log!(self.session.logger(), Info, "client timed out (110: Connection timed out)");
+        Ending::TimedOut
+    }
+
+    fn failed(&self, call: &str, error: &io::Error) -> Ending {
+        log!(self.session.logger(), Info, "{call}() failed ({})", log::os_error(error));
+        Ending::Gone
+    }
+}
+
+/// What a wait for the client gave.
+enum Read {
+    Some,
+    End,
+    Failed(io::Error),
+    TimedOut,
+    Stopped,
+}

@@ -1,0 +1,256 @@
+//! The life of a session, top to bottom.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use futures_core::future::LocalBoxFuture;
+use tidegate_core::log;
+use tidegate_core::log::Logger;
+use tidegate_core::net::pump::{End, Limits, Side, pump};
+use tidegate_core::net::{Address, Connection, Lifetime, Protocol, Timer};
+use tidegate_core::phase::{Phase, Verdict as Admission};
+use tidegate_core::subject::Subject;
+use tidegate_core::tls::ServerTls;
+use tidegate_mail_wire::action::Action;
+use tidegate_mail_wire::auth::{Refusal, Repeats, Verdict};
+use tidegate_mail_wire::dialogue::{Attempt, Dialogue, Event};
+use tidegate_mail_wire::imap;
+
+use crate::auth_http::{Logged, NoVerdict};
+use crate::backend::{self, Backend};
+use crate::client::{Client, Parts};
+use crate::server::Server;
+use crate::session::{Ending, Session};
+use crate::{salt, starttls};
+
+/// nginx copies in pieces of one page unless told otherwise; half the CPU time goes into that. Buffers are borrowed only
+/// while something moves, so larger ones cost nothing.
+const PIECE: usize = 32 * 1024;
+/// How long it may take to say goodbye.
+const GOODBYE: Duration = Duration::from_secs(5);
+
+/// An address of a server.
+pub struct Entry {
+    /// The server.
+    pub server: Rc<Server>,
+    /// The address as written.
+    pub address: String,
+    /// With `listen ... ssl`.
+    pub tls: Option<ServerTls>,
+}
+
+impl Protocol for Entry {
+    fn serve(self: Rc<Self>, connection: Connection, life: Lifetime) -> LocalBoxFuture<'static, ()> {
+        Box::pin(async move {
+            let info = connection.info.clone();
+            let log = Logger::new(&self.server.error_log, Some(info.number));
+            log!(log, Info, "client {} connected to {}", info.client, self.address);
+            let session = Session::new(self.clone(), info.clone());
+            let ending = run(&session, self.tls.as_ref(), connection, life).await;
+            session.ends(ending);
+        })
+    }
+}
+
+/// A session from its first byte to its last.
+async fn run(session: &Session, tls: Option<&ServerTls>, connection: Connection, life: Lifetime) -> Ending {
+    let mut client = Client::new(session, connection, life);
+    match until_login(session, tls, &mut client).await {
+        Ok(backend) => relay(session, client, backend).await,
+        Err(ending) => {
+            client.close().await;
+            ending
+        }
+    }
+}
+
+/// Everything before the bytes flow.
+async fn until_login(session: &Session, tls: Option<&ServerTls>, client: &mut Client<'_>) -> Result<Backend, Ending> {
+    session.acts(Action::SendingGreeting);
+    admit(session).await?;
+    if let Some(tls) = tls {
+        starttls::shake_hands::<imap::Client>(client, tls.clone()).await?;
+    }
+    let salt = salt::draw(&session.server().name).map_err(|error| {
+        log!(session.logger(), Alert, "getrandom() failed ({})", log::os_error(&error));
+        Ending::Internal
+    })?;
+    let mut dialogue = imap::Client::new(session.server().dialogue.clone(), tls.is_some(), salt);
+    session.acts(Action::SendingGreeting);
+    dialogue.greeting(client.replies());
+    client.flush().await?;
+    converse(session, client, &mut dialogue).await
+}
+
+/// Asks the access rules. As in stream, a client that they refuse is told nothing.
+async fn admit(session: &Session) -> Result<(), Ending> {
+    match session.server().plan.gates.run(session, Phase::PostAccept, Phase::PreContent).await {
+        Admission::Continue | Admission::Allow => Ok(()),
+        Admission::Refuse(_) | Admission::Restart | Admission::Answered => Err(Ending::Forbidden),
+    }
+}
+
+/// Speaks with the client until it is logged in.
+async fn converse<D: Dialogue>(
+    session: &Session,
+    client: &mut Client<'_>,
+    dialogue: &mut D,
+) -> Result<Backend, Ending> {
+    loop {
+        session.acts(Action::Authenticating);
+        match client.next(dialogue).await? {
+            Event::Complaint(complaint) => log!(session.logger(), Info, "{complaint}"),
+            Event::StartTls => starttls::upgrade(client, dialogue).await?,
+            Event::Logout => return Err(Ending::LoggedOut),
+            Event::Login(attempt) => {
+                session.tries(&attempt);
+                match judge(session, client, dialogue, &attempt).await? {
+                    Judgement::Refused(refusal) => refuse(session, client, dialogue, &refusal).await?,
+                    Judgement::Accepted(address, login) => {
+                        return log_in(session, client, dialogue, &address, login).await;
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// What comes of a question to the authentication server.
+enum Judgement {
+    Refused(Refusal),
+    Accepted(Address, imap::Backend),
+}
+
+/// Asks the authentication server, again and again if it wants to be asked again.
+async fn judge<D: Dialogue>(
+    session: &Session,
+    client: &mut Client<'_>,
+    dialogue: &mut D,
+    attempt: &Attempt,
+) -> Result<Judgement, Ending> {
+    session.acts(Action::AskingAuthHttp);
+    let mut repeats = Repeats::default();
+    loop {
+        match client.during(session.server().authority.ask(session, attempt)).await? {
+            Ok(Verdict::Refuse(refusal)) => return Ok(Judgement::Refused(refusal)),
+            Ok(Verdict::Accept { server, user, password }) => {
+                let credentials = attempt.credentials.clone().for_backend(attempt.method, user, password);
+                session.is_called(credentials.user.clone());
+                let buffer = session.server().proxy.buffer;
+                let login = imap::Backend::new(attempt.tag.clone(), credentials, buffer);
+                return Ok(Judgement::Accepted(Address::Inet(server), login));
+            }
+            Ok(Verdict::Wait { seconds }) => {
+                if let Err(error) = repeats.again() {
+                    log!(session.logger(), Error, "{error}");
+                    return Err(apologise(client, dialogue, Ending::Internal));
+                }
+                client.pause(Duration::from_secs(seconds.get().into())).await?;
+                if client.is_stopping() {
+                    client.replies().extend_from_slice(D::SHUTTING_DOWN);
+                    return Err(Ending::Stopped);
+                }
+            }
+            Err(failure) => {
+                if let NoVerdict::Failed(address, error) = failure {
+                    log!(session.logger(), Error, "{}", Logged(&address.to_string(), &error));
+                }
+                return Err(apologise(client, dialogue, Ending::Internal));
+            }
+        }
+    }
+}
+
+/// Tells the client no. Only with `Auth-Wait`, and after it, may it try again.
+async fn refuse<D: Dialogue>(
+    session: &Session,
+    client: &mut Client<'_>,
+    dialogue: &mut D,
+    refusal: &Refusal,
+) -> Result<(), Ending> {
+    session.is_refused();
+    log!(session.logger(), Info, "client login failed: \"{}\"", String::from_utf8_lossy(&refusal.text));
+    if let Some(seconds) = refusal.wait {
+        client.pause(Duration::from_secs(seconds.get().into())).await?;
+    }
+    dialogue.refused(refusal, client.replies());
+    client.flush().await?;
+    if refusal.wait.is_none() {
+        return Err(Ending::Refused);
+    }
+    client.begins_anew();
+    Ok(())
+}
+
+/// Logs the client in at its backend.
+async fn log_in<D: Dialogue>(
+    session: &Session,
+    client: &mut Client<'_>,
+    dialogue: &mut D,
+    address: &Address,
+    login: imap::Backend,
+) -> Result<Backend, Ending> {
+    match client.during(backend::log_in(session, address, login)).await? {
+        Ok(backend) => {
+            dialogue.accepted(&backend.reply, client.replies());
+            Ok(backend)
+        }
+        Err(trouble) => match trouble.message().filter(|_| session.server().proxy.pass_error_message) {
+            Some(message) => {
+                client.replies().extend_from_slice(message);
+                Err(trouble.ending())
+            }
+            None => Err(apologise(client, dialogue, trouble.ending())),
+        },
+    }
+}
+
+fn apologise<D: Dialogue>(client: &mut Client<'_>, dialogue: &mut D, ending: Ending) -> Ending {
+    dialogue.internal_error(client.replies());
+    ending
+}
+
+/// Moves bytes until one side closes.
+async fn relay(session: &Session, client: Client<'_>, backend: Backend) -> Ending {
+    let Parts { mut transport, mut timer, life, input, replies } = match client.into_parts() {
+        Ok(parts) => parts,
+        Err(ending) => return ending,
+    };
+    let Backend { transport: mut upstream, rest, .. } = backend;
+    let proxy = &session.server().proxy;
+    let limits = Limits {
+        client_buffer: PIECE,
+        upstream_buffer: proxy.buffer.max(PIECE),
+        idle: proxy.timeout,
+        half_close: false,
+    };
+    let to_client = joined(replies, &rest);
+    let counters = &session.counters;
+    session.acts(Action::Proxying);
+    let end = pump(&mut transport, &mut upstream, &mut timer, limits, counters, input, to_client).await;
+    log_end(session, &end);
+    let _ = Timer::default().limit(GOODBYE, upstream.finish()).await;
+    let _ = Timer::default().limit(GOODBYE, transport.finish()).await;
+    drop(life);
+    Ending::Done
+}
+
+fn joined(mut first: BytesMut, second: &[u8]) -> BytesMut {
+    first.extend_from_slice(second);
+    first
+}
+
+fn log_end(session: &Session, end: &End) {
+    match end {
+        End::Closed(_) => {
+            session.acts(None);
+            log!(session.logger(), Info, "proxied session done");
+        }
+        End::Idle => log!(session.logger(), Info, "client timed out (110: Connection timed out)"),
+        End::Failed(side, error) => {
+            let side = if *side == Side::Client { "client" } else { "upstream" };
+            log!(session.logger(), Info, "{side} connection broke ({})", log::os_error(error));
+        }
+    }
+}
