@@ -14,7 +14,7 @@ use tidegate_core::net::listen::{Endpoint, Listen, Takes};
 use tidegate_core::process::Build;
 use tidegate_core::script::names::BadName;
 use tidegate_core::script::{Names, Regex};
-use tidegate_core::tls::Tls;
+use tidegate_core::tls::{ClientCertificates, Tls};
 
 use crate::plan::Plan;
 use crate::run::Listener;
@@ -163,7 +163,9 @@ fn install(
         (conf.listens.clone(), conf.names.clone(), conf.nodelay.or(true), conf.alpn.clone())
     });
     let alpn: Vec<&[u8]> = alpn.iter().map(Word::bytes).collect();
-    let tls = block.confs.with::<Tls, _>(|conf| conf.build(env.setup, &alpn));
+    let clients = block.confs.with::<ClientCertificates, _>(|conf| conf.policy(env.setup));
+    let clients = env.errors.keep(clients).flatten();
+    let tls = block.confs.with::<Tls, _>(|conf| conf.build_with(env.setup, &alpn, clients));
     plan.tls = env.errors.keep(tls).flatten();
     plan.nodelay = nodelay;
     plan.server_name = words.first().map(first_name).unwrap_or_default();

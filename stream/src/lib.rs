@@ -17,7 +17,7 @@ use tidegate_core::log::error::ErrorLogs;
 use tidegate_core::module::Modules;
 use tidegate_core::modules::{Access, Assign, BuiltIn, Map};
 use tidegate_core::process::{Build, Domain};
-use tidegate_core::tls::Tls;
+use tidegate_core::tls::{ClientCertificates, Tls};
 
 use blocks::Servers;
 use proxy::Proxy;
@@ -60,5 +60,6 @@ fn modules() -> Modules<Session> {
     modules.add::<Proxy>().add::<Return>().add::<AccessLogs>();
     modules.tables.add::<ErrorLogs>();
     modules.tables.add::<Tls>();
+    modules.tables.add::<ClientCertificates>();
     modules
 }

@@ -81,8 +81,13 @@ impl Listener {
         };
         match accept(transport, timer, offer.timeout(), choose).await {
             Ok((client, tls)) => {
+                let server = session.plan().tls.as_ref().unwrap_or(offer);
+                let objection = server.objection(&tls);
                 let _ = session.peer().tls.set(tls);
-                Some(client)
+                let Some(objection) = objection else { return Some(client) };
+                log!(session.logger(), Info, "{objection}");
+                close(Some(client)).await;
+                None
             }
             Err(failure) => {
                 log!(session.logger(), Info, "{failure}");
