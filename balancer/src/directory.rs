@@ -1,7 +1,7 @@
 //! Peers that nobody configured: addresses that come from elsewhere at run time, with passive health all the same.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
 
 use tidegate_core::net::Address;
@@ -14,8 +14,8 @@ use crate::peer::Peer;
 /// Addresses remembered at once; the oldest is forgotten first.
 const REMEMBERED: usize = 4096;
 
-/// The peers, and their addresses in the order in which they came.
-type Remembered = (HashMap<Address, Rc<Group>>, std::collections::VecDeque<Address>);
+/// Peers by address, and the addresses from the one remembered longest.
+type Remembered = (HashMap<Address, Rc<Group>>, VecDeque<Address>);
 
 /// Peers by address.
 #[derive(Default)]

@@ -142,6 +142,11 @@ impl Group {
         Some(chosen.index)
     }
 
+    /// False when it is certain, without the lock, that no failure of the peer is remembered.
+    fn has_failures(&self, peer: usize) -> bool {
+        self.state.is_shared() || State::of(self.state.words(), peer).fails() > 0
+    }
+
     fn is_full(&self, peer: &Peer, index: usize) -> bool {
         peer.max_conns > 0 && self.connections.sum(index) >= u64::from(peer.max_conns)
     }
@@ -183,6 +188,14 @@ impl Lease {
         self.group.peers.get(self.peer).map_or("", |peer| &peer.name)
     }
 
+    /// Says that the peer works while the lease goes on: sessions may last for days, and what is known of the peer
+    /// must not wait for their end.
+    pub fn proved(&self) {
+        if !self.group.lone && self.group.has_failures(self.peer) {
+            self.group.state.locked(|words| health::succeeded(&State::of(words, self.peer)));
+        }
+    }
+
     /// Says how it went and gives the connection back. True when the peer rests from now on.
     pub fn report(mut self, outcome: Outcome) -> bool {
         self.settle(outcome)
@@ -197,11 +210,7 @@ impl Lease {
         match outcome {
             Outcome::Declined => false,
             _ if self.group.lone => false,
-            Outcome::Success
-                if !self.group.state.is_shared() && State::of(self.group.state.words(), self.peer).fails() == 0 =>
-            {
-                false
-            }
+            Outcome::Success if !self.group.has_failures(self.peer) => false,
             outcome => self.group.state.locked(|words| {
                 let state = State::of(words, self.peer);
                 match outcome {
@@ -268,5 +277,23 @@ mod tests {
         let group = Rc::new(Group::new("g", peers(&["/a"]), Box::new(RoundRobin), None).unwrap().resting());
         assert!(lease(&group, &[]).unwrap().report(Outcome::Failure));
         assert_eq!(lease(&group, &[]).err(), Some(NoPeer));
+    }
+
+    #[test]
+    fn a_peer_that_proves_itself_is_trusted_before_the_session_ends() {
+        let mut list = peers(&["/a", "/b"]);
+        list[0].fail_timeout = std::time::Duration::from_millis(50);
+        list[1].down = true;
+        let group = Rc::new(Group::new("g", list, Box::new(RoundRobin), None).unwrap());
+        lease(&group, &[]).unwrap().report(Outcome::Failure);
+        let session = loop {
+            // It rests for its fail_timeout.
+            if let Ok(lease) = lease(&group, &[]) {
+                break lease;
+            }
+        };
+        assert_eq!(lease(&group, &[]).err(), Some(NoPeer));
+        session.proved();
+        assert!(lease(&group, &[]).is_ok());
     }
 }

@@ -5,9 +5,10 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use tidegate_core::conf::directive::{Arity, Directive, Feature, Levels, Set};
-use tidegate_core::conf::{Block, ConfigError, Errors, Line, Place, Refusal, Setting, Word, value};
+use tidegate_core::conf::{Block, ConfigError, Errors, Line, Refusal, Setting, Word, value};
 use tidegate_core::inherit;
 use tidegate_core::module::Module;
+use tidegate_core::net::Address;
 use tidegate_core::net::address::Named;
 use tidegate_core::script::Variable;
 use tidegate_core::zone::Zones;
@@ -26,7 +27,7 @@ pub type MakeMethod = fn() -> Box<dyn Balancer>;
 /// The settings of one group.
 #[derive(Default)]
 pub struct UpstreamConf {
-    servers: Vec<(Peer, Place)>,
+    servers: Vec<(Peer, Word)>,
     zone: Setting<(Word, Option<u64>)>,
     method: Setting<MakeMethod>,
     keepalive: Setting<usize>,
@@ -106,7 +107,7 @@ impl<S: HasAttempts> Module<S> for Upstreams {
 
 fn server(conf: &mut UpstreamConf, line: &mut Line<'_>) -> Result<(), Refusal> {
     let word = line.arg(0)?;
-    let mut settings = Peer::new(tidegate_core::net::Address::Unix("".into()));
+    let mut settings = Peer::new(Address::Unix("".into()));
     for parameter in line.args().iter().skip(1) {
         let invalid = || Refusal(format!("invalid parameter \"{parameter}\""));
         let number = |value: Option<Word>| {
@@ -134,13 +135,8 @@ fn server(conf: &mut UpstreamConf, line: &mut Line<'_>) -> Result<(), Refusal> {
             return Err(invalid());
         }
     }
-    // http servers may leave out the port; stream servers may not, which the owner of the group checks.
-    let addresses = Named::parse(&word.text())
-        .and_then(|named| named.resolve(Some(80)))
-        .map_err(|why| Refusal(format!("{} in upstream \"{word}\"", why.split(" in \"").next().unwrap_or_default())))?;
-    for address in addresses {
-        conf.servers.push((Peer { name: address.to_string(), address, ..settings.clone() }, line.at().clone()));
-    }
+    // What the name stands for is known when the group is built, by a protocol that has a default port or has none.
+    conf.servers.push((settings, word.clone()));
     Ok(())
 }
 
@@ -173,8 +169,9 @@ pub struct Groups {
 }
 
 impl Groups {
-    /// Builds the groups that stand in a protocol's block.
-    pub fn load(block: &Block, zones: &Zones, errors: &mut Errors) -> Groups {
+    /// Builds the groups that stand in a protocol's block. `default_port` is that of a server written without one;
+    /// without it, such a server is refused.
+    pub fn load(block: &Block, default_port: Option<u16>, zones: &Zones, errors: &mut Errors) -> Groups {
         let mut groups = Groups::default();
         for upstream in block.children_named("upstream") {
             let name = upstream.args.first().map(ToString::to_string).unwrap_or_default().to_ascii_lowercase();
@@ -182,7 +179,7 @@ impl Groups {
                 errors.push(ConfigError::new(upstream.at(), format!("duplicate upstream \"{name}\"")));
                 continue;
             }
-            match build(&name, upstream, zones) {
+            match build(&name, upstream, default_port, zones) {
                 Ok(group) => drop(groups.by_name.insert(name, Rc::new(group))),
                 Err(error) => errors.push(error),
             }
@@ -207,9 +204,7 @@ impl Groups {
     }
 
     fn resolve(&mut self, host: &str, default_port: Option<u16>) -> Result<Rc<Group>, String> {
-        let named = Named::parse(host).map_err(|why| upstream_words(&why, host))?;
-        let addresses = named.resolve(default_port).map_err(|why| upstream_words(&why, host))?;
-        let peers = addresses.into_iter().map(Peer::new).collect();
+        let peers = addresses(host, default_port)?.into_iter().map(Peer::new).collect();
         let group = Rc::new(Group::new(host, peers, Box::new(RoundRobin), None)?);
         self.by_name.insert(host.to_ascii_lowercase(), group.clone());
         Ok(group)
@@ -233,24 +228,37 @@ impl Groups {
     }
 }
 
-fn upstream_words(why: &str, host: &str) -> String {
-    format!("{} in upstream \"{host}\"", why.split(" in \"").next().unwrap_or_default())
+/// The addresses behind the name of a server.
+fn addresses(name: &str, default_port: Option<u16>) -> Result<Vec<Address>, String> {
+    Named::parse(name)
+        .and_then(|named| named.resolve(default_port))
+        .map_err(|why| format!("{} in upstream \"{name}\"", why.split(" in \"").next().unwrap_or_default()))
 }
 
-fn build(name: &str, block: &Block, zones: &Zones) -> Result<Group, ConfigError> {
+/// The peers of a group, each server with all its addresses.
+fn peers(conf: &UpstreamConf, default_port: Option<u16>) -> Result<Vec<Peer>, ConfigError> {
+    let mut peers = Vec::new();
+    for (settings, word) in &conf.servers {
+        let found = addresses(&word.text(), default_port).map_err(|why| ConfigError::new(word.at(), why))?;
+        peers.extend(found.into_iter().map(|address| Peer { name: address.to_string(), address, ..settings.clone() }));
+    }
+    Ok(peers)
+}
+
+fn build(name: &str, block: &Block, default_port: Option<u16>, zones: &Zones) -> Result<Group, ConfigError> {
     block.confs.with::<Upstreams, _>(|conf| {
         if conf.servers.is_empty() {
             return Err(ConfigError::new(block.at(), format!("no servers are inside upstream \"{name}\"")));
         }
-        if let Some((_, at)) = conf.servers.iter().find(|_| conf.servers.iter().all(|(peer, _)| peer.backup)) {
+        if let Some((_, word)) = conf.servers.iter().find(|_| conf.servers.iter().all(|(peer, _)| peer.backup)) {
             return Err(ConfigError::new(
-                at,
+                word.at(),
                 format!("no servers are inside upstream \"{name}\" besides backup servers"),
             ));
         }
         let zone = conf.zone.get().map(|(zone, size)| zones.declare(&zone.text(), *size, zone.at())).transpose()?;
         let make = conf.method.or(|| Box::new(RoundRobin));
-        let peers = conf.servers.iter().map(|(peer, _)| peer.clone()).collect();
+        let peers = peers(conf, default_port)?;
         let mut group =
             Group::new(name, peers, make(), zone.as_ref()).map_err(|message| ConfigError::new(block.at(), message))?;
         let default = Limits::default();
@@ -262,4 +270,51 @@ fn build(name: &str, block: &Block, zones: &Zones) -> Result<Group, ConfigError>
         };
         Ok(group)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::Path;
+    use tidegate_core::conf::known::Known;
+    use tidegate_core::conf::{Tables, Tree};
+
+    fn load(text: &str, default_port: Option<u16>) -> (Groups, Vec<String>) {
+        let file = std::env::temp_dir().join(format!("tidegate-upstream-{}-{}", std::process::id(), text.len()));
+        std::fs::write(&file, text).unwrap();
+        let mut errors = Errors::default();
+        let tree = Tree::read(&file, None, &mut errors);
+        std::fs::remove_file(&file).unwrap();
+        let setup =
+            tidegate_core::conf::apply::Setup { prefix: "/".into(), conf_dir: "/".into(), known: Known::default() };
+        let mut tables = Tables::new("stream");
+        tables.add::<Upstreams>();
+        let name = tree.nodes[0].name.clone();
+        let block = tables.apply(&name, &[], Levels::PROTOCOL, &tree.nodes, &setup, &mut errors);
+        let groups = Groups::load(&block, default_port, &Zones::after(None), &mut errors);
+        let place = |error: String| error.replace(&*Path::new(&file).to_string_lossy(), "f");
+        (groups, errors.iter().map(|error| place(error.to_string())).collect())
+    }
+
+    #[test]
+    fn a_server_without_a_port_takes_the_protocols_or_is_refused() {
+        let text = "upstream u {\n server 127.0.0.1 max_fails=3;\n server 127.0.0.2:81;\n}";
+        let (groups, errors) = load(text, Some(80));
+        assert_eq!(errors, Vec::<String>::new());
+        let group = groups.find("U").unwrap();
+        let peers: Vec<(&str, u32)> = group.peers().iter().map(|peer| (&*peer.name, peer.max_fails)).collect();
+        assert_eq!(peers, [("127.0.0.1:80", 3), ("127.0.0.2:81", 1)]);
+        assert_eq!(load(text, None).1, ["no port in upstream \"127.0.0.1\" in f:2"]);
+    }
+
+    #[test]
+    fn what_a_group_refuses() {
+        for (text, expected) in [
+            ("upstream u { }", "no servers are inside upstream \"u\" in f:1"),
+            ("upstream u { server 127.0.0.1:0; }", "invalid port in upstream \"127.0.0.1:0\" in f:1"),
+            ("upstream u { server 127.0.0.1:1 frob; }", "invalid parameter \"frob\" in f:1"),
+        ] {
+            assert_eq!(load(text, None).1.first().map(String::as_str), Some(expected), "{text}");
+        }
+    }
 }

@@ -144,7 +144,7 @@ pub fn load(node: &Node, build: &mut Build<'_>) {
     };
     modules.define(&http, &mut env);
     http.inherit();
-    let groups = Groups::load(&http, zones, env.errors);
+    let groups = Groups::load(&http, Some(80), zones, env.errors);
     let shared = Rc::new(Shared::new(groups));
     let mut loader = Loader { modules: &modules, env, outer_log: build.error_log.clone(), shared: shared.clone() };
     let servers: Vec<(Rc<Server>, &Block)> =

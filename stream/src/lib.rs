@@ -1,8 +1,29 @@
-//! The TCP proxy.
+//! The TCP proxy: `stream { }`.
 
+pub mod blocks;
+pub mod plan;
+pub mod proxy;
+pub mod reply;
+pub mod retry;
+pub mod run;
+pub mod session;
+pub mod variables;
+
+use tidegate_balancer::Upstreams;
 use tidegate_core::conf::Node;
 use tidegate_core::conf::apply::Row;
+use tidegate_core::log::access::AccessLogs;
+use tidegate_core::log::error::ErrorLogs;
+use tidegate_core::module::Modules;
+use tidegate_core::modules::{Access, Assign, BuiltIn, Map};
 use tidegate_core::process::{Build, Domain};
+use tidegate_core::tls::{ClientCertificates, Tls};
+
+use blocks::Servers;
+use proxy::Proxy;
+use reply::Return;
+use session::Session;
+use variables::Own;
 
 /// The `stream` block.
 pub struct Stream;
@@ -13,12 +34,32 @@ impl Domain for Stream {
     }
 
     fn rows(&self) -> Vec<Row> {
-        Vec::new()
+        modules().tables.rows().collect()
     }
 
     fn variables(&self) -> Vec<(&'static str, &'static str)> {
-        Vec::new()
+        modules().variables.iter().flat_map(|table| table.iter()).map(|row| (row.name, row.doc)).collect()
     }
 
-    fn load(&self, _block: &Node, _build: &mut Build<'_>) {}
+    fn load(&self, block: &Node, build: &mut Build<'_>) {
+        blocks::load(&modules(), block, build);
+    }
+}
+
+/// What streams are made of. Handlers of the same phase run in this order.
+fn modules() -> Modules<Session> {
+    let mut modules = Modules::new("stream");
+    modules
+        .add::<BuiltIn>()
+        .add::<Own>()
+        .add::<Upstreams>()
+        .add::<Servers>()
+        .add::<Map>()
+        .add::<Assign>()
+        .add::<Access>();
+    modules.add::<Proxy>().add::<Return>().add::<AccessLogs>();
+    modules.tables.add::<ErrorLogs>();
+    modules.tables.add::<Tls>();
+    modules.tables.add::<ClientCertificates>();
+    modules
 }

@@ -113,11 +113,13 @@ impl<'a> Line<'a> {
 
 trait AnyConf: Any {
     fn inherit_from(&self, outer: &dyn AnyConf) -> Rc<dyn AnyConf>;
+    /// What a block that does not mention the feature has of it: what can be inherited.
+    fn inherited(&self) -> Rc<dyn AnyConf>;
     fn as_any(self: Rc<Self>) -> Rc<dyn Any>;
     fn as_any_ref(&self) -> &dyn Any;
 }
 
-/// A block's settings, wrapped so that a block that sets nothing shares its outer block's.
+/// A block's settings of one feature.
 struct Held<C>(std::cell::RefCell<C>);
 
 impl<C: Default + Inherit + 'static> AnyConf for Held<C> {
@@ -127,6 +129,10 @@ impl<C: Default + Inherit + 'static> AnyConf for Held<C> {
             own.inherit(&outer.0.borrow());
         }
         Rc::new(Held(std::cell::RefCell::new(own)))
+    }
+
+    fn inherited(&self) -> Rc<dyn AnyConf> {
+        Held::<C>(std::cell::RefCell::default()).inherit_from(self)
     }
 
     fn as_any(self: Rc<Self>) -> Rc<dyn Any> {
@@ -166,7 +172,7 @@ impl Confs {
         for (feature, theirs) in &outer.by_feature {
             let merged = match self.by_feature.get(feature) {
                 Some(own) => own.inherit_from(&**theirs),
-                None => theirs.clone(),
+                None => theirs.inherited(),
             };
             self.by_feature.insert(*feature, merged);
         }
@@ -402,5 +408,67 @@ impl Tables {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::conf::Directive;
+
+    #[derive(Default)]
+    struct Conf {
+        shared: Setting<Word>,
+        own: Setting<Word>,
+    }
+    crate::inherit!(Conf { shared } own { own });
+
+    struct Sample;
+    impl Feature for Sample {
+        type Conf = Conf;
+        const NAME: &'static str = "sample";
+        const DIRECTIVES: &'static [Directive<Conf>] = &[
+            Directive {
+                name: "shared",
+                levels: Levels::PROTOCOL,
+                arity: Arity::Exactly(1),
+                set: Set::Word(|conf| &mut conf.shared),
+                doc: "",
+            },
+            Directive {
+                name: "own",
+                levels: Levels::PROTOCOL,
+                arity: Arity::Exactly(1),
+                set: Set::Word(|conf| &mut conf.own),
+                doc: "",
+            },
+            Directive {
+                name: "server",
+                levels: Levels::PROTOCOL,
+                arity: Arity::Exactly(0),
+                set: Set::Block(Levels::SERVER),
+                doc: "",
+            },
+        ];
+    }
+
+    #[test]
+    fn a_block_that_says_nothing_inherits_what_can_be_inherited() {
+        let at = Place { file: "f".into(), line: 1, column: 1 };
+        let word = |text: &str| Word::new(text.as_bytes(), at.clone());
+        let node = |name: &str, arg: Option<&str>| Node {
+            name: word(name),
+            args: arg.map(word).into_iter().collect(),
+            body: arg.is_none().then(Vec::new),
+        };
+        let nodes = [node("shared", Some("a")), node("own", Some("b")), node("server", None)];
+        let setup = Setup { prefix: "/".into(), conf_dir: "/".into(), known: Known::default() };
+        let (mut tables, mut errors) = (Tables::new("sample"), Errors::default());
+        tables.add::<Sample>();
+        let mut block = tables.apply(&word("sample"), &[], Levels::PROTOCOL, &nodes, &setup, &mut errors);
+        assert!(errors.is_empty());
+        block.inherit();
+        let seen = |block: &Block| block.confs.with::<Sample, _>(|conf| (conf.shared.is_set(), conf.own.is_set()));
+        assert_eq!((seen(&block), seen(&block.children[0])), ((true, true), (true, false)));
     }
 }

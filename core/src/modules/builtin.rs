@@ -84,6 +84,7 @@ impl<S: Subject> Module<S> for BuiltIn {
             "The SHA-1 digest of the client's certificate.",
         ),
         row("ssl_client_raw_cert", |s: &S, out| client(s, out, |c| &c.pem), "The client's certificate in PEM."),
+        row("ssl_client_cert", indented_client_certificate, "The same, every line but the first behind a tab."),
         row("ssl_session_reused", |s: &S, out| tls(s, out, |_| Some(b".")), "r if a session was resumed, . if not."),
     ];
 }
@@ -134,6 +135,12 @@ fn tls<S: Subject>(subject: &S, out: &mut Vec<u8>, pick: fn(&TlsInfo) -> Option<
 fn client<S: Subject>(subject: &S, out: &mut Vec<u8>, pick: fn(&ClientCertificate) -> &String) -> bool {
     let found = subject.peer().tls.get().and_then(|tls| tls.client.as_ref()).map(pick);
     found.is_some_and(|value| text(out, value) && !value.is_empty())
+}
+
+/// The certificate as header lines can be continued, without the last line's end.
+fn indented_client_certificate<S: Subject>(subject: &S, out: &mut Vec<u8>) -> bool {
+    let found = subject.peer().tls.get().and_then(|tls| tls.client.as_ref()).filter(|client| !client.pem.is_empty());
+    found.is_some_and(|client| text(out, &client.pem.trim_end().replace('\n', "\n\t")))
 }
 
 /// The machine's name in lower case.

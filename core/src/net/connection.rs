@@ -43,6 +43,13 @@ impl Transport {
         }
     }
 
+    /// Has the system probe a silent peer, where it can.
+    pub fn set_keepalive(&self) {
+        if let Some(tcp) = self.tcp() {
+            let _ = socket2::SockRef::from(tcp).set_keepalive(true);
+        }
+    }
+
     /// The TCP stream below, with or without TLS on top.
     pub fn tcp(&self) -> Option<&TcpStream> {
         match self {

@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
+use std::pin::pin;
 use std::rc::Rc;
 use std::task::{Poll, Waker};
 
@@ -13,6 +14,7 @@ pub struct Connections {
     tasks: RefCell<Slab<Option<Waker>>>,
     limit: usize,
     stopping: Cell<bool>,
+    cut: Cell<bool>,
     gone: Notify,
     count: Cell<u64>,
 }
@@ -24,6 +26,7 @@ impl Connections {
             tasks: RefCell::default(),
             limit,
             stopping: Cell::new(false),
+            cut: Cell::new(false),
             gone: Notify::new(),
             count: Cell::new(0),
         })
@@ -54,6 +57,16 @@ impl Connections {
     /// Tells every connection to finish what is in flight and end.
     pub fn stop(&self) {
         self.stopping.set(true);
+        self.wake();
+    }
+
+    /// Tells every connection to end at once: the time for finishing is over.
+    pub fn cut(&self) {
+        self.cut.set(true);
+        self.wake();
+    }
+
+    fn wake(&self) {
         for (_, waker) in &*self.tasks.borrow() {
             if let Some(waker) = waker {
                 waker.wake_by_ref();
@@ -79,6 +92,18 @@ impl Lifetime {
         self.owner.stopping.get()
     }
 
+    /// Runs `work`, which belongs to the calling task, unless the connection is told to end at once: then `None`, and
+    /// what is left to do is to tell the logs.
+    pub async fn unless_cut<F: Future>(&self, work: F) -> Option<F::Output> {
+        let mut work = pin!(work);
+        poll_fn(|cx| match work.as_mut().poll(cx) {
+            Poll::Ready(output) => Poll::Ready(Some(output)),
+            Poll::Pending if self.owner.cut.get() => Poll::Ready(None),
+            Poll::Pending => Poll::Pending,
+        })
+        .await
+    }
+
     /// Remembers the calling task, so that stopping wakes it wherever it waits.
     pub async fn enter(&self) {
         poll_fn(|cx| {
@@ -95,5 +120,33 @@ impl Drop for Lifetime {
     fn drop(&mut self) {
         self.owner.tasks.borrow_mut().try_remove(self.key);
         self.owner.gone.notify_waiters();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::future::{pending, ready};
+
+    #[test]
+    fn work_is_cut_short_only_when_it_is_told_to_end_at_once() {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(async {
+            let connections = Connections::new(1);
+            let life = connections.admit().unwrap();
+            assert!(connections.admit().is_none());
+            life.enter().await;
+            connections.stop();
+            assert!(life.is_stopping());
+            assert_eq!(life.unless_cut(ready(1)).await, Some(1));
+            let cutting = async {
+                tokio::task::yield_now().await;
+                connections.cut();
+            };
+            let (cut, ()) = tokio::join!(life.unless_cut(pending::<()>()), cutting);
+            assert_eq!(cut, None);
+            drop(life);
+            assert!(connections.is_empty());
+        });
     }
 }

@@ -3,20 +3,43 @@
 //! A direction that has nothing to move holds no buffer.
 
 use std::cell::Cell;
+use std::fmt;
 use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::{Buf, BytesMut};
 use tokio::io::AsyncWrite;
 
 use super::buffers;
 use super::connection::{Transport, poll_read_into};
-use super::timer::{Timer, later};
+use super::timer::{Timer, after, later};
 
-/// Bytes moved so far; readable while the pump runs.
+/// What the pump is about, or what it was about when it failed. Displayed as nginx names the action in its logs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Doing {
+    /// Waiting for either side.
+    #[default]
+    Waiting,
+    /// Reading from this side.
+    Reading(Side),
+    /// Writing to this side.
+    Sending(Side),
+}
+
+impl fmt::Display for Doing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Doing::Waiting => f.write_str("proxying connection"),
+            Doing::Reading(side) => write!(f, "proxying and reading from {side}"),
+            Doing::Sending(side) => write!(f, "proxying and sending to {side}"),
+        }
+    }
+}
+
+/// Bytes moved so far, and what else logs want to know; readable while the pump runs.
 #[derive(Debug, Default)]
 pub struct Counters {
     /// From the client.
@@ -27,6 +50,27 @@ pub struct Counters {
     pub from_upstream: Cell<u64>,
     /// To the upstream.
     pub to_upstream: Cell<u64>,
+    /// When the upstream's first byte came.
+    pub first_byte: Cell<Option<Instant>>,
+    /// What is being done.
+    pub doing: Cell<Doing>,
+}
+
+impl Counters {
+    /// The bytes that came from a side, and those that went to the other.
+    fn of(&self, source: Side) -> (&Cell<u64>, &Cell<u64>) {
+        match source {
+            Side::Client => (&self.from_client, &self.to_upstream),
+            Side::Upstream => (&self.from_upstream, &self.to_client),
+        }
+    }
+
+    /// Changes whenever anything moves.
+    fn sum(&self) -> u64 {
+        [&self.from_client, &self.to_client, &self.from_upstream, &self.to_upstream]
+            .iter()
+            .fold(0_u64, |sum, counter| sum.wrapping_add(counter.get()))
+    }
 }
 
 /// How to pump.
@@ -51,14 +95,32 @@ pub enum Side {
     Upstream,
 }
 
+impl Side {
+    fn other(self) -> Side {
+        match self {
+            Side::Client => Side::Upstream,
+            Side::Upstream => Side::Client,
+        }
+    }
+}
+
+impl fmt::Display for Side {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Side::Client => "client",
+            Side::Upstream => "upstream",
+        })
+    }
+}
+
 /// How it ended.
 #[derive(Debug)]
 pub enum End {
-    /// This side closed and everything was delivered.
+    /// This side closed (with half-close: it was the last to) and everything was delivered.
     Closed(Side),
     /// Neither side sent anything for the idle time.
     Idle,
-    /// This side failed.
+    /// This side failed; [`Counters::doing`] tells whether reading or sending did.
     Failed(Side, io::Error),
 }
 
@@ -132,12 +194,14 @@ enum Fault {
 }
 
 impl Fault {
-    fn on(self, source: Side) -> End {
-        let other = if source == Side::Client { Side::Upstream } else { Side::Client };
-        match self {
-            Fault::Read(error) => End::Failed(source, error),
-            Fault::Write(error) => End::Failed(other, error),
-        }
+    /// The end that a fault of the direction from `source` means.
+    fn on(self, source: Side, counters: &Counters) -> End {
+        let (doing, side, error) = match self {
+            Fault::Read(error) => (Doing::Reading(source), source, error),
+            Fault::Write(error) => (Doing::Sending(source.other()), source.other(), error),
+        };
+        counters.doing.set(doing);
+        End::Failed(side, error)
     }
 }
 
@@ -159,44 +223,42 @@ pub async fn pump(
 ) -> End {
     let mut up = Direction::new(to_upstream, limits.client_buffer);
     let mut down = Direction::new(to_client, limits.upstream_buffer);
-    let mut moved = u64::MAX;
+    let mut moved = counters.sum();
     let mut deadline = later(limits.idle);
     poll_fn(|cx| {
-        if let Some(end) = poll_direction(
-            &mut up,
-            cx,
-            client,
-            upstream,
-            Side::Client,
-            limits.half_close,
-            (&counters.from_client, &counters.to_upstream),
-        ) {
-            return Poll::Ready(end);
+        let end = poll_both(cx, client, upstream, &mut up, &mut down, limits.half_close, counters);
+        // The clock is read once for all that this wake-up has moved.
+        let sum = counters.sum();
+        if sum != moved {
+            moved = sum;
+            let now = Instant::now();
+            deadline = after(now, limits.idle);
+            if counters.first_byte.get().is_none() && counters.from_upstream.get() > 0 {
+                counters.first_byte.set(Some(now));
+            }
         }
-        if let Some(end) = poll_direction(
-            &mut down,
-            cx,
-            upstream,
-            client,
-            Side::Upstream,
-            limits.half_close,
-            (&counters.from_upstream, &counters.to_client),
-        ) {
-            return Poll::Ready(end);
+        match end {
+            Some(end) => Poll::Ready(end),
+            None => timer.poll_until(cx, deadline).map(|()| End::Idle),
         }
-        if up.passed_on && down.passed_on {
-            return Poll::Ready(End::Closed(Side::Client));
-        }
-        let total = [&counters.from_client, &counters.to_client, &counters.from_upstream, &counters.to_upstream]
-            .iter()
-            .fold(0_u64, |sum, counter| sum.wrapping_add(counter.get()));
-        if total != moved {
-            moved = total;
-            deadline = later(limits.idle);
-        }
-        timer.poll_until(cx, deadline).map(|()| End::Idle)
     })
     .await
+}
+
+/// Drives both directions; `Some` when that ends the session.
+fn poll_both(
+    cx: &mut Context<'_>,
+    client: &mut Transport,
+    upstream: &mut Transport,
+    up: &mut Direction,
+    down: &mut Direction,
+    half_close: bool,
+    counters: &Counters,
+) -> Option<End> {
+    let last = if down.passed_on { Side::Client } else { Side::Upstream };
+    poll_direction(up, cx, client, upstream, Side::Client, half_close, counters)
+        .or_else(|| poll_direction(down, cx, upstream, client, Side::Upstream, half_close, counters))
+        .or_else(|| (up.passed_on && down.passed_on).then_some(End::Closed(last)))
 }
 
 /// Drives one direction; `Some` when that ends the session.
@@ -207,14 +269,15 @@ fn poll_direction(
     to: &mut Transport,
     source: Side,
     half_close: bool,
-    counters: (&Cell<u64>, &Cell<u64>),
+    counters: &Counters,
 ) -> Option<End> {
     if direction.passed_on {
         return None;
     }
-    match direction.poll_move(cx, from, to, counters.0, counters.1) {
+    let (read, written) = counters.of(source);
+    match direction.poll_move(cx, from, to, read, written) {
         Poll::Pending => None,
-        Poll::Ready(Err(fault)) => Some(fault.on(source)),
+        Poll::Ready(Err(fault)) => Some(fault.on(source, counters)),
         Poll::Ready(Ok(())) if !half_close => Some(End::Closed(source)),
         Poll::Ready(Ok(())) => match Pin::new(to).poll_shutdown(cx) {
             Poll::Pending => None,
@@ -222,7 +285,152 @@ fn poll_direction(
                 direction.passed_on = true;
                 None
             }
-            Poll::Ready(Err(error)) => Some(Fault::Write(error).on(source)),
+            Poll::Ready(Err(error)) => Some(Fault::Write(error).on(source, counters)),
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::{TcpListener, TcpStream};
+
+    const LIMITS: Limits =
+        Limits { client_buffer: 1024, upstream_buffer: 1024, idle: Duration::from_secs(60), half_close: false };
+
+    fn run<F: Future>(future: F) -> F::Output {
+        tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
+    }
+
+    /// A connection: the pump's end and the peer's.
+    async fn pair() -> (Transport, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let peer = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        (Transport::Tcp(listener.accept().await.unwrap().0), peer)
+    }
+
+    /// Runs the pump while `peers` plays the client and the upstream; how the pump ended and what it counted.
+    async fn play<F: Future<Output = ()>>(
+        limits: Limits,
+        first: (&'static [u8], &'static [u8]),
+        peers: impl FnOnce(TcpStream, TcpStream) -> F,
+    ) -> (End, Counters) {
+        let ((mut client, client_peer), (mut upstream, upstream_peer)) = (pair().await, pair().await);
+        let (mut timer, counters) = (Timer::default(), Counters::default());
+        let pumping = async {
+            let (up, down) = (BytesMut::from(first.0), BytesMut::from(first.1));
+            let end = pump(&mut client, &mut upstream, &mut timer, limits, &counters, up, down).await;
+            drop((client, upstream));
+            end
+        };
+        let (end, ()) = tokio::join!(pumping, peers(client_peer, upstream_peer));
+        (end, counters)
+    }
+
+    async fn expect(peer: &mut TcpStream, text: &[u8]) {
+        let mut got = vec![0; text.len()];
+        peer.read_exact(&mut got).await.unwrap();
+        assert_eq!(got, text);
+    }
+
+    async fn expect_end(peer: &mut TcpStream) {
+        assert_eq!(peer.read(&mut [0]).await.unwrap(), 0);
+    }
+
+    #[test]
+    fn bytes_go_both_ways_until_one_side_closes() {
+        let (end, counters) = run(play(LIMITS, (b"", b""), |mut client, mut upstream| async move {
+            client.write_all(b"ask").await.unwrap();
+            expect(&mut upstream, b"ask").await;
+            upstream.write_all(b"answer").await.unwrap();
+            drop(upstream);
+            expect(&mut client, b"answer").await;
+            expect_end(&mut client).await;
+        }));
+        assert!(matches!(end, End::Closed(Side::Upstream)), "{end:?}");
+        assert!(counters.first_byte.get().is_some());
+        assert_eq!((counters.from_client.get(), counters.to_upstream.get()), (3, 3));
+        assert_eq!((counters.from_upstream.get(), counters.to_client.get()), (6, 6));
+    }
+
+    #[test]
+    fn bytes_read_before_go_first() {
+        let (_, counters) = run(play(LIMITS, (b"one ", b"hello "), |mut client, mut upstream| async move {
+            client.write_all(b"two").await.unwrap();
+            upstream.write_all(b"world").await.unwrap();
+            expect(&mut upstream, b"one two").await;
+            expect(&mut client, b"hello world").await;
+        }));
+        assert_eq!((counters.from_client.get(), counters.to_upstream.get()), (3, 7));
+    }
+
+    #[test]
+    fn more_than_all_buffers_arrives_whole_before_the_end() {
+        const SIZE: usize = 8 << 20;
+        let (end, counters) = run(play(LIMITS, (b"", b""), |mut client, mut upstream| async move {
+            let sending = async {
+                upstream.write_all(&vec![7; SIZE]).await.unwrap();
+                drop(upstream);
+            };
+            let mut got = Vec::new();
+            let (_, received) = tokio::join!(sending, client.read_to_end(&mut got));
+            assert_eq!(received.unwrap(), SIZE);
+        }));
+        assert!(matches!(end, End::Closed(Side::Upstream)), "{end:?}");
+        assert_eq!(counters.to_client.get(), SIZE as u64);
+    }
+
+    #[test]
+    fn with_half_close_the_other_side_may_go_on() {
+        let limits = Limits { half_close: true, ..LIMITS };
+        let (end, _) = run(play(limits, (b"", b""), |mut client, mut upstream| async move {
+            client.write_all(b"ask").await.unwrap();
+            client.shutdown().await.unwrap();
+            expect(&mut upstream, b"ask").await;
+            expect_end(&mut upstream).await;
+            upstream.write_all(b"late answer").await.unwrap();
+            expect(&mut client, b"late answer").await;
+            drop(upstream);
+            expect_end(&mut client).await;
+        }));
+        assert!(matches!(end, End::Closed(Side::Upstream)), "{end:?}");
+    }
+
+    #[test]
+    fn silence_ends_it_and_every_movement_puts_that_off() {
+        let limits = Limits { idle: Duration::from_millis(80), ..LIMITS };
+        let began = Instant::now();
+        let (end, counters) = run(play(limits, (b"", b""), |mut client, mut upstream| async move {
+            let mut pace = tokio::time::interval(Duration::from_millis(40));
+            for _ in 0..4 {
+                pace.tick().await;
+                client.write_all(b".").await.unwrap();
+                expect(&mut upstream, b".").await;
+            }
+            expect_end(&mut client).await;
+        }));
+        assert!(matches!(end, End::Idle), "{end:?}");
+        assert!(began.elapsed() >= Duration::from_millis(200));
+        assert_eq!(counters.doing.get().to_string(), "proxying connection");
+    }
+
+    #[test]
+    fn a_reset_is_told_apart_by_side() {
+        for (side, doing) in
+            [(Side::Client, "proxying and reading from client"), (Side::Upstream, "proxying and reading from upstream")]
+        {
+            let (end, counters) = run(play(LIMITS, (b"", b""), |client, upstream| async move {
+                let (mut breaks, mut stays) =
+                    if side == Side::Client { (client, upstream) } else { (upstream, client) };
+                breaks.write_all(b"x").await.unwrap();
+                expect(&mut stays, b"x").await;
+                breaks.set_zero_linger().unwrap();
+                drop(breaks);
+                expect_end(&mut stays).await;
+            }));
+            assert!(matches!(end, End::Failed(failed, _) if failed == side), "{end:?}");
+            assert_eq!(counters.doing.get().to_string(), doing);
+        }
     }
 }

@@ -59,8 +59,13 @@ impl Timer {
 
 /// Now and `limit`; far in the future where that overflows.
 pub fn later(limit: Duration) -> Instant {
+    after(Instant::now(), limit)
+}
+
+/// `now` and `limit`; far in the future where that overflows.
+pub fn after(now: Instant, limit: Duration) -> Instant {
     const FAR: Duration = Duration::from_secs(30 * 365 * 86400);
-    Instant::now() + limit.min(FAR)
+    now + limit.min(FAR)
 }
 
 #[cfg(test)]

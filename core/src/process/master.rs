@@ -231,6 +231,9 @@ impl Master {
                 if matches!(self.going, Going::On) {
                     self.going = Going::Down { kill_at: None };
                 }
+                // Nobody accepts any more: new clients must be refused, not left waiting for the last session to end.
+                self.remove_sockets();
+                self.generation.sockets.clear();
             }
             Signal::SIGHUP if matches!(self.going, Going::On) => self.reload(),
             Signal::SIGUSR1 => self.reopen(),

@@ -22,6 +22,8 @@ use crate::zone::Zones;
 
 /// How long to wait before accepting again when the process has no descriptors left.
 const BREATHER: Duration = Duration::from_millis(500);
+/// Longest time for connections that are cut to tell their logs.
+const LAST_WORDS: Duration = Duration::from_millis(200);
 /// Workers that can be told apart in a zone at once.
 pub const SLOTS: usize = 64;
 
@@ -96,10 +98,8 @@ fn raise_file_limit(generation: &Generation) {
     // Each client may need an upstream connection or a file besides its own.
     let wanted =
         u64::try_from(generation.settings.worker_connections).unwrap_or(u64::MAX).saturating_mul(2).saturating_add(64);
-    if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
-        && soft < wanted
-        && setrlimit(Resource::RLIMIT_NOFILE, wanted.min(hard), hard).is_err() | (hard < wanted)
-    {
+    let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return };
+    if soft < wanted && (setrlimit(Resource::RLIMIT_NOFILE, wanted.min(hard), hard).is_err() || hard < wanted) {
         crate::log!(
             log,
             Warn,
@@ -172,15 +172,20 @@ fn listen_for(kind: SignalKind, what: Told, tell: &UnboundedSender<Told>) -> std
     Ok(())
 }
 
-/// Leaves when the last connection has ended, or when the time for that is over.
+/// Leaves when the last connection has ended, or when the time for that is over and the rest have been told.
 async fn finish(connections: Rc<Connections>, limit: Option<Duration>, tell: UnboundedSender<Told>) {
-    let all_gone = async {
-        while !connections.is_empty() {
-            connections.one_gone().await;
-        }
-    };
-    let _ = Timer::default().limit(limit.unwrap_or(Duration::MAX), all_gone).await;
+    let mut timer = Timer::default();
+    if timer.limit(limit.unwrap_or(Duration::MAX), all_gone(&connections)).await.is_err() {
+        connections.cut();
+        let _ = timer.limit(LAST_WORDS, all_gone(&connections)).await;
+    }
     let _ = tell.send(Told::Leave);
+}
+
+async fn all_gone(connections: &Connections) {
+    while !connections.is_empty() {
+        connections.one_gone().await;
+    }
 }
 
 enum Listener {

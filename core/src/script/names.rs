@@ -1,6 +1,7 @@
 //! Host names with wildcards: exact names, `*.example.org`, `.example.org`, `mail.*`; the most specific wins.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 
 /// A table from host name patterns to values.
 #[derive(Debug)]
@@ -23,7 +24,7 @@ impl<T> Default for Names<T> {
 pub enum BadName {
     /// A wildcard in the middle, or more than one.
     Invalid,
-    /// The same pattern is there already.
+    /// The same pattern is there already, and stays what it was.
     Conflict,
 }
 
@@ -34,8 +35,12 @@ impl<T: Clone> Names<T> {
     /// See [`BadName`].
     pub fn add(&mut self, pattern: &[u8], value: T) -> Result<(), BadName> {
         let pattern = pattern.to_ascii_lowercase();
-        let put = |table: &mut HashMap<Box<[u8]>, T>, key: &[u8], value: T| {
-            if table.insert(key.into(), value).is_some() { Err(BadName::Conflict) } else { Ok(()) }
+        let put = |table: &mut HashMap<Box<[u8]>, T>, key: &[u8], value: T| match table.entry(key.into()) {
+            Entry::Occupied(_) => Err(BadName::Conflict),
+            Entry::Vacant(place) => {
+                place.insert(value);
+                Ok(())
+            }
         };
         let plain =
             |name: &[u8]| !name.is_empty() && !name.contains(&b'*') && !name.windows(2).any(|pair| pair == b"..");
@@ -135,7 +140,13 @@ mod tests {
         for pattern in ["a.*.b", "*a.b", "a.b*", "*", "a..b"] {
             assert_eq!(names.add(pattern.as_bytes(), ()), Err(BadName::Invalid), "{pattern}");
         }
-        names.add(b"a", ()).unwrap();
-        assert_eq!(names.add(b"A", ()), Err(BadName::Conflict));
+    }
+
+    #[test]
+    fn the_first_of_two_equal_patterns_stays() {
+        let mut names = Names::default();
+        names.add(b"a", 1).unwrap();
+        assert_eq!(names.add(b"A", 2), Err(BadName::Conflict));
+        assert_eq!(names.find(b"a"), Some(&1));
     }
 }

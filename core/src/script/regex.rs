@@ -108,6 +108,8 @@ fn translate(pattern: &str) -> String {
             (text.len() + end, text.chars().map(escape_literal).collect())
         } else if rest.starts_with("\\<") || rest.starts_with("\\>") {
             (2, rest.get(1..2).unwrap_or_default().to_owned())
+        } else if let Some(braced) = braced_escape(rest) {
+            (braced.len(), property(braced, class).unwrap_or_else(|| braced.to_owned()))
         } else if first == '\\' {
             let pair: String = rest.chars().take(2).collect();
             (pair.len(), pair)
@@ -138,6 +140,25 @@ fn translate(pattern: &str) -> String {
     out
 }
 
+/// `\p{N}`, `\x{41}` and their like at the beginning of `text`: the braces belong to the escape.
+fn braced_escape(text: &str) -> Option<&str> {
+    let inner = ["\\p{", "\\P{", "\\x{", "\\k{", "\\g{"].iter().find_map(|head| text.strip_prefix(*head))?;
+    text.get(..text.len() - inner.len() + inner.find('}')? + 1)
+}
+
+/// The ASCII members of a property such as `\p{N}`: patterns match bytes, which have no other.
+fn property(escape: &str, in_class: bool) -> Option<String> {
+    const MEMBERS: [(&str, &str); 5] = [("L", "A-Za-z"), ("Ll", "a-z"), ("Lu", "A-Z"), ("N", "0-9"), ("Nd", "0-9")];
+    let (head, name) = escape.strip_suffix('}')?.split_once('{')?;
+    let members = MEMBERS.iter().find(|(known, _)| *known == name)?.1;
+    match (head, in_class) {
+        ("\\p", true) => Some(members.to_owned()),
+        ("\\p", false) => Some(format!("[{members}]")),
+        ("\\P", false) => Some(format!("[^{members}]")),
+        _ => None,
+    }
+}
+
 fn escape_literal(character: char) -> String {
     if character.is_ascii_punctuation() { format!("\\{character}") } else { character.to_string() }
 }
@@ -166,6 +187,9 @@ mod tests {
             (r"[[:digit:]]{2}", "12", true),
             (r"a{b}", "a{b}", true),
             (r"a{2}", "aa", true),
+            (r"^www\p{N}+\.", "www12.", true),
+            (r"^www\p{N}+\.", "wwwx.", false),
+            (r"^[\p{Lu}_]\x{41}\P{L}$", "BA1", true),
             (r"\Qa.b\E$", "a.b", true),
             (r"\Qa.b\E$", "axb", false),
             (r"(a)\1", "aa", true),

@@ -25,9 +25,9 @@ type FamilyGetter<S> = fn(&S, &str, &mut Vec<u8>) -> bool;
 /// How a built-in variable's value is found: it is appended to the buffer, and `false` means there is none.
 pub enum Get<S: 'static> {
     /// One variable.
-    Value(fn(&S, &mut Vec<u8>) -> bool),
+    Value(Getter<S>),
     /// A family of variables: the function is told what follows the prefix.
-    Prefix(fn(&S, &str, &mut Vec<u8>) -> bool),
+    Prefix(FamilyGetter<S>),
 }
 
 /// A value computed from other variables, such as a `map`.
@@ -36,9 +36,9 @@ pub type Compute<S> = Box<dyn Fn(&S, &mut Vec<u8>) -> bool>;
 /// Where a variable's value comes from.
 pub enum Source<S: 'static> {
     /// A function of the subject.
-    Value(fn(&S, &mut Vec<u8>) -> bool),
+    Value(Getter<S>),
     /// A member of a family.
-    Prefix(fn(&S, &str, &mut Vec<u8>) -> bool, Box<str>),
+    Prefix(FamilyGetter<S>, Box<str>),
     /// A slot that `set` or a named capture fills.
     Slot(usize),
     /// Computed once per subject and remembered in a slot.
@@ -136,11 +136,12 @@ impl<S: Subject> Variables<S> {
     /// The slot of a variable that can be set at run time, made on first use.
     ///
     /// # Errors
-    /// The variable is built in or computed.
+    /// The variable is built in, or computed at each use.
     pub fn settable(&mut self, name: &str, at: &Place) -> Result<usize, ConfigError> {
         let cell = self.refer(name, at);
         match cell.source.get() {
-            Some(Source::Slot(index)) => Ok(*index),
+            // nginx: what is remembered of a map, say, may be overwritten for the rest of the subject's life.
+            Some(Source::Slot(index) | Source::Once(index, _)) => Ok(*index),
             Some(_) => Err(ConfigError::new(at, format!("the duplicate \"{name}\" variable"))),
             None => {
                 let index = self.slot();

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustls::ServerConfig;
+use tokio::io::AsyncWriteExt;
 use tokio_rustls::LazyConfigAcceptor;
 
 use super::client_certificate::{ClientPolicy, Objection};
@@ -91,13 +92,58 @@ pub async fn accept(
             .await
             .map_err(TlsFailure::Failed)?;
         let name = start.client_hello().server_name().map(str::to_owned);
-        let server = choose(name.as_deref()).ok_or(TlsFailure::Rejected)?;
-        let config = server.config.ok_or(TlsFailure::Rejected)?;
+        let server = choose(name.as_deref());
+        let (Some(config), clients) = server.map_or((None, None), |server| (server.config, server.clients)) else {
+            return Err(reject(start.io).await);
+        };
         let stream = start.into_stream(config).await.map_err(TlsFailure::Failed)?;
         let transport = TlsTransport::new(stream.into());
         let mut info = transport.info(name);
-        info.client = server.clients.map(|policy| transport.examine(&policy));
+        info.client = clients.map(|policy| transport.examine(&policy));
         Ok((Transport::Tls(Box::new(transport)), info))
     };
     timer.limit(limit, handshake).await.map_err(|_| TlsFailure::TimedOut)?
+}
+
+/// Tells the client that there is no server of the name it asks for.
+async fn reject(mut transport: Transport) -> TlsFailure {
+    /// An alert record (RFC 8446, 5.1 and 6.2): version 3.3, two bytes, fatal, unrecognized_name.
+    const UNRECOGNIZED_NAME: [u8; 7] = [21, 3, 3, 0, 2, 2, 112];
+    match transport.write_all(&UNRECOGNIZED_NAME).await {
+        Ok(()) => TlsFailure::Rejected,
+        Err(error) => TlsFailure::Failed(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::net::{TcpListener, TcpStream};
+
+    #[test]
+    fn a_rejected_client_is_told_why() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let error = runtime.block_on(async {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+            let transport = Transport::Tcp(listener.accept().await.unwrap().0);
+            let mut timer = Timer::default();
+            let accepting = accept(transport, &mut timer, Duration::from_secs(9), |name| {
+                assert_eq!(name, Some("example.com"));
+                None
+            });
+            let config =
+                rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
+                    .with_safe_default_protocol_versions()
+                    .unwrap()
+                    .with_root_certificates(rustls::RootCertStore::empty())
+                    .with_no_client_auth();
+            let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
+            let (accepted, connected) =
+                tokio::join!(accepting, connector.connect("example.com".try_into().unwrap(), client));
+            assert!(matches!(accepted, Err(TlsFailure::Rejected)));
+            connected.unwrap_err()
+        });
+        assert!(error.to_string().contains("UnrecognisedName"), "{error}");
+    }
 }

@@ -1,0 +1,123 @@
+//! A session's life, top to bottom: accepted, let in, secured, served, logged, closed.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use futures_core::future::LocalBoxFuture;
+use tidegate_core::log;
+use tidegate_core::net::{Address, Connection, Lifetime, Protocol, Timer, Transport};
+use tidegate_core::phase::{Phase, Verdict};
+use tidegate_core::script::{Names, Regex};
+use tidegate_core::subject::Subject;
+use tidegate_core::tls::server::accept;
+
+use crate::plan::{Content, Plan};
+use crate::session::Session;
+use crate::{proxy, reply};
+
+/// Longest time for a client to take the end of a TLS session.
+const FAREWELL: Duration = Duration::from_secs(3);
+
+/// The servers of one address.
+pub struct Listener {
+    /// The address as it is listened on.
+    pub address: Address,
+    /// `listen ... ssl`
+    pub tls: bool,
+    /// The server of clients that name none.
+    pub default: Rc<Plan>,
+    /// Servers by the name that clients ask for in the TLS handshake.
+    pub names: Names<Rc<Plan>>,
+    /// Servers whose names are patterns, in order.
+    pub patterns: Vec<(Rc<Regex>, Rc<Plan>)>,
+}
+
+impl Protocol for Listener {
+    fn serve(self: Rc<Self>, connection: Connection, life: Lifetime) -> LocalBoxFuture<'static, ()> {
+        Box::pin(async move {
+            let session = Session::new(self.default.clone(), connection.info.clone(), self.address.clone());
+            // A session in flight goes on when the worker is told to finish, and ends when the time for that is over.
+            let (status, left) = life.unless_cut(self.attend(&session, connection)).await.unwrap_or_else(|| {
+                log!(session.logger(), Info, "shutdown timeout");
+                (200, None)
+            });
+            session.end(status);
+            close(left).await;
+        })
+    }
+}
+
+impl Listener {
+    /// Everything between the first log line and the last: the session's status, and the connection if still open.
+    async fn attend(&self, session: &Session, connection: Connection) -> (u16, Option<Transport>) {
+        let Connection { transport, mut timer, info } = connection;
+        log!(session.plain_logger(), Info, "client {} connected to {}", info.client, session.details.server());
+        if let Some(status) = refused(session).await {
+            return (status, Some(transport));
+        }
+        let Some(mut client) = self.secure(session, transport, &mut timer).await else { return (500, None) };
+        if session.plan().nodelay {
+            client.set_nodelay();
+        }
+        session.details.action.set("");
+        let status = match &session.plan().content {
+            Content::Nothing => 500,
+            Content::Pass(pass) => proxy::pass(session, pass, &mut client, &mut timer).await,
+            Content::Return(text) => reply::send(session, text, &mut client, &mut timer).await,
+        };
+        (status, Some(client))
+    }
+
+    /// Performs the TLS handshake where there is one to perform. `None` when it fails.
+    async fn secure(&self, session: &Session, transport: Transport, timer: &mut Timer) -> Option<Transport> {
+        let Some(offer) = self.default.tls.as_ref().filter(|_| self.tls) else { return Some(transport) };
+        session.details.action.set("SSL handshaking");
+        let choose = |name: Option<&str>| {
+            if let Some(plan) = name.and_then(|name| self.named(name, session)) {
+                session.choose(plan);
+            }
+            // nginx: a server without a certificate offers that of the default server.
+            Some(session.plan().tls.as_ref().unwrap_or(offer).clone())
+        };
+        match accept(transport, timer, offer.timeout(), choose).await {
+            Ok((client, tls)) => {
+                let server = session.plan().tls.as_ref().unwrap_or(offer);
+                let objection = server.objection(&tls);
+                let _ = session.peer().tls.set(tls);
+                let Some(objection) = objection else { return Some(client) };
+                log!(session.logger(), Info, "{objection}");
+                close(Some(client)).await;
+                None
+            }
+            Err(failure) => {
+                log!(session.logger(), Info, "{failure}");
+                None
+            }
+        }
+    }
+
+    /// The server of this name, leaving in the session what its pattern captures.
+    fn named(&self, name: &str, session: &Session) -> Option<Rc<Plan>> {
+        let name = name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase();
+        let exact = self.names.find(name.as_bytes());
+        let by_pattern = || self.patterns.iter().find(|(pattern, _)| pattern.matches(name.as_bytes(), session.slots()));
+        exact.or_else(|| by_pattern().map(|(_, plan)| plan)).cloned()
+    }
+}
+
+/// The status of a client that is not let in.
+async fn refused(session: &Session) -> Option<u16> {
+    match session.plan().gates.run(session, Phase::PostAccept, Phase::PreContent).await {
+        Verdict::Continue | Verdict::Allow => None,
+        Verdict::Refuse(status) => Some(status),
+        // Nothing in a stream answers or starts over in a phase.
+        Verdict::Restart | Verdict::Answered => Some(500),
+    }
+}
+
+/// Closes the connection; a TLS session is told that this is the end.
+async fn close(client: Option<Transport>) {
+    if let Some(mut client @ Transport::Tls(_)) = client {
+        let _ = Timer::default().limit(FAREWELL, client.finish()).await;
+    }
+}
