@@ -211,21 +211,17 @@ impl Groups {
     }
 }
 
-impl Groups {
-    /// As [`find_or_resolve`](Groups::find_or_resolve), for an address that is written out: nothing is resolved.
-    ///
-    /// # Errors
-    /// It is no address.
-    pub fn find_or_resolve_literal(&mut self, address: &str, default_port: Option<u16>) -> Result<Rc<Group>, String> {
-        let is_literal = |named: &Named| match named {
-            Named::Host(host, _) => host.parse::<std::net::IpAddr>().is_ok(),
-            _ => true,
-        };
-        match Named::parse(address) {
-            Ok(named) if is_literal(&named) => self.resolve(address, default_port),
-            _ => Err(format!("\"{address}\" is no address")),
-        }
+/// A group for an address that is written out; nothing is resolved.
+///
+/// # Errors
+/// It is no address, or has no port and there is no default.
+pub fn literal(address: &str, default_port: Option<u16>) -> Result<Group, String> {
+    let named = Named::parse(address)?;
+    if matches!(&named, Named::Host(host, _) if host.parse::<std::net::IpAddr>().is_err()) {
+        return Err(format!("\"{address}\" is no address"));
     }
+    let peers = named.resolve(default_port)?.into_iter().map(Peer::new).collect();
+    Group::new(address, peers, Box::new(RoundRobin), None)
 }
 
 /// The addresses behind the name of a server.

@@ -9,7 +9,7 @@ pub mod relay;
 pub mod request;
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -46,6 +46,8 @@ pub struct Shared {
     /// The groups.
     pub groups: RefCell<Groups>,
     pools: RefCell<HashMap<*const Group, (Rc<Group>, Rc<Pool>)>>,
+    /// Groups for addresses that variables gave, oldest first.
+    written_out: RefCell<VecDeque<(String, Rc<Group>, Rc<Pool>)>>,
     /// Some variable asks for fields of upstream replies.
     pub keeps_reply_fields: Cell<bool>,
     sweeping: Cell<bool>,
@@ -65,6 +67,26 @@ impl Shared {
         pool.clone()
     }
 
+    /// The group of an address that variables gave, and its idle connections. Only so many are remembered, since the
+    /// addresses may be of a client's choosing.
+    ///
+    /// # Errors
+    /// It is no address.
+    pub fn written_out(&self, address: &str) -> Result<(Rc<Group>, Rc<Pool>), String> {
+        const REMEMBERED: usize = 256;
+        let mut list = self.written_out.borrow_mut();
+        if let Some((_, group, pool)) = list.iter().find(|(known, _, _)| known == address) {
+            return Ok((group.clone(), pool.clone()));
+        }
+        let group = Rc::new(tidegate_balancer::module::literal(address, Some(80))?);
+        let pool = Rc::new(Idle::new(group.keepalive));
+        if list.len() >= REMEMBERED {
+            list.pop_front();
+        }
+        list.push_back((address.to_owned(), group.clone(), pool.clone()));
+        Ok((group, pool))
+    }
+
     /// Sees to it that idle connections which their peers have closed, or that have been idle too long, are closed.
     fn keep_swept(self: &Rc<Self>) {
         const EVERY: Duration = Duration::from_secs(1);
@@ -78,6 +100,9 @@ impl Shared {
                 let Some(shared) = shared.upgrade() else { return };
                 let now = Instant::now();
                 for (_, pool) in shared.pools.borrow().values() {
+                    pool.sweep(now, is_stale);
+                }
+                for (_, _, pool) in &*shared.written_out.borrow() {
                     pool.sweep(now, is_stale);
                 }
             }

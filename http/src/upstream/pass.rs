@@ -107,32 +107,19 @@ impl Pass {
         let text = String::from_utf8_lossy(&value);
         let url = split(&text).map_err(|why| format!("{why} in \"{text}\" while evaluating \"proxy_pass\""))?;
         let known = shared.groups.borrow().find(url.authority);
-        let group = match known {
-            Some(group) => group,
-            None => literal(url.authority, shared)?,
+        let (group, pool) = match known {
+            Some(group) => (group.clone(), shared.pool(&group)),
+            None => written_out(url.authority, shared)?,
         };
         let uri = (!url.uri.is_empty()).then(|| url.uri.as_bytes().into());
-        Ok(Destination {
-            pool: shared.pool(&group),
-            group,
-            host: host_of(url.authority),
-            uri,
-            whole: true,
-            replaced: 0,
-        })
+        Ok(Destination { pool, group, host: host_of(url.authority), uri, whole: true, replaced: 0 })
     }
 }
 
 /// A group for an address that is written out. Names would need a resolver, which must not block.
-fn literal(authority: &str, shared: &Shared) -> Result<Rc<Group>, String> {
-    let host = authority.rsplit_once(':').map_or(authority, |(host, _)| host).trim_matches(['[', ']']);
-    if authority.starts_with("unix:")
-        || host.parse::<std::net::IpAddr>().is_ok()
-        || authority.parse::<std::net::IpAddr>().is_ok()
-    {
-        return shared.groups.borrow_mut().find_or_resolve_literal(authority, Some(80));
-    }
-    Err(format!("no resolver defined to resolve {host}"))
+fn written_out(authority: &str, shared: &Shared) -> Result<(Rc<Group>, Rc<Pool>), String> {
+    let host = authority.rsplit_once(':').map_or(authority, |(host, _)| host);
+    shared.written_out(authority).map_err(|_| format!("no resolver defined to resolve {host}"))
 }
 
 fn host_of(authority: &str) -> Rc<[u8]> {
