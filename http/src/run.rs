@@ -158,7 +158,8 @@ async fn settle(exchange: &Exchange, client: &mut Client, mut outcome: Outcome) 
                 500
             }
             Outcome::Restart => {
-                outcome = phases(exchange, client, Entry::Server).await;
+                // Boxed, so that the usual exchange does not carry the room for another round.
+                outcome = Box::pin(phases(exchange, client, Entry::Server)).await;
                 continue;
             }
             Outcome::Status(status) => status,

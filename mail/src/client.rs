@@ -243,7 +243,7 @@ impl<'a> Client<'a> {
         match tls::server::accept(transport, &mut self.timer, limit, |_| Some(server)).await {
             Ok((transport, info)) => {
                 self.transport = Some(transport);
-                let _ = self.session.peer().tls.set(info);
+                let _ = self.session.peer().tls.set(Box::new(info));
                 Ok(())
             }
             Err(tls::TlsFailure::TimedOut) => Err(self.timed_out()),

@@ -83,7 +83,7 @@ impl Listener {
             Ok((client, tls)) => {
                 let server = session.plan().tls.as_ref().unwrap_or(offer);
                 let objection = server.objection(&tls);
-                let _ = session.peer().tls.set(tls);
+                let _ = session.peer().tls.set(Box::new(tls));
                 let Some(objection) = objection else { return Some(client) };
                 log!(session.logger(), Info, "{objection}");
                 close(Some(client)).await;

@@ -128,7 +128,7 @@ fn binary_remote_addr<S: Subject>(subject: &S, out: &mut Vec<u8>) -> bool {
 }
 
 fn tls<S: Subject>(subject: &S, out: &mut Vec<u8>, pick: fn(&TlsInfo) -> Option<&[u8]>) -> bool {
-    let found = subject.peer().tls.get().and_then(pick);
+    let found = subject.peer().tls.get().and_then(|tls| pick(tls));
     found.map(|value| out.extend_from_slice(value)).is_some()
 }
 

@@ -177,7 +177,7 @@ pub struct PeerInfo {
     /// When it was accepted.
     pub accepted: Instant,
     /// The TLS session, once there is one.
-    pub tls: std::cell::OnceCell<TlsInfo>,
+    pub tls: std::cell::OnceCell<Box<TlsInfo>>,
 }
 
 /// A client's connection.

@@ -56,7 +56,8 @@ pub async fn send(client: &mut Client, exchange: &Exchange, mut answer: Answer) 
     };
     match written {
         Ok(()) if tunnel => After::Close,
-        Ok(()) if keep => drain(client, exchange, body_read).await,
+        Ok(()) if keep && body_read => After::Keep,
+        Ok(()) if keep => Box::pin(drain(client, exchange)).await,
         Ok(()) if !client.body.is_done() => After::Linger,
         Ok(()) => After::Close,
         Err(Failure::Client(failure)) => {
@@ -101,7 +102,7 @@ async fn send_body(
     sendfile: bool,
 ) -> Result<(), Failure> {
     if !transforms.is_empty() {
-        return transformed(writer, body, &mut transforms).await;
+        return Box::pin(transformed(writer, body, &mut transforms)).await;
     }
     match body {
         Body::Empty | Body::Announced(_) | Body::Unknown => writer.finish().await.map_err(Failure::Client),
@@ -119,10 +120,11 @@ async fn send_body(
             }
             Ok(writer.finish().await?)
         }
-        Body::Upstream(reply) => relay::relay(writer, *reply).await,
+        // What is rare or long is boxed: the usual answer does not carry the room for it.
+        Body::Upstream(reply) => Box::pin(relay::relay(writer, *reply)).await,
         Body::Tunnel(reply) => {
             writer.flush().await?;
-            relay::tunnel(writer, *reply).await
+            Box::pin(relay::tunnel(writer, *reply)).await
         }
     }
 }
@@ -178,8 +180,8 @@ fn keeps(exchange: &Exchange, client: &Client, answer: &Answer, framing: head::F
 }
 
 /// Reads the rest of the body that nobody wanted, so that the next head can be read.
-async fn drain(client: &mut Client, exchange: &Exchange, body_read: bool) -> After {
-    if body_read || request_body::discard_arrived(client) {
+async fn drain(client: &mut Client, exchange: &Exchange) -> After {
+    if request_body::discard_arrived(client) {
         return After::Keep;
     }
     let settings = exchange.plan().settings.clone();

@@ -15,14 +15,16 @@ use tidegate_core::net::connection::IoFailure;
 use tidegate_core::net::timer::later;
 use tidegate_core::net::{Connection, Lifetime, Protocol, buffers};
 use tidegate_core::script::Slots;
+use tidegate_core::subject::Subject;
 use tidegate_core::tls::{TlsFailure, server as tls};
 use tidegate_http_wire::framing::Framing;
 use tidegate_http_wire::h1::body::{BodyDecoder, BodyLimits};
 use tidegate_http_wire::h1::request::{RequestError, RequestParser};
-use tidegate_http_wire::{Fields, Method, RequestHead, Version};
+use tidegate_http_wire::{Fields, Known, Method, RequestHead, Version};
 
 use super::client::Client;
 use crate::blocks::{Server, Site};
+use crate::exchange::Exchange;
 use crate::run::{self, After};
 use crate::settings::{Lingering, Settings};
 
@@ -93,7 +95,7 @@ async fn handshake(site: &Site, client: Client) -> Option<(Client, bool)> {
     };
     match tls::accept(transport, &mut timer, limit, choose).await {
         Ok((transport, session)) => {
-            let _ = info.tls.set(session);
+            let _ = info.tls.set(Box::new(session));
             Some((rebuild(transport, timer), false))
         }
         Err(TlsFailure::NotTls(transport)) => Some((rebuild(*transport, timer), true)),
@@ -128,62 +130,67 @@ async fn idle(client: &mut Client, limit: Duration, grace: Duration) -> bool {
 /// One head and its exchange. `Some` with the time to wait for the next when the connection goes on.
 async fn one(client: &mut Client, site: &Rc<Site>, default: &Settings, plain_on_tls: bool) -> Option<Duration> {
     let started = Instant::now();
-    let head = match read_head(client, default, started).await {
-        Ok(Some(head)) => head,
-        Ok(None) => return None,
-        Err((refused, status, error)) => {
-            let server = choose(site, &refused, &Slots::default());
-            if let Some(error) = error {
-                let log = Logger::new(&server.plan.error_log, Some(client.connection.info.number));
-                let line = String::from_utf8_lossy(refused.line()).into_owned();
-                let request = if line.is_empty() { String::new() } else { format!(", request: \"{line}\"") };
-                log!(
-                    log,
-                    Info,
-                    "{error}, client: {}, server: {}{request}",
-                    client.connection.info.client.host(),
-                    server.name
-                );
-            }
-            let exchange = run::begin(client, server, refused, Slots::default(), started);
-            run::refuse(client, &exchange, status).await;
-            linger(client, default).await;
-            return None;
-        }
+    let read = read_head(client, default, started).await;
+    let (exchange, refused) = begin(client, site, read, started)?;
+    if let Some(status) = refused {
+        Box::pin(run::refuse(client, &exchange, status)).await;
+        Box::pin(linger(client, default)).await;
+        return None;
+    }
+    let (after, settings) = run::exchange(client, &exchange, plain_on_tls).await;
+    if after == After::Keep {
+        return Some(settings.keepalive_timeout);
+    }
+    Box::pin(end(client, &settings, after)).await;
+    None
+}
+
+/// The exchange for what was read; with a status when the head was refused. `None` when the client has gone.
+fn begin(
+    client: &mut Client,
+    site: &Rc<Site>,
+    read: Result<Option<RequestHead>, Refused>,
+    started: Instant,
+) -> Option<(Exchange, Option<u16>)> {
+    let slots = Slots::default();
+    let (head, refused) = match read {
+        Ok(head) => (head?, None),
+        Err((head, status, error)) => (head, Some((status, error))),
     };
+    let server = choose(site, &head, &slots);
+    if let Some((status, error)) = refused {
+        let exchange = run::begin(client, server, head, slots, started);
+        if let Some(error) = error {
+            log!(exchange.logger(), Info, "{error}");
+        }
+        return Some((exchange, Some(status)));
+    }
     client.served += 1;
     client.body = BodyDecoder::request(head.framing, BodyLimits::default());
     client.body_received = 0;
     client.expects_continue = head.version >= Version::Http11
         && head.framing != Framing::None
-        && head
-            .fields
-            .get(tidegate_http_wire::Known::Expect)
-            .is_some_and(|value| value.eq_ignore_ascii_case(b"100-continue"));
-    let slots = Slots::default();
-    let server = choose(site, &head, &slots);
-    let exchange = run::begin(client, server, head, slots, started);
-    let (after, settings) = run::exchange(client, &exchange, plain_on_tls).await;
+        && head.fields.get(Known::Expect).is_some_and(|value| value.eq_ignore_ascii_case(b"100-continue"));
+    Some((run::begin(client, server, head, slots, started), None))
+}
+
+/// The end of a connection.
+async fn end(client: &mut Client, settings: &Settings, after: After) {
     match after {
-        After::Keep => Some(settings.keepalive_timeout),
+        After::Keep => {}
         After::Close => {
             if settings.lingering_close == Lingering::Always {
-                linger(client, &settings).await;
+                linger(client, settings).await;
             }
             let _ = client.connection.transport.finish().await;
-            None
         }
-        After::Linger => {
-            linger(client, &settings).await;
-            None
-        }
+        After::Linger => linger(client, settings).await,
         After::Reset => {
             if settings.reset_timedout_connection
                 && let Some(tcp) = client.connection.transport.tcp()
             {
                 let _ = socket2::SockRef::from(tcp).set_linger(Some(Duration::ZERO));
             }
-            None
         }
     }
 }

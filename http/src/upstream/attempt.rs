@@ -202,7 +202,8 @@ impl Sending<'_> {
         let (mut used, connected) = match kept {
             Some(used) => (used, std::time::Duration::ZERO),
             None => {
-                let connection = self.connect(exchange, client, lease).await?;
+                // Boxed, so that an attempt on a kept connection does not carry the room for it.
+                let connection = Box::pin(self.connect(exchange, client, lease)).await?;
                 let made = Instant::now();
                 (Used { connection, made, uses: 0 }, made.saturating_duration_since(begun))
             }
