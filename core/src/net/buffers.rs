@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use bytes::BytesMut;
 
 /// The sizes kept.
-const SIZES: [usize; 4] = [2 << 10, 8 << 10, 32 << 10, 128 << 10];
+const SIZES: [usize; 5] = [2 << 10, 4 << 10, 16 << 10, 32 << 10, 64 << 10];
 /// Buffers kept of each size, at most.
 const KEPT: usize = 32;
 

@@ -15,7 +15,8 @@ use tokio::io::AsyncWrite;
 
 use super::buffers;
 use super::connection::{Transport, poll_read_into};
-use super::timer::{Timer, after, later};
+use super::timer::{Timer, later};
+use crate::clock;
 
 /// What the pump is about, or what it was about when it failed. Displayed as nginx names the action in its logs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -224,23 +225,31 @@ pub async fn pump(
     let mut up = Direction::new(to_upstream, limits.client_buffer);
     let mut down = Direction::new(to_client, limits.upstream_buffer);
     let mut moved = counters.sum();
+    let mut last = clock::monotonic();
     let mut deadline = later(limits.idle);
     poll_fn(|cx| {
         let end = poll_both(cx, client, upstream, &mut up, &mut down, limits.half_close, counters);
-        // The clock is read once for all that this wake-up has moved.
         let sum = counters.sum();
         if sum != moved {
             moved = sum;
-            let now = Instant::now();
-            deadline = after(now, limits.idle);
+            // Only the coarse clock is asked: this runs for every piece that moves.
+            last = clock::monotonic();
             if counters.first_byte.get().is_none() && counters.from_upstream.get() > 0 {
-                counters.first_byte.set(Some(now));
+                counters.first_byte.set(Some(Instant::now()));
             }
         }
-        match end {
-            Some(end) => Poll::Ready(end),
-            None => timer.poll_until(cx, deadline).map(|()| End::Idle),
+        if let Some(end) = end {
+            return Poll::Ready(end);
         }
+        // The timer is left alone while bytes move; when it fires it is set again for what is left of the idle time.
+        while timer.poll_until(cx, deadline).is_ready() {
+            let quiet = Duration::from_millis(clock::monotonic().saturating_sub(last));
+            match limits.idle.checked_sub(quiet).filter(|left| !left.is_zero()) {
+                Some(left) => deadline = later(left),
+                None => return Poll::Ready(End::Idle),
+            }
+        }
+        Poll::Pending
     })
     .await
 }

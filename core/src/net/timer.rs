@@ -2,7 +2,7 @@
 
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use tokio::time::Sleep;
@@ -18,6 +18,8 @@ pub struct TimedOut;
 #[derive(Debug, Default)]
 pub struct Timer {
     sleep: Option<Pin<Box<Sleep>>>,
+    /// Whom the armed sleep wakes.
+    waker: Option<Waker>,
 }
 
 impl Timer {
@@ -42,16 +44,24 @@ impl Timer {
     pub fn poll_until(&mut self, cx: &mut Context<'_>, deadline: Instant) -> Poll<()> {
         let deadline = tokio::time::Instant::from_std(deadline);
         let sleep = self.sleep.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
+        let wakes_caller = self.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker()));
+        if wakes_caller && sleep.deadline() <= deadline && !sleep.is_elapsed() {
+            // Armed early enough, and for this task: there is nothing to do.
+            return Poll::Pending;
+        }
         if sleep.deadline() > deadline {
             sleep.as_mut().reset(deadline);
         }
         while sleep.as_mut().poll(cx).is_ready() {
             if sleep.deadline() >= deadline {
                 // What fired is this deadline; the next wait arms afresh.
-                self.sleep = None;
+                (self.sleep, self.waker) = (None, None);
                 return Poll::Ready(());
             }
             sleep.as_mut().reset(deadline);
+        }
+        if !wakes_caller {
+            self.waker = Some(cx.waker().clone());
         }
         Poll::Pending
     }
