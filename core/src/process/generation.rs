@@ -78,21 +78,13 @@ impl Loader {
                 PathBuf::from(if options.prefix.is_some() { "conf/nginx.conf" } else { "nginx.conf" })
             }));
         let conf_dir = file.parent().unwrap_or(Path::new("/")).to_owned();
-        let mut core = Tables::new("core");
-        core.add::<Main>();
-        core.add::<Events>();
-        core.add::<ErrorLogs>();
+        let core = core_tables();
         Loader { program, options, core, setup: Setup { prefix, conf_dir, known }, file }
     }
 
     /// The configuration file.
     pub fn file(&self) -> &Path {
         &self.file
-    }
-
-    /// The directives of the main and events blocks.
-    pub fn core_rows(&self) -> Vec<crate::conf::apply::Row> {
-        self.core.rows().collect()
     }
 
     /// Reads, applies and installs the configuration. Nothing is bound and no log is opened.
@@ -158,6 +150,15 @@ impl Loader {
             _ => ErrorLog::stderr(Level::Error),
         }
     }
+}
+
+/// The directives of the main and events blocks.
+pub fn core_tables() -> Tables {
+    let mut core = Tables::new("core");
+    core.add::<Main>();
+    core.add::<Events>();
+    core.add::<ErrorLogs>();
+    core
 }
 
 impl Generation {
