@@ -55,9 +55,10 @@ impl LogFile {
         Ok(())
     }
 
-    /// Gives the file to `uid`, so that a worker can open it again by name.
+    /// Gives the file to `uid`, so that a worker can open it again by name. Only regular files change hands: a terminal
+    /// or a pipe is not ours to give.
     pub fn give_to(&self, uid: u32) {
-        if let Some(path) = &self.path {
+        if let Some(path) = self.path.as_ref().filter(|path| path.is_file()) {
             let _ = std::os::unix::fs::chown(path, Some(uid), None);
         }
     }

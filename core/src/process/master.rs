@@ -180,9 +180,6 @@ impl Master {
                 return ExitCode::from(1);
             }
         };
-        if let Some(identity) = &self.identity {
-            self.generation.logs.give_all_to(identity.uid());
-        }
         self.top_up();
         loop {
             let mut sources = [PollFd::new(std::os::fd::AsFd::as_fd(&signals), PollFlags::POLLIN)];
@@ -277,9 +274,6 @@ impl Master {
                     let _ = std::fs::remove_file(&self.generation.settings.pid);
                 }
                 self.identity = identity;
-                if let Some(identity) = &self.identity {
-                    generation.logs.give_all_to(identity.uid());
-                }
                 let old: Vec<Pid> =
                     self.children.iter().filter(|child| !child.leaving).map(|child| child.pid).collect();
                 let replaced = std::mem::replace(&mut self.generation, generation);

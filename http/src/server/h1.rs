@@ -291,20 +291,19 @@ async fn linger(client: &mut Client, settings: &Settings) {
 
 /// True when the client has closed its side, as far as can be seen without taking anything from its stream.
 pub async fn gone(client: &mut Client) -> io::Error {
-    loop {
-        if let Err(error) = client.connection.transport.readable().await {
-            return error;
-        }
-        let Some(tcp) = client.connection.transport.tcp() else { return std::future::pending().await };
-        if !client.connection.transport.is_plain_tcp() {
-            return std::future::pending().await;
-        }
-        let mut one = [0];
-        match tcp.peek(&mut one).await {
-            Ok(0) => return io::ErrorKind::UnexpectedEof.into(),
-            // More input waits for its turn; from here on a close cannot be seen.
-            Ok(_) => return std::future::pending().await,
-            Err(error) => return error,
-        }
+    let transport = &mut client.connection.transport;
+    if let Err(error) = transport.readable().await {
+        return error;
+    }
+    let tcp = match transport {
+        tidegate_core::net::Transport::Tcp(tcp) => tcp,
+        // Other transports cannot be looked into without taking something out.
+        _ => return std::future::pending().await,
+    };
+    match tcp.peek(&mut [0]).await {
+        Ok(0) => io::ErrorKind::UnexpectedEof.into(),
+        // More input waits for its turn; from here on a close cannot be seen.
+        Ok(_) => std::future::pending().await,
+        Err(error) => error,
     }
 }

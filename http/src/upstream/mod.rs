@@ -40,14 +40,18 @@ pub struct PeerConnection {
 /// Idle connections of one group.
 pub type Pool = Idle<PeerConnection>;
 
+/// A group and its idle connections in this worker.
+pub type Pooled = (Rc<Group>, Rc<Pool>);
+
 /// What all locations of an http block share.
 #[derive(Default)]
 pub struct Shared {
     /// The groups.
     pub groups: RefCell<Groups>,
-    pools: RefCell<HashMap<*const Group, (Rc<Group>, Rc<Pool>)>>,
+    /// By the address of the group, which the pair keeps alive.
+    pools: RefCell<HashMap<*const Group, Pooled>>,
     /// Groups for addresses that variables gave, oldest first.
-    written_out: RefCell<VecDeque<(String, Rc<Group>, Rc<Pool>)>>,
+    written_out: RefCell<VecDeque<(String, Pooled)>>,
     /// Some variable asks for fields of upstream replies.
     pub keeps_reply_fields: Cell<bool>,
     sweeping: Cell<bool>,
@@ -72,18 +76,18 @@ impl Shared {
     ///
     /// # Errors
     /// It is no address.
-    pub fn written_out(&self, address: &str) -> Result<(Rc<Group>, Rc<Pool>), String> {
+    pub fn written_out(&self, address: &str) -> Result<Pooled, String> {
         const REMEMBERED: usize = 256;
         let mut list = self.written_out.borrow_mut();
-        if let Some((_, group, pool)) = list.iter().find(|(known, _, _)| known == address) {
-            return Ok((group.clone(), pool.clone()));
+        if let Some((_, pooled)) = list.iter().find(|(known, _)| known == address) {
+            return Ok(pooled.clone());
         }
         let group = Rc::new(tidegate_balancer::module::literal(address, Some(80))?);
         let pool = Rc::new(Idle::new(group.keepalive));
         if list.len() >= REMEMBERED {
             list.pop_front();
         }
-        list.push_back((address.to_owned(), group.clone(), pool.clone()));
+        list.push_back((address.to_owned(), (group.clone(), pool.clone())));
         Ok((group, pool))
     }
 
@@ -102,7 +106,7 @@ impl Shared {
                 for (_, pool) in shared.pools.borrow().values() {
                     pool.sweep(now, is_stale);
                 }
-                for (_, _, pool) in &*shared.written_out.borrow() {
+                for (_, (_, pool)) in &*shared.written_out.borrow() {
                     pool.sweep(now, is_stale);
                 }
             }

@@ -117,7 +117,7 @@ impl Pass {
 }
 
 /// A group for an address that is written out. Names would need a resolver, which must not block.
-fn written_out(authority: &str, shared: &Shared) -> Result<(Rc<Group>, Rc<Pool>), String> {
+fn written_out(authority: &str, shared: &Shared) -> Result<super::Pooled, String> {
     let host = authority.rsplit_once(':').map_or(authority, |(host, _)| host);
     shared.written_out(authority).map_err(|_| format!("no resolver defined to resolve {host}"))
 }

@@ -137,7 +137,7 @@ pub fn answer(arrived: Arrived, exchange: &Exchange, pass: &ProxyPass) -> Outcom
     if let Some(target) =
         head.fields.get(Known::XAccelRedirect).filter(|_| !settings.ignored.contains(b"X-Accel-Redirect"))
     {
-        return internal_redirect(exchange, &target.to_vec());
+        return internal_redirect(exchange, target);
     }
     let mut fields = head.fields;
     fields.retain(|field| !settings.hidden.contains(field.name));
