@@ -51,6 +51,7 @@ pub fn modules() -> Modules<Exchange> {
         .add::<content::files::StaticFiles>()
         .add::<content::index::Index>()
         .add::<content::try_files::TryFiles>()
+        .add::<content::stub_status::StubStatus>()
         .add::<upstream::module::Proxy>()
         .add::<filters::conditional::NotModified>()
         .add::<filters::headers::AddHeader>()

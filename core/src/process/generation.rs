@@ -15,6 +15,7 @@ use crate::log::{ErrorLog, Level, Logs};
 use crate::net::Address;
 use crate::net::listen::{self, Binding};
 use crate::zone::Zones;
+use crate::zone::counters::Counters;
 
 /// A socket that the master holds, and whether workers each have their own.
 #[derive(Clone)]
@@ -38,6 +39,8 @@ pub struct Generation {
     pub error_log: ErrorLog,
     /// All zones.
     pub zones: Zones,
+    /// What all workers count.
+    pub counters: Rc<Counters>,
     /// The files read, for `-T`.
     pub files: Vec<(PathBuf, Vec<u8>)>,
 }
@@ -132,13 +135,21 @@ impl Loader {
             seen.push(&block.name);
         }
         let bindings = listen::bindings(std::mem::take(&mut build.endpoints));
-        if errors.is_empty() {
-            Ok((
-                Generation { settings, bindings, sockets: Vec::new(), logs, error_log, zones, files: tree.files },
+        match errors.keep(Counters::shared(&zones)).filter(|_| errors.is_empty()) {
+            None => Err(errors),
+            Some(counters) => Ok((
+                Generation {
+                    settings,
+                    bindings,
+                    sockets: Vec::new(),
+                    logs,
+                    error_log,
+                    zones,
+                    counters: Rc::new(counters),
+                    files: tree.files,
+                },
                 errors,
-            ))
-        } else {
-            Err(errors)
+            )),
         }
     }
 

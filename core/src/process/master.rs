@@ -276,7 +276,8 @@ impl Master {
                 self.identity = identity;
                 let old: Vec<Pid> =
                     self.children.iter().filter(|child| !child.leaving).map(|child| child.pid).collect();
-                let replaced = std::mem::replace(&mut self.generation, generation);
+                // Dropped before any fork: a new worker must not hold sockets that are no longer configured.
+                drop(std::mem::replace(&mut self.generation, generation));
                 for child in &mut self.children {
                     child.leaving = true;
                 }
@@ -285,7 +286,6 @@ impl Master {
                 for pid in old {
                     let _ = kill(pid, Signal::SIGQUIT);
                 }
-                drop(replaced);
             }
         }
     }
@@ -319,6 +319,7 @@ impl Master {
                         logs: crate::log::Logs::default(),
                         error_log: self.generation.error_log.clone(),
                         zones: crate::zone::Zones::default(),
+                        counters: self.generation.counters.clone(),
                         files: Vec::new(),
                     };
                     let generation = std::mem::replace(&mut self.generation, nothing);

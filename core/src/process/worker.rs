@@ -19,6 +19,7 @@ use crate::log::{ErrorLog, Logger};
 use crate::net::listen::Binding;
 use crate::net::{Address, Connection, Connections, PeerInfo, Timer, Transport};
 use crate::zone::Zones;
+use crate::zone::counters::{self, Standing, State, Total};
 
 /// How long to wait before accepting again when the process has no descriptors left.
 const BREATHER: Duration = Duration::from_millis(500);
@@ -51,7 +52,9 @@ pub(super) fn forget_slot(zones: &Zones, slot: usize) {
 /// Runs a worker to its end.
 pub fn run(generation: Generation, identity: Option<Identity>) -> ExitCode {
     LOG.set(Some(generation.error_log.clone()));
+    counters::install(generation.counters.clone());
     std::panic::set_hook(Box::new(|panic| {
+        counters::of_worker().count(Total::Panics);
         LOG.with_borrow(|log| {
             if let Some(log) = log {
                 crate::log!(Logger::new(log, None), Alert, "panic, one connection is lost: {panic}");
@@ -219,6 +222,7 @@ impl Listener {
 }
 
 async fn accept(binding: Binding, listener: Listener, connections: Rc<Connections>, log: ErrorLog) {
+    let counters = counters::of_worker();
     let mut complained: Option<Instant> = None;
     let mut complain = |message: std::fmt::Arguments<'_>| {
         if complained.is_none_or(|at| at.elapsed() >= Duration::from_secs(1)) {
@@ -247,6 +251,7 @@ async fn accept(binding: Binding, listener: Listener, connections: Rc<Connection
             // The client has given up before we came to it.
             Err(_) => continue,
         };
+        counters.count(Total::Accepted);
         let local = if binding.is_wildcard() {
             transport.local_address().unwrap_or_else(|| binding.address.clone())
         } else {
@@ -261,7 +266,10 @@ async fn accept(binding: Binding, listener: Listener, connections: Rc<Connection
             tls: std::cell::OnceCell::new(),
         };
         let connection = Connection { transport, timer: Timer::default(), info: Rc::new(info) };
+        counters.count(Total::Handled);
+        let active = Standing::enter(counters.clone(), State::Active);
         spawn_local(async move {
+            let _active = active;
             life.enter().await;
             protocol.serve(connection, life).await;
         });

@@ -3,6 +3,7 @@
 //! A zone is an array of atomic words. Nothing in it is a pointer; a region is found by its key, and what is read from
 //! it is checked like input. A lock is held for the length of a closure, so it can never be held across a wait.
 
+pub mod counters;
 pub mod lock;
 pub mod memory;
 pub mod per_worker;

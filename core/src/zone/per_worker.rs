@@ -65,14 +65,15 @@ impl PerWorker {
     /// Adds one for this worker.
     pub fn increment(&self, column: usize) {
         if let Some(word) = self.own(column) {
-            word.fetch_add(1, Relaxed);
+            // Only this worker writes to its row, so nothing can come between.
+            word.store(word.load(Relaxed).saturating_add(1), Relaxed);
         }
     }
 
     /// Takes one back for this worker; never below zero.
     pub fn decrement(&self, column: usize) {
         if let Some(word) = self.own(column) {
-            let _ = word.fetch_update(Relaxed, Relaxed, |count| count.checked_sub(1));
+            word.store(word.load(Relaxed).saturating_sub(1), Relaxed);
         }
     }
 

@@ -2,6 +2,7 @@
 
 pub mod files;
 pub mod index;
+pub mod stub_status;
 pub mod try_files;
 
 use std::future::Future;

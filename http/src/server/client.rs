@@ -2,6 +2,7 @@
 
 use bytes::BytesMut;
 use tidegate_core::net::{Connection, Lifetime};
+use tidegate_core::zone::counters::Standing;
 use tidegate_http_wire::h1::body::BodyDecoder;
 
 /// A client's connection: what outlives an exchange is small, since most connections are idle most of the time.
@@ -18,6 +19,8 @@ pub struct Client {
     pub body_received: u64,
     /// Requests carried.
     pub served: u64,
+    /// What the connection is doing, for the counters that all workers share.
+    pub standing: Standing,
     /// The connection's membership in its worker.
     pub life: Lifetime,
 }

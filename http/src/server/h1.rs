@@ -17,6 +17,7 @@ use tidegate_core::net::{Connection, Lifetime, Protocol, buffers};
 use tidegate_core::script::Slots;
 use tidegate_core::subject::Subject;
 use tidegate_core::tls::{TlsFailure, server as tls};
+use tidegate_core::zone::counters::{self, Standing, State, Total};
 use tidegate_http_wire::framing::Framing;
 use tidegate_http_wire::h1::body::{BodyDecoder, BodyLimits};
 use tidegate_http_wire::h1::request::{RequestError, RequestParser};
@@ -41,6 +42,17 @@ impl Protocol for Listener {
 }
 
 async fn serve(site: Rc<Site>, connection: Connection, life: Lifetime) {
+    let (connection, plain_on_tls) = match site.tls {
+        false => (connection, false),
+        true => match Box::pin(handshake(&site, connection)).await {
+            Some(ready) => ready,
+            None => return,
+        },
+    };
+    let default = site.servers.default_server().plan.settings.clone();
+    if default.tcp_nodelay {
+        connection.transport.set_nodelay();
+    }
     let mut client = Client {
         connection,
         buffer: BytesMut::new(),
@@ -48,19 +60,9 @@ async fn serve(site: Rc<Site>, connection: Connection, life: Lifetime) {
         expects_continue: false,
         body_received: 0,
         served: 0,
+        standing: Standing::enter(counters::of_worker(), State::Reading),
         life,
     };
-    let mut plain_on_tls = false;
-    if site.tls {
-        match Box::pin(handshake(&site, client)).await {
-            Some((ready, is_plain)) => (client, plain_on_tls) = (ready, is_plain),
-            None => return,
-        }
-    }
-    let default = site.servers.default_server().plan.settings.clone();
-    if default.tcp_nodelay {
-        client.connection.transport.set_nodelay();
-    }
     let mut wait = default.client_header_timeout;
     loop {
         if client.buffer.is_empty() && !idle(&mut client, wait, default.keepalive_min_timeout).await {
@@ -71,36 +73,29 @@ async fn serve(site: Rc<Site>, connection: Connection, life: Lifetime) {
             None => return,
         }
         if client.buffer.is_empty() {
+            client.standing.change(State::Waiting);
             buffers::give(std::mem::take(&mut client.buffer));
         }
     }
 }
 
-/// The TLS handshake. Plain text on a TLS port is served far enough to be told so.
-async fn handshake(site: &Site, client: Client) -> Option<(Client, bool)> {
-    let Client { connection, buffer, body, expects_continue, body_received, served, life } = client;
+/// The TLS handshake. Plain text on a TLS port (true) is served far enough to be told so.
+async fn handshake(site: &Site, connection: Connection) -> Option<(Connection, bool)> {
     let Connection { transport, mut timer, info } = connection;
-    let limit = site.servers.default_server().tls.as_ref().map_or(Duration::from_secs(60), |tls| tls.timeout());
+    let default = site.servers.default_server();
+    let limit = default.tls.as_ref().map_or(Duration::from_secs(60), |tls| tls.timeout());
     let choose = |name: Option<&str>| {
-        site.servers.find(name.unwrap_or_default().to_ascii_lowercase().as_bytes(), &Slots::default()).tls.clone()
-    };
-    let rebuild = |transport, timer| Client {
-        connection: Connection { transport, timer, info: info.clone() },
-        buffer,
-        body,
-        expects_continue,
-        body_received,
-        served,
-        life,
+        let name = name.unwrap_or_default().to_ascii_lowercase();
+        site.servers.find(name.as_bytes(), &Slots::default()).tls.clone()
     };
     match tls::accept(transport, &mut timer, limit, choose).await {
         Ok((transport, session)) => {
             let _ = info.tls.set(Box::new(session));
-            Some((rebuild(transport, timer), false))
+            Some((Connection { transport, timer, info }, false))
         }
-        Err(TlsFailure::NotTls(transport)) => Some((rebuild(*transport, timer), true)),
+        Err(TlsFailure::NotTls(transport)) => Some((Connection { transport: *transport, timer, info }, true)),
         Err(failure) => {
-            let log = Logger::new(&site.servers.default_server().plan.error_log, Some(info.number));
+            let log = Logger::new(&default.plan.error_log, Some(info.number));
             log!(log, Info, "{failure} while SSL handshaking, client: {}, server: {}", info.client.host(), info.local);
             None
         }
@@ -130,6 +125,7 @@ async fn idle(client: &mut Client, limit: Duration, grace: Duration) -> bool {
 /// One head and its exchange. `Some` with the time to wait for the next when the connection goes on.
 async fn one(client: &mut Client, site: &Rc<Site>, default: &Settings, plain_on_tls: bool) -> Option<Duration> {
     let started = Instant::now();
+    client.standing.change(State::Reading);
     let read = read_head(client, default, started).await;
     let (exchange, refused) = begin(client, site, read, started)?;
     if let Some(status) = refused {
@@ -166,6 +162,8 @@ fn begin(
         return Some((exchange, Some(status)));
     }
     client.served += 1;
+    client.standing.change(State::Writing);
+    client.standing.counters().count(Total::Requests);
     client.body = BodyDecoder::request(head.framing, BodyLimits::default());
     client.body_received = 0;
     client.expects_continue = head.version >= Version::Http11

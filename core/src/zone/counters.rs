@@ -1,0 +1,179 @@
+//! What all workers count together: totals since the start, and how many connections are in which state now.
+//!
+//! Every worker writes only its own row, so counting is a plain load and store; readers add the rows up.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use super::per_worker::PerWorker;
+use super::{Region, Zones};
+use crate::conf::{ConfigError, Place};
+use crate::process::worker::SLOTS;
+
+/// The zone that holds them; no configuration can name it.
+const ZONE: &str = "process counters";
+const SIZE: u64 = 64 << 10;
+
+/// Something that only grows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Total {
+    /// Connections accepted.
+    Accepted,
+    /// Of those, connections that were served: the others came at the limit.
+    Handled,
+    /// Exchanges begun.
+    Requests,
+    /// Panics caught.
+    Panics,
+}
+
+/// A state that a connection is in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// Open, in whatever state.
+    Active,
+    /// Something of a head is awaited or read.
+    Reading,
+    /// An exchange is under way.
+    Writing,
+    /// Idle between two exchanges.
+    Waiting,
+}
+
+const TOTALS: usize = 4;
+const STATES: usize = 4;
+
+/// The counters of all workers.
+pub struct Counters {
+    totals: Region,
+    states: PerWorker,
+}
+
+impl Counters {
+    /// The counters of a generation; they go on where the previous generation's stand.
+    ///
+    /// # Errors
+    /// No memory.
+    pub fn shared(zones: &Zones) -> Result<Counters, ConfigError> {
+        let at = Place { file: ZONE.into(), line: 0, column: 0 };
+        let zone = zones.declare(ZONE, Some(SIZE), &at)?;
+        let build = || {
+            Ok(Counters {
+                totals: zone.region("totals", TOTALS * SLOTS)?,
+                states: PerWorker::shared(&zone, "states", STATES)?,
+            })
+        };
+        build().map_err(|message: String| ConfigError::general(message))
+    }
+
+    /// Counters that only this process sees, for tests.
+    pub fn private() -> Counters {
+        Counters { totals: Region::private(TOTALS * SLOTS), states: PerWorker::private(STATES) }
+    }
+
+    /// Counts one more.
+    pub fn count(&self, what: Total) {
+        let row = crate::process::worker::slot();
+        if let Some(word) = self.totals.words().get(row * TOTALS + index_of_total(what)) {
+            word.store(word.load(Relaxed).wrapping_add(1), Relaxed);
+        }
+    }
+
+    /// The total over all workers, those that have ended included.
+    pub fn total(&self, what: Total) -> u64 {
+        let column = |word: &AtomicU64| word.load(Relaxed);
+        self.totals.words().iter().skip(index_of_total(what)).step_by(TOTALS).map(column).fold(0, u64::wrapping_add)
+    }
+
+    /// How many connections are in this state.
+    pub fn now(&self, state: State) -> u64 {
+        self.states.sum(index_of_state(state))
+    }
+}
+
+fn index_of_total(what: Total) -> usize {
+    match what {
+        Total::Accepted => 0,
+        Total::Handled => 1,
+        Total::Requests => 2,
+        Total::Panics => 3,
+    }
+}
+
+fn index_of_state(state: State) -> usize {
+    match state {
+        State::Active => 0,
+        State::Reading => 1,
+        State::Writing => 2,
+        State::Waiting => 3,
+    }
+}
+
+thread_local! {
+    static COUNTERS: RefCell<Option<Rc<Counters>>> = const { RefCell::new(None) };
+}
+
+/// Makes these the counters of this worker.
+pub fn install(counters: Rc<Counters>) {
+    COUNTERS.set(Some(counters));
+}
+
+/// The counters of this worker; private ones where none were installed.
+pub fn of_worker() -> Rc<Counters> {
+    COUNTERS.with_borrow_mut(|counters| counters.get_or_insert_with(|| Rc::new(Counters::private())).clone())
+}
+
+/// A connection in a state; it leaves the state when this is dropped, however the connection ends.
+pub struct Standing {
+    counters: Rc<Counters>,
+    state: State,
+}
+
+impl Standing {
+    /// Enters a state.
+    pub fn enter(counters: Rc<Counters>, state: State) -> Standing {
+        counters.states.increment(index_of_state(state));
+        Standing { counters, state }
+    }
+
+    /// Changes to another state.
+    pub fn change(&mut self, state: State) {
+        if self.state != state {
+            self.counters.states.decrement(index_of_state(self.state));
+            self.counters.states.increment(index_of_state(state));
+            self.state = state;
+        }
+    }
+
+    /// The counters.
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+}
+
+impl Drop for Standing {
+    fn drop(&mut self) {
+        self.counters.states.decrement(index_of_state(self.state));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn totals_grow_over_generations_and_states_are_left() {
+        let zones = Zones::default();
+        let counters = Rc::new(Counters::shared(&zones).unwrap());
+        counters.count(Total::Requests);
+        let mut standing = Standing::enter(counters.clone(), State::Reading);
+        standing.change(State::Waiting);
+        assert_eq!((counters.now(State::Reading), counters.now(State::Waiting)), (0, 1));
+        drop(standing);
+        assert_eq!(counters.now(State::Waiting), 0);
+        let next = Counters::shared(&Zones::after(Some(&zones))).unwrap();
+        next.count(Total::Requests);
+        assert_eq!((next.total(Total::Requests), next.total(Total::Panics)), (2, 0));
+    }
+}
