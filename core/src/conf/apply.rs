@@ -397,12 +397,9 @@ impl Tables {
                 Err(format!("directive \"{name}\" is known to nginx, but not supported yet"))
             }
             None => {
-                let here = self
-                    .by_name
-                    .iter()
-                    .filter(|(_, rows)| rows.iter().any(|(_, _, row)| row.levels.allows(level)))
-                    .map(|(name, _)| *name);
-                match nearest(&name, here) {
+                let fits = |rows: &[(usize, usize, Row)]| rows.iter().any(|(_, _, row)| row.levels.allows(level));
+                let here = self.by_name.iter().filter(|(_, rows)| fits(rows)).map(|(name, _)| *name);
+                match nearest(&name, here).or_else(|| nearest(&name, self.by_name.keys().copied())) {
                     Some(near) => Err(format!("unknown directive \"{name}\", did you mean \"{near}\"?")),
                     None => Err(format!("unknown directive \"{name}\"")),
                 }

@@ -1,5 +1,6 @@
 //! One attempt at one peer: connect, send, read the head of the reply.
 
+use std::cell::Cell;
 use std::fmt;
 use std::future::{Future, poll_fn};
 use std::io;
@@ -119,6 +120,8 @@ pub struct Sending<'a> {
     pub destination: &'a Destination,
     /// The body as far as it is held.
     pub held: Held,
+    /// Some of the rest of the body has gone to a peer and cannot be had again.
+    pub streamed: Cell<bool>,
 }
 
 /// A reply whose head is there.
@@ -144,9 +147,9 @@ impl Arrived {
 type Failed = (Fault, Option<Lease>);
 
 impl Sending<'_> {
-    /// The body is all there, so it can be sent again.
+    /// The whole request can still be sent to another peer.
     pub fn can_repeat(&self) -> bool {
-        self.held.complete
+        self.held.complete || !self.streamed.get()
     }
 
     /// Asks the peer, on a kept connection or a new one.
@@ -264,6 +267,7 @@ impl Sending<'_> {
     ) -> Result<(bool, usize), Fault> {
         let limit = self.pass.settings.send_timeout;
         let mut out = Vec::new();
+        self.streamed.set(true);
         loop {
             let data = request_body::next(client, exchange).await.map_err(Fault::ClientBody)?;
             out.clear();

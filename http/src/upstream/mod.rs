@@ -174,7 +174,7 @@ impl ProxyPass {
     ) -> Outcome {
         let mut judge = Judge::new(&self.settings, exchange, destination.group.tries());
         let mut tried: Vec<usize> = Vec::new();
-        let sending = Sending { pass: self, destination, held };
+        let sending = Sending { pass: self, destination, held, streamed: Cell::new(false) };
         loop {
             let ask = Ask { client: &exchange.peer.client, tried: &tried };
             let Ok(lease) = destination.group.lease(&ask) else {
@@ -211,6 +211,7 @@ impl ProxyPass {
                             self.report(exchange, lease, &fault, reused);
                             return Outcome::Status(status);
                         }
+                        Next::SamePeer if !sending.can_repeat() => return Outcome::Status(fault.status()),
                         Next::SamePeer => {
                             // The connection had been closed while it was idle: that says nothing about the peer.
                             drop(lease);
