@@ -1,6 +1,7 @@
 //! Addresses, listening sockets, connections, deadlines and the byte pump.
 
 pub mod address;
+pub mod adopt;
 pub mod buffers;
 pub mod connection;
 pub mod life;

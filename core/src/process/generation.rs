@@ -90,11 +90,12 @@ impl Loader {
         &self.file
     }
 
-    /// Reads, applies and installs the configuration. Nothing is bound and no log is opened.
+    /// Reads, applies and installs the configuration. Nothing is bound and no log is opened. `zones` knows those of the
+    /// generation before.
     ///
     /// # Errors
     /// Everything that is wrong with it.
-    pub fn load(&self, previous: Option<&Generation>) -> Result<(Generation, Errors), Errors> {
+    pub fn load(&self, zones: Zones) -> Result<(Generation, Errors), Errors> {
         let mut errors = Errors::default();
         let tree = Tree::read(&self.file, self.options.globals.as_deref(), &mut errors);
         let is_protocol = |name: &Word| self.program.protocols.iter().find(|protocol| name.is(protocol.name()));
@@ -106,7 +107,7 @@ impl Loader {
             errors.push(ConfigError::general("no \"events\" section in configuration"));
         }
         let settings = Settings::of(&main, &self.setup);
-        let (logs, zones) = (Logs::default(), Zones::after(previous.map(|generation| &generation.zones)));
+        let logs = Logs::default();
         let error_log = main
             .confs
             .with::<ErrorLogs, _>(|conf| conf.build(&self.setup, &logs))
@@ -173,14 +174,19 @@ pub fn core_tables() -> Tables {
 }
 
 impl Generation {
-    /// Opens the logs and the sockets, taking over from `previous` the sockets that stay.
+    /// Opens the logs and the sockets, taking over from `previous` the sockets that stay, and from `inherited` those that
+    /// another process has left us.
     ///
     /// # Errors
     /// What could not be opened; everything opened for it is closed again.
-    pub fn commit(&mut self, previous: Option<&Generation>) -> Result<(), Vec<ConfigError>> {
+    pub fn commit(
+        &mut self,
+        previous: Option<&Generation>,
+        inherited: &mut Vec<OwnedFd>,
+    ) -> Result<(), Vec<ConfigError>> {
         let mut failed: Vec<ConfigError> = self.logs.open_all().into_iter().map(ConfigError::general).collect();
         for binding in &self.bindings {
-            match bind(binding, previous) {
+            match bind(binding, previous, inherited) {
                 Ok(bound) => self.sockets.push(bound),
                 Err(message) => failed.push(ConfigError::new(&binding.at, message)),
             }
@@ -193,7 +199,7 @@ impl Generation {
     }
 }
 
-fn bind(binding: &Binding, previous: Option<&Generation>) -> Result<Bound, String> {
+fn bind(binding: &Binding, previous: Option<&Generation>, inherited: &mut Vec<OwnedFd>) -> Result<Bound, String> {
     /// nginx: an address that is in use is tried again, five times, half a second apart.
     const TRIES: u32 = 5;
     let (address, reuse_port) = (binding.address.clone(), binding.options.reuse_port);
@@ -205,6 +211,12 @@ fn bind(binding: &Binding, previous: Option<&Generation>) -> Result<Bound, Strin
             &binding.options,
         );
         return Ok(bound.clone());
+    }
+    let wanted = address.to_socket_address().ok();
+    let is_wanted =
+        |socket: &OwnedFd| socket2::SockRef::from(socket).local_addr().is_ok_and(|local| Some(local) == wanted);
+    if let Some(at) = inherited.iter().position(is_wanted) {
+        return Ok(Bound { address, reuse_port, socket: Rc::new(inherited.swap_remove(at)) });
     }
     let mut tries = 1;
     loop {

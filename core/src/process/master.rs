@@ -13,9 +13,11 @@ use nix::unistd::Pid;
 
 use super::generation::{Generation, Loader};
 use super::identity::{self, Identity};
-use super::worker;
+use super::upgrade::{self, Inherited};
+use super::{readiness, worker};
 use crate::conf::ConfigError;
 use crate::log::{ErrorLog, Level, Logger};
+use crate::zone::{Zone, Zones};
 
 /// How long workers may take to end on TERM before they are killed.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -37,7 +39,12 @@ const SIGNALS: [Signal; 8] = [
 pub fn start(loader: Loader) -> ExitCode {
     let program = loader.program.name;
     let test = loader.options.test;
-    let (mut generation, notes) = match loader.load(None) {
+    let mut inherited = Inherited::take();
+    let zones = std::mem::take(&mut inherited.zones);
+    let (adopted, foreign): (Vec<_>, Vec<_>) =
+        zones.into_iter().map(|(name, file)| (Zone::adopt(&name, file), name)).partition(|(zone, _)| zone.is_some());
+    let zones = Zones::after_upgrade(adopted.into_iter().filter_map(|(zone, _)| zone).collect());
+    let (mut generation, notes) = match loader.load(zones) {
         Ok(loaded) => loaded,
         Err(errors) => {
             errors.warnings().for_each(|warning| eprintln!("{program}: [warn] {warning}"));
@@ -61,11 +68,13 @@ pub fn start(loader: Loader) -> ExitCode {
             return ExitCode::from(1);
         }
     };
-    if let Err(errors) = generation.commit(None) {
+    if let Err(errors) = generation.commit(None, &mut inherited.sockets) {
         report(&loader, errors.iter());
         return ExitCode::from(1);
     }
+    // A new binary is in the background already.
     if generation.settings.daemon
+        && !inherited.upgrading
         && let Err(error) = identity::detach()
     {
         report(&loader, [ConfigError::general(format!("daemon() failed ({})", crate::log::os_error(&error)))].iter());
@@ -82,6 +91,13 @@ pub fn start(loader: Loader) -> ExitCode {
     }
     let log = Logger::new(&generation.error_log, None);
     crate::log!(log, Notice, "{}/{}", program, loader.program.version);
+    for (_, name) in foreign {
+        crate::log!(
+            log,
+            Notice,
+            "shared memory zone \"{name}\" of the old binary has another layout and is begun anew"
+        );
+    }
     crate::log!(log, Notice, "start worker processes");
     if !generation.settings.master_process {
         let pid_file = generation.settings.pid.clone();
@@ -89,7 +105,8 @@ pub fn start(loader: Loader) -> ExitCode {
         let _ = std::fs::remove_file(pid_file);
         return code;
     }
-    Master::new(loader, generation, identity).run()
+    drop(inherited.sockets);
+    Master::new(loader, generation, identity, inherited.first_slot).run()
 }
 
 fn report<'a>(loader: &Loader, errors: impl Iterator<Item = &'a ConfigError>) {
@@ -156,11 +173,26 @@ struct Master {
     children: Vec<Child>,
     respawn_at: Option<Instant>,
     going: Going,
+    /// False after WINCH, until HUP: workers are not replaced.
+    serving: bool,
+    /// The master that USR2 has started.
+    successor: Option<Pid>,
+    first_slot: usize,
 }
 
 impl Master {
-    fn new(loader: Loader, generation: Generation, identity: Option<Identity>) -> Self {
-        Master { loader, generation, identity, children: Vec::new(), respawn_at: None, going: Going::On }
+    fn new(loader: Loader, generation: Generation, identity: Option<Identity>, first_slot: usize) -> Self {
+        Master {
+            loader,
+            generation,
+            identity,
+            children: Vec::new(),
+            respawn_at: None,
+            going: Going::On,
+            serving: true,
+            successor: None,
+            first_slot,
+        }
     }
 
     fn run(mut self) -> ExitCode {
@@ -181,6 +213,7 @@ impl Master {
             }
         };
         self.top_up();
+        readiness::notify(&format!("READY=1\nMAINPID={}", std::process::id()));
         loop {
             let mut sources = [PollFd::new(std::os::fd::AsFd::as_fd(&signals), PollFlags::POLLIN)];
             let _ = poll(&mut sources, self.timeout());
@@ -195,7 +228,7 @@ impl Master {
             self.on_time();
             if matches!(self.going, Going::Down { .. }) && self.children.is_empty() {
                 crate::log!(Logger::new(&self.generation.error_log, None), Notice, "exit");
-                let _ = std::fs::remove_file(&self.generation.settings.pid);
+                let _ = std::fs::remove_file(self.pid_file());
                 self.remove_sockets();
                 return ExitCode::SUCCESS;
             }
@@ -232,12 +265,15 @@ impl Master {
                 self.remove_sockets();
                 self.generation.sockets.clear();
             }
-            Signal::SIGHUP if matches!(self.going, Going::On) => self.reload(),
-            Signal::SIGUSR1 => self.reopen(),
-            Signal::SIGUSR2 => {
-                crate::log!(log, Alert, "upgrade of the binary on SIGUSR2 is not supported yet, the signal is ignored")
+            Signal::SIGHUP if matches!(self.going, Going::On) => {
+                readiness::notify("RELOADING=1");
+                self.reload();
+                readiness::notify("READY=1");
             }
+            Signal::SIGUSR1 => self.reopen(),
+            Signal::SIGUSR2 if matches!(self.going, Going::On) => self.upgrade(),
             Signal::SIGWINCH => {
+                self.serving = false;
                 for child in self.children.iter_mut().filter(|child| !child.leaving) {
                     child.leaving = true;
                     let _ = kill(child.pid, Signal::SIGQUIT);
@@ -256,12 +292,14 @@ impl Master {
 
     fn reload(&mut self) {
         crate::log!(Logger::new(&self.generation.error_log, None), Notice, "reconfiguring");
-        let loaded =
-            self.loader.load(Some(&self.generation)).map_err(|errors| errors.iter().cloned().collect::<Vec<_>>());
+        let loaded = self
+            .loader
+            .load(Zones::after(Some(&self.generation.zones)))
+            .map_err(|errors| errors.iter().cloned().collect::<Vec<_>>());
         let committed = loaded.and_then(|(mut generation, notes)| {
             let identity = Identity::find(generation.settings.user.as_ref())
                 .map_err(|message| vec![ConfigError::general(message)])?;
-            generation.commit(Some(&self.generation))?;
+            generation.commit(Some(&self.generation), &mut Vec::new())?;
             Ok((generation, identity, notes))
         });
         let log = Logger::new(&self.generation.error_log, None);
@@ -282,6 +320,7 @@ impl Master {
                     child.leaving = true;
                 }
                 self.respawn_at = None;
+                self.serving = true;
                 self.top_up();
                 for pid in old {
                     let _ = kill(pid, Signal::SIGQUIT);
@@ -302,10 +341,63 @@ impl Master {
         }
     }
 
+    /// Starts the binary anew beside this process.
+    fn upgrade(&mut self) {
+        let log = Logger::new(&self.generation.error_log, None);
+        if let Some(successor) = self.successor {
+            crate::log!(log, Notice, "the new binary {successor} is running already, the signal is ignored");
+            return;
+        }
+        let (pid_file, old) = (&self.generation.settings.pid, upgrade::old_pid_file(&self.generation.settings.pid));
+        if let Err(error) = std::fs::rename(pid_file, &old) {
+            crate::log!(
+                log,
+                Alert,
+                "rename() \"{}\" to \"{}\" failed ({}) before executing new binary process",
+                pid_file.display(),
+                old.display(),
+                crate::log::os_error(&error)
+            );
+            return;
+        }
+        match upgrade::start(&self.generation, self.first_slot) {
+            Ok(pid) => {
+                crate::log!(log, Notice, "start new binary process {pid}");
+                self.successor = Some(pid);
+            }
+            Err(error) => {
+                crate::log!(log, Alert, "the new binary cannot be executed ({})", crate::log::os_error(&error));
+                let _ = std::fs::rename(&old, pid_file);
+            }
+        }
+    }
+
+    /// The new binary has ended: this master is the only one again.
+    fn successor_ended(&mut self) {
+        self.successor = None;
+        let pid_file = &self.generation.settings.pid;
+        let _ = std::fs::rename(upgrade::old_pid_file(pid_file), pid_file);
+        if !self.serving && matches!(self.going, Going::On) {
+            self.serving = true;
+            self.top_up();
+        }
+    }
+
+    /// Where this master's pid is written now.
+    fn pid_file(&self) -> std::path::PathBuf {
+        match self.successor {
+            Some(_) => upgrade::old_pid_file(&self.generation.settings.pid),
+            None => self.generation.settings.pid.clone(),
+        }
+    }
+
     /// Forks workers until there are as many as configured.
     fn top_up(&mut self) {
-        while self.children.iter().filter(|child| !child.leaving).count() < self.generation.settings.worker_processes {
-            let slot = (0..).find(|slot| self.children.iter().all(|child| child.slot != *slot)).unwrap_or(0);
+        while self.serving
+            && self.children.iter().filter(|child| !child.leaving).count() < self.generation.settings.worker_processes
+        {
+            let free = |slot: &usize| self.children.iter().all(|child| child.slot != *slot);
+            let slot = (self.first_slot..).find(free).unwrap_or(self.first_slot);
             match identity::fork() {
                 Ok(Some(pid)) => {
                     crate::log!(Logger::new(&self.generation.error_log, None), Notice, "start worker process {pid}");
@@ -350,6 +442,11 @@ impl Master {
                 _ => return,
             };
             let log = Logger::new(&self.generation.error_log, None);
+            if self.successor == Some(pid) {
+                crate::log!(log, Notice, "new binary process {pid} has ended");
+                self.successor_ended();
+                continue;
+            }
             let Some(index) = self.children.iter().position(|child| child.pid == pid) else { continue };
             let child = self.children.swap_remove(index);
             match how {
@@ -397,7 +494,11 @@ impl Master {
         }
     }
 
+    /// Removes the sockets in the file system, unless the new binary goes on serving them.
     fn remove_sockets(&self) {
+        if self.successor.is_some() {
+            return;
+        }
         for binding in &self.generation.bindings {
             if let crate::net::Address::Unix(path) = &binding.address {
                 let _ = std::fs::remove_file(path);

@@ -4,8 +4,10 @@ pub mod cli;
 pub mod generation;
 pub mod identity;
 pub mod master;
+pub mod readiness;
 pub mod settings;
 pub mod signals;
+pub mod upgrade;
 pub mod worker;
 
 use std::process::ExitCode;

@@ -7,6 +7,7 @@ use nix::unistd::Pid;
 
 use super::cli::SignalName;
 use super::generation::Loader;
+use crate::zone::Zones;
 
 /// Sends a signal to the master that the configuration's pid file names.
 pub fn send(loader: &Loader, name: SignalName) -> ExitCode {
@@ -15,7 +16,7 @@ pub fn send(loader: &Loader, name: SignalName) -> ExitCode {
         eprintln!("{program}: [error] {message}");
         ExitCode::from(1)
     };
-    let generation = match loader.load(None) {
+    let generation = match loader.load(Zones::default()) {
         Ok((generation, _)) => generation,
         Err(errors) => {
             errors.iter().for_each(|error| eprintln!("{program}: [emerg] {error}"));

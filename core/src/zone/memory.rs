@@ -36,6 +36,18 @@ impl Memory {
         Ok(Memory { map, words, file })
     }
 
+    /// The mapping of a memory that another process has made; as large as it is.
+    ///
+    /// # Errors
+    /// It is no such memory, or mmap(2) fails.
+    pub fn adopt(file: OwnedFd) -> io::Result<Memory> {
+        let length = usize::try_from(nix::sys::stat::fstat(&file)?.st_size).map_err(|_| io::ErrorKind::InvalidData)?;
+        let words =
+            length.checked_sub(LOCK_BYTES).filter(|bytes| bytes % 8 == 0).ok_or(io::ErrorKind::InvalidData)? / 8;
+        let map = MmapOptions::new().len(length).map_raw(&file)?;
+        Ok(Memory { map, words, file })
+    }
+
     /// The words.
     pub fn words(&self) -> &[AtomicU64] {
         // SAFETY: the mapping is page-aligned, so `LOCK_BYTES` into it is aligned for u64; it is `LOCK_BYTES + 8 * words`

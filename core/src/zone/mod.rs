@@ -47,6 +47,17 @@ impl Zone {
         Ok(Zone { name: name.to_owned(), size, memory })
     }
 
+    /// The zone behind a descriptor that another process has left us. `None` if it has another layout, or is no zone:
+    /// then it is begun anew.
+    pub fn adopt(name: &str, file: std::os::fd::OwnedFd) -> Option<Rc<Zone>> {
+        let memory = Memory::adopt(file).ok()?;
+        let read = |at: usize| memory.words().get(at).map(|word| word.load(Relaxed));
+        let size = read(2)?;
+        let fits = usize::try_from(size).is_ok_and(|size| size.div_ceil(8) == memory.words().len());
+        (read(0) == Some(MAGIC) && read(1) == Some(LAYOUT) && fits)
+            .then(|| Rc::new(Zone { name: name.to_owned(), size, memory }))
+    }
+
     /// The zone's name.
     pub fn name(&self) -> &str {
         &self.name
@@ -121,6 +132,12 @@ fn hash(key: &str, words: usize) -> u64 {
     hasher.finish() | 1
 }
 
+impl std::os::fd::AsFd for Zone {
+    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+        self.memory.as_fd()
+    }
+}
+
 /// Words that belong to one user: in a zone, or private to the process for users without one.
 pub enum Region {
     /// Seen by this process only.
@@ -183,6 +200,11 @@ impl Zones {
             .map(|zones| zones.list.borrow().iter().map(|(zone, _)| zone.clone()).collect())
             .unwrap_or_default();
         Zones { list: RefCell::default(), previous }
+    }
+
+    /// No zones yet; these, which another process has left us, are found again under the same name and size.
+    pub fn after_upgrade(inherited: Vec<Rc<Zone>>) -> Zones {
+        Zones { list: RefCell::default(), previous: inherited }
     }
 
     /// The zone of this name. Several users may share one; `size` may be left out by all but one of them.

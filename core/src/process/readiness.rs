@@ -1,0 +1,18 @@
+//! Telling systemd how we are (`NOTIFY_SOCKET`), where it asks for it.
+
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
+
+/// Sends a state such as `READY=1`; does nothing where nobody listens, and never waits.
+pub fn notify(state: &str) {
+    let Some(name) = std::env::var_os("NOTIFY_SOCKET") else { return };
+    let bytes = name.as_encoded_bytes();
+    let address = match bytes.strip_prefix(b"@") {
+        Some(name) => SocketAddr::from_abstract_name(name),
+        None => SocketAddr::from_pathname(&name),
+    };
+    if let (Ok(address), Ok(socket)) = (address, UnixDatagram::unbound()) {
+        let _ = socket.set_nonblocking(true);
+        let _ = socket.send_to_addr(state.as_bytes(), &address);
+    }
+}
