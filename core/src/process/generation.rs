@@ -22,6 +22,8 @@ use crate::zone::counters::Counters;
 pub struct Bound {
     address: Address,
     reuse_port: bool,
+    /// Another process has left it to us.
+    inherited: bool,
     socket: Rc<OwnedFd>,
 }
 
@@ -46,6 +48,14 @@ pub struct Generation {
 }
 
 impl Bound {
+    /// The path of a socket in the file system, and whether another process has left it to us.
+    pub fn path(&self) -> Option<(&Path, bool)> {
+        match &self.address {
+            Address::Unix(path) => Some((path, self.inherited)),
+            Address::Inet(_) => None,
+        }
+    }
+
     /// The socket.
     pub fn socket(&self) -> &OwnedFd {
         &self.socket
@@ -216,12 +226,12 @@ fn bind(binding: &Binding, previous: Option<&Generation>, inherited: &mut Vec<Ow
     let is_wanted =
         |socket: &OwnedFd| socket2::SockRef::from(socket).local_addr().is_ok_and(|local| Some(local) == wanted);
     if let Some(at) = inherited.iter().position(is_wanted) {
-        return Ok(Bound { address, reuse_port, socket: Rc::new(inherited.swap_remove(at)) });
+        return Ok(Bound { address, reuse_port, inherited: true, socket: Rc::new(inherited.swap_remove(at)) });
     }
     let mut tries = 1;
     loop {
         match listen::open(&address, &binding.options) {
-            Ok(socket) => return Ok(Bound { address, reuse_port, socket: Rc::new(socket) }),
+            Ok(socket) => return Ok(Bound { address, reuse_port, inherited: false, socket: Rc::new(socket) }),
             Err((_, error)) if error.kind() == std::io::ErrorKind::AddrInUse && tries < TRIES => {
                 tries += 1;
                 std::thread::sleep(std::time::Duration::from_millis(500));

@@ -106,7 +106,21 @@ pub fn start(loader: Loader) -> ExitCode {
         return code;
     }
     drop(inherited.sockets);
-    Master::new(loader, generation, identity, inherited.first_slot).run()
+    let predecessor = inherited.upgrading.then(nix::unistd::getppid);
+    let first_slot = inherited.first_slot;
+    Master {
+        loader,
+        generation,
+        identity,
+        children: Vec::new(),
+        respawn_at: None,
+        going: Going::On,
+        serving: true,
+        successor: None,
+        predecessor,
+        first_slot,
+    }
+    .run()
 }
 
 fn report<'a>(loader: &Loader, errors: impl Iterator<Item = &'a ConfigError>) {
@@ -177,24 +191,12 @@ struct Master {
     serving: bool,
     /// The master that USR2 has started.
     successor: Option<Pid>,
+    /// The master that has started this one by USR2.
+    predecessor: Option<Pid>,
     first_slot: usize,
 }
 
 impl Master {
-    fn new(loader: Loader, generation: Generation, identity: Option<Identity>, first_slot: usize) -> Self {
-        Master {
-            loader,
-            generation,
-            identity,
-            children: Vec::new(),
-            respawn_at: None,
-            going: Going::On,
-            serving: true,
-            successor: None,
-            first_slot,
-        }
-    }
-
     fn run(mut self) -> ExitCode {
         let mask: SigSet = SIGNALS.into_iter().collect();
         let signals = match mask
@@ -494,13 +496,15 @@ impl Master {
         }
     }
 
-    /// Removes the sockets in the file system, unless the new binary goes on serving them.
+    /// Removes the sockets in the file system, unless another master goes on serving them: the one we have started, or the
+    /// one that has started us.
     fn remove_sockets(&self) {
         if self.successor.is_some() {
             return;
         }
-        for binding in &self.generation.bindings {
-            if let crate::net::Address::Unix(path) = &binding.address {
+        let predecessor_lives = self.predecessor.is_some_and(|pid| pid == nix::unistd::getppid());
+        for (path, inherited) in self.generation.sockets.iter().filter_map(|bound| bound.path()) {
+            if !(inherited && predecessor_lives) {
                 let _ = std::fs::remove_file(path);
             }
         }
