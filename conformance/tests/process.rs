@@ -243,3 +243,18 @@ fn shutdown_is_not_held_up_longer_than_allowed() {
     assert!(session.at_end());
     assert!(server.wait().success());
 }
+
+#[test]
+fn connections_spread_over_the_workers() {
+    let text = ONE.replace("location /", "location = /pid { return 200 $pid; } location /");
+    let server = Server::start(&format!("worker_processes 2; {text}"));
+    wait_until("two workers run", || (server.workers().len() == 2).then_some(()));
+    let mut clients: Vec<_> = (0..50).map(|_| server.http(0)).collect();
+    let mut by_worker = std::collections::BTreeMap::new();
+    for client in &mut clients {
+        *by_worker.entry(client.get("/pid").text()).or_insert(0) += 1;
+    }
+    let most = by_worker.values().max().copied().unwrap_or_default();
+    println!("{by_worker:?}");
+    assert!(most <= 30, "the busier of two workers holds at most 60 % of the connections: {by_worker:?}");
+}

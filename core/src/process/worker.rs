@@ -1,9 +1,11 @@
 //! A worker: gives up privileges, builds its runtime, accepts and serves until told to go.
 
 use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
 use std::os::unix::net::UnixListener as StdUnixListener;
 use std::process::ExitCode;
 use std::rc::Rc;
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::SigSet;
@@ -19,7 +21,7 @@ use crate::log::{ErrorLog, Logger};
 use crate::net::listen::Binding;
 use crate::net::{Address, Connection, Connections, PeerInfo, Timer, Transport};
 use crate::zone::Zones;
-use crate::zone::counters::{self, Standing, State, Total};
+use crate::zone::counters::{self, Counters, Standing, State, Total};
 
 /// How long to wait before accepting again when the process has no descriptors left.
 const BREATHER: Duration = Duration::from_millis(500);
@@ -206,18 +208,38 @@ impl Listener {
         })
     }
 
-    async fn accept(&self) -> std::io::Result<(Transport, Address)> {
+    fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<std::io::Result<(Transport, Address)>> {
         match self {
             Listener::Tcp(listener) => {
-                listener.accept().await.map(|(stream, client)| (Transport::Tcp(stream), Address::Inet(client)))
+                let (stream, client) = ready!(listener.poll_accept(cx))?;
+                Poll::Ready(Ok((Transport::Tcp(stream), Address::Inet(client))))
             }
-            Listener::Unix(listener) => listener.accept().await.map(|(stream, client)| {
-                (
-                    Transport::Unix(stream),
-                    Address::Unix(client.as_pathname().unwrap_or(std::path::Path::new("")).to_owned()),
-                )
-            }),
+            Listener::Unix(listener) => {
+                let (stream, client) = ready!(listener.poll_accept(cx))?;
+                let path = client.as_pathname().unwrap_or(std::path::Path::new("")).to_owned();
+                Poll::Ready(Ok((Transport::Unix(stream), Address::Unix(path))))
+            }
         }
+    }
+
+    /// The next connection, in this worker's turn.
+    ///
+    /// The kernel gives a connection to whoever asks first, which at low load is again and again the same worker. So one
+    /// that is clearly ahead of another stands back: for a millisecond, then for two, and so on. After the longest pause
+    /// it takes what is there, so that nobody waits for a worker that is stuck, and goes on standing back.
+    async fn accept(&self, counters: &Counters) -> std::io::Result<(Transport, Address)> {
+        const LONGEST: Duration = Duration::from_millis(64);
+        let mut pause = Duration::from_millis(1);
+        while counters.is_ahead() {
+            tokio::time::sleep(pause).await;
+            if pause >= LONGEST
+                && let Poll::Ready(accepted) = poll_fn(|cx| Poll::Ready(self.poll_accept(cx))).await
+            {
+                return accepted;
+            }
+            pause = (pause * 2).min(LONGEST);
+        }
+        poll_fn(|cx| self.poll_accept(cx)).await
     }
 }
 
@@ -230,13 +252,16 @@ async fn accept(binding: Binding, listener: Listener, connections: Rc<Connection
             crate::log!(Logger::new(&log, None), Alert, "{message}");
         }
     };
+    let mut accepting = None;
     loop {
         let Some(life) = connections.admit() else {
             complain(format_args!("{} worker_connections are not enough", connections.len()));
+            accepting = None;
             connections.one_gone().await;
             continue;
         };
-        let (transport, client) = match listener.accept().await {
+        let _ = accepting.get_or_insert_with(|| Standing::enter(counters.clone(), State::Accepting));
+        let (transport, client) = match listener.accept(&counters).await {
             Ok(accepted) => accepted,
             Err(error)
                 if matches!(

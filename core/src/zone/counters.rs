@@ -39,10 +39,12 @@ pub enum State {
     Writing,
     /// Idle between two exchanges.
     Waiting,
+    /// No connection: the worker itself, while it accepts.
+    Accepting,
 }
 
 const TOTALS: usize = 4;
-const STATES: usize = 4;
+const STATES: usize = 5;
 
 /// The counters of all workers.
 pub struct Counters {
@@ -92,6 +94,24 @@ impl Counters {
     }
 }
 
+impl Counters {
+    /// True when this worker has clearly more connections than another that accepts: the next should be the other's.
+    pub fn is_ahead(&self) -> bool {
+        let accepting = self.states.by_worker(index_of_state(State::Accepting));
+        let active = self.states.by_worker(index_of_state(State::Active));
+        let own = crate::process::worker::slot();
+        let (mut mine, mut least) = (0, u64::MAX);
+        for (slot, (accepting, active)) in accepting.zip(active).enumerate() {
+            if slot == own {
+                mine = active;
+            } else if accepting > 0 {
+                least = least.min(active);
+            }
+        }
+        least != u64::MAX && mine > least.saturating_add(1).saturating_add(least / 8)
+    }
+}
+
 fn index_of_total(what: Total) -> usize {
     match what {
         Total::Accepted => 0,
@@ -107,6 +127,7 @@ fn index_of_state(state: State) -> usize {
         State::Reading => 1,
         State::Writing => 2,
         State::Waiting => 3,
+        State::Accepting => 4,
     }
 }
 

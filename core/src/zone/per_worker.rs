@@ -54,12 +54,12 @@ impl PerWorker {
 
     /// The count of a column.
     pub fn sum(&self, column: usize) -> u64 {
-        self.region
-            .words()
-            .iter()
-            .skip(column)
-            .step_by(self.columns.max(1))
-            .fold(0, |sum, word| sum.saturating_add(word.load(Relaxed)))
+        self.by_worker(column).fold(0, u64::saturating_add)
+    }
+
+    /// The count of a column for each worker slot.
+    pub fn by_worker(&self, column: usize) -> impl Iterator<Item = u64> + '_ {
+        self.region.words().iter().skip(column).step_by(self.columns.max(1)).map(|word| word.load(Relaxed))
     }
 
     /// Adds one for this worker.
