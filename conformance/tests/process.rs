@@ -258,3 +258,19 @@ fn connections_spread_over_the_workers() {
     println!("{by_worker:?}");
     assert!(most <= 30, "the busier of two workers holds at most 60 % of the connections: {by_worker:?}");
 }
+
+#[test]
+fn workers_with_sockets_of_their_own_survive_a_change_of_their_number_and_of_the_option() {
+    let text = |workers: usize, option: &str| {
+        format!(
+            "worker_processes {workers}; events {{}} http {{ access_log off;
+                server {{ listen 127.0.0.1:%%PORT_0%% {option}; location / {{ return 200 one; }} }} }}"
+        )
+    };
+    let mut server = Server::start(&text(2, "reuseport"));
+    for (workers, option) in [(3, "reuseport"), (1, "reuseport"), (2, ""), (2, "reuseport")] {
+        server.reload_with(&text(workers, option));
+        wait_until("the workers have changed", || (server.workers().len() == workers).then_some(()));
+        (0..20).for_each(|_| assert_eq!(answer(&server), "one"));
+    }
+}

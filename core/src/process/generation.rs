@@ -17,14 +17,13 @@ use crate::net::listen::{self, Binding};
 use crate::zone::Zones;
 use crate::zone::counters::Counters;
 
-/// A socket that the master holds, and whether workers each have their own.
+/// The sockets of one address that the master holds: one for all workers, or with `reuseport` one for each.
 #[derive(Clone)]
 pub struct Bound {
     address: Address,
-    reuse_port: bool,
     /// Another process has left it to us.
     inherited: bool,
-    socket: Rc<OwnedFd>,
+    sockets: Vec<Rc<OwnedFd>>,
 }
 
 /// Everything that one reading of the configuration gives.
@@ -56,9 +55,14 @@ impl Bound {
         }
     }
 
-    /// The socket.
-    pub fn socket(&self) -> &OwnedFd {
-        &self.socket
+    /// The socket of the worker with this index.
+    pub fn socket(&self, worker: usize) -> Option<&OwnedFd> {
+        self.sockets.get(worker % self.sockets.len().max(1)).map(|socket| &**socket)
+    }
+
+    /// All of them.
+    pub fn all(&self) -> impl Iterator<Item = &OwnedFd> {
+        self.sockets.iter().map(|socket| &**socket)
     }
 }
 
@@ -196,7 +200,8 @@ impl Generation {
     ) -> Result<(), Vec<ConfigError>> {
         let mut failed: Vec<ConfigError> = self.logs.open_all().into_iter().map(ConfigError::general).collect();
         for binding in &self.bindings {
-            match bind(binding, previous, inherited) {
+            let count = if binding.options.reuse_port { self.settings.worker_processes } else { 1 };
+            match bind(binding, count, previous, inherited) {
                 Ok(bound) => self.sockets.push(bound),
                 Err(message) => failed.push(ConfigError::new(&binding.at, message)),
             }
@@ -209,29 +214,55 @@ impl Generation {
     }
 }
 
-fn bind(binding: &Binding, previous: Option<&Generation>, inherited: &mut Vec<OwnedFd>) -> Result<Bound, String> {
-    /// nginx: an address that is in use is tried again, five times, half a second apart.
-    const TRIES: u32 = 5;
-    let (address, reuse_port) = (binding.address.clone(), binding.options.reuse_port);
-    if let Some(bound) = previous.and_then(|generation| {
-        generation.sockets.iter().find(|bound| bound.address == address && bound.reuse_port == reuse_port)
-    }) {
-        let _ = listen::configure(
-            &socket2::SockRef::from(&*bound.socket).try_clone().map_err(|error| error.to_string())?,
-            &binding.options,
-        );
-        return Ok(bound.clone());
+/// The sockets of a binding: those that are there already, then new ones.
+fn bind(
+    binding: &Binding,
+    count: usize,
+    previous: Option<&Generation>,
+    inherited: &mut Vec<OwnedFd>,
+) -> Result<Bound, String> {
+    let address = binding.address.clone();
+    let known = previous.and_then(|generation| generation.sockets.iter().find(|bound| bound.address == address));
+    let mut bound = match known {
+        Some(bound) => Bound { sockets: bound.sockets.iter().take(count).cloned().collect(), ..bound.clone() },
+        None => adopted(&address, count, inherited),
+    };
+    for socket in bound.all() {
+        let socket = socket2::SockRef::from(socket);
+        let kept = listen::configure(&socket, &binding.options);
+        // Only then may further sockets be bound to the address.
+        let shared = if binding.options.reuse_port { socket.set_reuse_port(true) } else { Ok(()) };
+        if let Err(error) = kept.and(shared) {
+            return Err(format!("setsockopt() for {address} failed ({})", crate::log::os_error(&error)));
+        }
     }
+    while bound.sockets.len() < count {
+        bound.sockets.push(Rc::new(open(&address, &binding.options)?));
+    }
+    Ok(bound)
+}
+
+/// The sockets of an address among those that another process has left us.
+fn adopted(address: &Address, count: usize, inherited: &mut Vec<OwnedFd>) -> Bound {
     let wanted = address.to_socket_address().ok();
     let is_wanted =
         |socket: &OwnedFd| socket2::SockRef::from(socket).local_addr().is_ok_and(|local| Some(local) == wanted);
-    if let Some(at) = inherited.iter().position(is_wanted) {
-        return Ok(Bound { address, reuse_port, inherited: true, socket: Rc::new(inherited.swap_remove(at)) });
+    let mut sockets = Vec::new();
+    while sockets.len() < count
+        && let Some(at) = inherited.iter().position(is_wanted)
+    {
+        sockets.push(Rc::new(inherited.remove(at)));
     }
+    Bound { address: address.clone(), inherited: !sockets.is_empty(), sockets }
+}
+
+fn open(address: &Address, options: &listen::SocketOptions) -> Result<OwnedFd, String> {
+    /// nginx: an address that is in use is tried again, five times, half a second apart.
+    const TRIES: u32 = 5;
     let mut tries = 1;
     loop {
-        match listen::open(&address, &binding.options) {
-            Ok(socket) => return Ok(Bound { address, reuse_port, inherited: false, socket: Rc::new(socket) }),
+        match listen::open(address, options) {
+            Ok(socket) => return Ok(socket),
             Err((_, error)) if error.kind() == std::io::ErrorKind::AddrInUse && tries < TRIES => {
                 tries += 1;
                 std::thread::sleep(std::time::Duration::from_millis(500));

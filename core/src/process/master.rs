@@ -171,6 +171,7 @@ fn test_only(loader: &Loader, generation: &Generation) -> ExitCode {
 struct Child {
     pid: Pid,
     slot: usize,
+    index: usize,
     started: Instant,
     leaving: bool,
 }
@@ -400,10 +401,12 @@ impl Master {
         {
             let free = |slot: &usize| self.children.iter().all(|child| child.slot != *slot);
             let slot = (self.first_slot..).find(free).unwrap_or(self.first_slot);
+            let stays = |index: usize| self.children.iter().any(|child| !child.leaving && child.index == index);
+            let index = (0..).find(|index| !stays(*index)).unwrap_or(0);
             match identity::fork() {
                 Ok(Some(pid)) => {
                     crate::log!(Logger::new(&self.generation.error_log, None), Notice, "start worker process {pid}");
-                    self.children.push(Child { pid, slot, started: Instant::now(), leaving: false });
+                    self.children.push(Child { pid, slot, index, started: Instant::now(), leaving: false });
                 }
                 Ok(None) => {
                     let nothing = Generation {
@@ -417,7 +420,7 @@ impl Master {
                         files: Vec::new(),
                     };
                     let generation = std::mem::replace(&mut self.generation, nothing);
-                    worker::set_slot(slot);
+                    worker::set_place(slot, index);
                     let code = worker::run(generation, self.identity.take());
                     std::process::exit(if code == ExitCode::SUCCESS { 0 } else { 2 });
                 }

@@ -80,11 +80,12 @@ pub fn start(generation: &Generation, first_slot: usize) -> std::io::Result<Pid>
     let mut arguments = std::env::args_os();
     let program = arguments.next().ok_or(std::io::ErrorKind::NotFound)?;
     let zones = generation.zones.all();
-    let sockets: String = generation.sockets.iter().map(|bound| format!("{};", bound.socket().as_raw_fd())).collect();
+    let sockets = || generation.sockets.iter().flat_map(|bound| bound.all());
+    let socket_list: String = sockets().map(|socket| format!("{};", socket.as_raw_fd())).collect();
     let zone_list: String = zones.iter().map(|zone| write_zone(zone.as_fd().as_raw_fd(), zone.name())).collect();
     let keep = |keep: bool| {
-        for bound in &generation.sockets {
-            let _ = keep_on_exec(bound.socket(), keep);
+        for socket in sockets() {
+            let _ = keep_on_exec(socket, keep);
         }
         for zone in &zones {
             let _ = keep_on_exec(&zone.as_fd(), keep);
@@ -94,7 +95,7 @@ pub fn start(generation: &Generation, first_slot: usize) -> std::io::Result<Pid>
     let other_half = (first_slot + SLOTS / 2) % SLOTS;
     let child = Command::new(program)
         .args(arguments)
-        .env(SOCKETS, sockets)
+        .env(SOCKETS, socket_list)
         .env(ZONES, zone_list)
         .env(FIRST_SLOT, other_half.to_string())
         .spawn();

@@ -33,6 +33,7 @@ pub const SLOTS: usize = 64;
 thread_local! {
     static LOG: RefCell<Option<ErrorLog>> = const { RefCell::new(None) };
     static SLOT: Cell<usize> = const { Cell::new(0) };
+    static INDEX: Cell<usize> = const { Cell::new(0) };
 }
 
 /// This worker's number among those alive; for state kept per worker in zones.
@@ -40,8 +41,14 @@ pub fn slot() -> usize {
     SLOT.get() % SLOTS
 }
 
-pub(super) fn set_slot(slot: usize) {
+/// This worker's place among those of its generation: which of the sockets with `reuseport` is its own.
+pub fn index() -> usize {
+    INDEX.get()
+}
+
+pub(super) fn set_place(slot: usize, index: usize) {
     SLOT.set(slot);
+    INDEX.set(index);
 }
 
 /// Takes out of the zones what a worker that has ended left in its slot.
@@ -128,9 +135,10 @@ async fn serve(generation: Generation) -> std::io::Result<ExitCode> {
     // The master blocks its signals; what came since the fork is delivered to the handlers above now.
     SigSet::all().thread_unblock()?;
     let mut acceptors: Vec<JoinHandle<()>> = Vec::new();
-    for (binding, socket) in bindings.into_iter().zip(&sockets) {
-        let socket = socket.socket().try_clone()?;
-        acceptors.push(spawn_local(accept(binding, Listener::new(socket)?, connections.clone(), error_log.clone())));
+    for (binding, bound) in bindings.into_iter().zip(&sockets) {
+        let Some(socket) = bound.socket(index()) else { continue };
+        let listener = Listener::new(socket.try_clone()?)?;
+        acceptors.push(spawn_local(accept(binding, listener, connections.clone(), error_log.clone())));
     }
     drop(sockets);
     let ticking = tell.clone();
@@ -226,11 +234,12 @@ impl Listener {
     ///
     /// The kernel gives a connection to whoever asks first, which at low load is again and again the same worker. So one
     /// that is clearly ahead of another stands back: for a millisecond, then for two, and so on. After the longest pause
-    /// it takes what is there, so that nobody waits for a worker that is stuck, and goes on standing back.
-    async fn accept(&self, counters: &Counters) -> std::io::Result<(Transport, Address)> {
+    /// it takes what is there, so that nobody waits for a worker that is stuck, and goes on standing back. A socket of the
+    /// worker's `own` is not shared, so there the kernel does the spreading.
+    async fn accept(&self, own: bool, counters: &Counters) -> std::io::Result<(Transport, Address)> {
         const LONGEST: Duration = Duration::from_millis(64);
         let mut pause = Duration::from_millis(1);
-        while counters.is_ahead() {
+        while !own && counters.is_ahead() {
             tokio::time::sleep(pause).await;
             if pause >= LONGEST
                 && let Poll::Ready(accepted) = poll_fn(|cx| Poll::Ready(self.poll_accept(cx))).await
@@ -261,7 +270,7 @@ async fn accept(binding: Binding, listener: Listener, connections: Rc<Connection
             continue;
         };
         let _ = accepting.get_or_insert_with(|| Standing::enter(counters.clone(), State::Accepting));
-        let (transport, client) = match listener.accept(&counters).await {
+        let (transport, client) = match listener.accept(binding.options.reuse_port, &counters).await {
             Ok(accepted) => accepted,
             Err(error)
                 if matches!(
