@@ -18,6 +18,19 @@ pub struct MainConf {
     worker_rlimit_nofile: Setting<u64>,
     worker_shutdown_timeout: Setting<Duration>,
     working_directory: Setting<Word>,
+    worker_priority: Setting<i32>,
+    worker_rlimit_core: Setting<u64>,
+    worker_cpu_affinity: Setting<Affinity>,
+    env: Vec<Word>,
+}
+
+/// `worker_cpu_affinity`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Affinity {
+    /// One processor after the other, among those of the mask if there is one.
+    Auto(Option<Vec<usize>>),
+    /// The processors of each worker; the last goes for all further ones.
+    Masks(Vec<Vec<usize>>),
 }
 
 inherit!(MainConf {
@@ -28,7 +41,11 @@ inherit!(MainConf {
     worker_processes,
     worker_rlimit_nofile,
     worker_shutdown_timeout,
-    working_directory
+    working_directory,
+    worker_priority,
+    worker_rlimit_core,
+    worker_cpu_affinity,
+    env,
 });
 
 /// `worker_processes` and its neighbours
@@ -94,6 +111,47 @@ impl Feature for Main {
             Set::Word(|conf| &mut conf.working_directory),
             "The directory that the workers are in.",
         ),
+        row(
+            "worker_priority",
+            Arity::Exactly(1),
+            Set::With(|conf, line| {
+                let priority = line.arg(0)?.text().parse().ok().filter(|priority| (-20..=20).contains(priority));
+                conf.worker_priority.set(priority.ok_or("invalid value")?)
+            }),
+            "The scheduling priority of the workers, from -20 to 20.",
+        ),
+        row(
+            "worker_rlimit_core",
+            Arity::Exactly(1),
+            Set::Size(|conf| &mut conf.worker_rlimit_core),
+            "The largest core file of a worker.",
+        ),
+        row(
+            "worker_cpu_affinity",
+            Arity::AtLeast(1),
+            Set::With(|conf, line| {
+                let mask =
+                    |word: &Word| cpu_mask(word.bytes()).ok_or_else(|| format!("invalid character in \"{word}\""));
+                let affinity = match line.args() {
+                    [auto] if auto.is("auto") => Affinity::Auto(None),
+                    [auto, word] if auto.is("auto") => Affinity::Auto(Some(mask(word)?)),
+                    words => Affinity::Masks(words.iter().map(mask).collect::<Result<_, _>>()?),
+                };
+                conf.worker_cpu_affinity.set(affinity)
+            }),
+            "The processors that each worker may run on: masks, or auto.",
+        ),
+        row(
+            "env",
+            Arity::Exactly(1),
+            Set::With(|conf, line| {
+                conf.env.push(line.arg(0)?.clone());
+                Ok(())
+            }),
+            "A variable of the environment that is kept, or set with NAME=value, for new binaries.",
+        ),
+        row("thread_pool", Arity::Between(2, 3), Set::Accepted, "Workers have no threads to configure."),
+        row("debug_points", Arity::Exactly(1), Set::Accepted, "There are no debug points."),
         row("lock_file", Arity::Exactly(1), Set::Accepted, "Locks live in memory; no file is needed."),
         row(
             "timer_resolution",
@@ -192,9 +250,39 @@ pub struct Settings {
     pub shutdown_timeout: Option<Duration>,
     /// `working_directory`
     pub working_directory: Option<PathBuf>,
+    /// `worker_priority`
+    pub priority: Option<i32>,
+    /// `worker_rlimit_core`
+    pub core_file: Option<u64>,
+    affinity: Option<Affinity>,
+    /// `env`: names kept, and values set.
+    pub environment: Vec<(String, Option<String>)>,
+}
+
+/// The processors of a mask such as `0101`: the last digit is processor 0.
+fn cpu_mask(text: &[u8]) -> Option<Vec<usize>> {
+    let digits = text.iter().filter(|byte| **byte != b' ').rev().enumerate();
+    let set = digits.map(|(cpu, digit)| match digit {
+        b'0' => Some(None),
+        b'1' => Some(Some(cpu)),
+        _ => None,
+    });
+    Some(set.collect::<Option<Vec<_>>>()?.into_iter().flatten().collect())
 }
 
 impl Settings {
+    /// The processors that the worker with this index may run on; `None` is all.
+    pub fn processors(&self, worker: usize) -> Option<Vec<usize>> {
+        match self.affinity.as_ref()? {
+            Affinity::Masks(masks) => masks.get(worker).or(masks.last()).cloned(),
+            Affinity::Auto(mask) => {
+                let all = || (0..std::thread::available_parallelism().map_or(1, usize::from)).collect();
+                let among: Vec<usize> = mask.clone().unwrap_or_else(all);
+                among.get(worker % among.len().max(1)).map(|cpu| vec![*cpu])
+            }
+        }
+    }
+
     /// Reads the settings out of the main block.
     pub fn of(main: &Block, setup: &crate::conf::apply::Setup) -> Settings {
         let events = main.children_named("events").next();
@@ -210,6 +298,26 @@ impl Settings {
             open_files: conf.worker_rlimit_nofile.get().copied(),
             shutdown_timeout: conf.worker_shutdown_timeout.get().copied().filter(|limit| !limit.is_zero()),
             working_directory: conf.working_directory.get().map(|word| setup.path(word)),
+            priority: conf.worker_priority.get().copied(),
+            core_file: conf.worker_rlimit_core.get().copied(),
+            affinity: conf.worker_cpu_affinity.get().cloned(),
+            environment: conf.env.iter().map(|word| name_and_value(&word.text())).collect(),
         })
+    }
+}
+
+fn name_and_value(text: &str) -> (String, Option<String>) {
+    text.split_once('=').map_or((text.to_owned(), None), |(name, value)| (name.to_owned(), Some(value.to_owned())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn masks_count_from_the_right() {
+        for (text, expected) in [("1", Some(vec![0])), ("0101", Some(vec![0, 2])), ("00", Some(vec![])), ("12", None)] {
+            assert_eq!(cpu_mask(text.as_bytes()), expected, "{text}");
+        }
     }
 }

@@ -93,7 +93,13 @@ pub fn start(generation: &Generation, first_slot: usize) -> std::io::Result<Pid>
     };
     keep(true);
     let other_half = (first_slot + SLOTS / 2) % SLOTS;
-    let child = Command::new(program)
+    let mut command = Command::new(program);
+    for (name, value) in &generation.settings.environment {
+        if let Some(value) = value {
+            command.env(name, value);
+        }
+    }
+    let child = command
         .args(arguments)
         .env(SOCKETS, socket_list)
         .env(ZONES, zone_list)

@@ -76,6 +76,7 @@ pub fn run(generation: Generation, identity: Option<Identity>) -> ExitCode {
         ExitCode::from(2)
     };
     raise_file_limit(&generation);
+    place_on_processors(&generation);
     if let Some(identity) = identity
         && let Err(error) = identity.assume()
     {
@@ -118,6 +119,33 @@ fn raise_file_limit(generation: &Generation) {
             "{} worker_connections exceed open file resource limit: {hard}",
             generation.settings.worker_connections
         );
+    }
+}
+
+/// `worker_cpu_affinity`, `worker_priority`, `worker_rlimit_core`; a refusal is logged and no reason to end.
+fn place_on_processors(generation: &Generation) {
+    use nix::sched::{CpuSet, sched_setaffinity};
+    use nix::sys::resource::{Resource, setrlimit};
+    let log = Logger::new(&generation.error_log, None);
+    let complain = |what: &str, error: nix::errno::Errno| {
+        crate::log!(log, Alert, "{what} failed ({})", crate::log::os_error(&error.into()));
+    };
+    if let Some(processors) = generation.settings.processors(index()) {
+        let mut set = CpuSet::new();
+        let chosen = processors.into_iter().try_for_each(|cpu| set.set(cpu));
+        if let Err(error) = chosen.and_then(|()| sched_setaffinity(nix::unistd::Pid::from_raw(0), &set)) {
+            complain("sched_setaffinity()", error);
+        }
+    }
+    if let Some(priority) = generation.settings.priority
+        && let Err(error) = rustix::process::setpriority_process(None, priority)
+    {
+        crate::log!(log, Alert, "setpriority({priority}) failed ({})", crate::log::os_error(&error.into()));
+    }
+    if let Some(limit) = generation.settings.core_file
+        && let Err(error) = setrlimit(Resource::RLIMIT_CORE, limit, limit)
+    {
+        complain("setrlimit(RLIMIT_CORE)", error);
     }
 }
 
