@@ -63,6 +63,14 @@ impl Module<Exchange> for AddHeader {
     }
 }
 
+/// What may stand in a field: text over several lines in the configuration, or a break that a client has slipped into a
+/// variable, becomes spaces, as RFC 9110 section 5.5 has it. nginx sends them as they are.
+fn in_one_line(mut value: Vec<u8>) -> Vec<u8> {
+    value.iter_mut().filter(|byte| matches!(byte, b'\r' | b'\n' | 0)).for_each(|byte| *byte = b' ');
+    value.truncate(value.trim_ascii_end().len());
+    value
+}
+
 struct Added(Vec<(Rc<[u8]>, Template<Exchange>, bool)>);
 
 impl Filter for Added {
@@ -72,7 +80,7 @@ impl Filter for Added {
             if !usual && !always {
                 continue;
             }
-            let value = template.value(exchange);
+            let value = in_one_line(template.value(exchange));
             let known = Known::of(name);
             // nginx: these have one value only, and an empty one removes them.
             if matches!(known, Known::LastModified | Known::ETag | Known::Date) {
