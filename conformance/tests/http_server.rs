@@ -686,3 +686,42 @@ fn a_large_file_arrives_whole() {
     let server = serve("sendfile on;").file("html/f", &content).start();
     assert!(server.http(0).get("/f").body == content);
 }
+
+#[test]
+fn a_redirect_that_an_error_page_takes_over_keeps_its_location() {
+    let server = serve(
+        "location /a { error_page 302 /text; return 302 http://example.org/; } location /text { return 200 text; }
+         location /b { error_page 405 /redirect; return 405; } location /redirect { return 302 http://example.org/; }
+         location /c { error_page 405 /none; return 405; } location /none { return 204; }",
+    )
+    .start();
+    let kept = server.http(0).get("/a");
+    assert_eq!((kept.status, kept.field("Location"), &*kept.text()), (302, "http://example.org/", "text"));
+    assert_eq!(server.http(0).get("/b").status, 302);
+    assert_eq!(get(&server, "/c"), is(405, ""));
+}
+
+#[test]
+fn an_index_may_be_an_absolute_path() {
+    let server = serve("location /a/ { index /b.html; }").file("html/b.html", "b").start();
+    assert_eq!(get(&server, "/a/"), is(200, "b"));
+}
+
+#[test]
+fn a_value_over_several_lines_becomes_one_line() {
+    let server = serve("add_header X-A \"a;\n b\n\"; return 200;").start();
+    assert_eq!(server.http(0).get("/").field("X-A"), "a;  b");
+}
+
+#[test]
+fn rewrites_escape_what_came_escaped() {
+    let server = serve(
+        "location /a { rewrite ^(.*) $1?c=$1; return 200 $uri|$args; }
+         location /b { rewrite ^/b/(.*) http://example.org/$1 redirect; }
+         location /c { rewrite ^ $arg_r? redirect; }",
+    )
+    .start();
+    assert_eq!(get(&server, "/a/%3F?a=b").1, "/a/?|c=/a/%3F&a=b");
+    assert_eq!(server.http(0).get("/b/%0dX").field("Location"), "http://example.org/%0DX");
+    assert_eq!(server.http(0).get("/c?r=http%3A%2F%2Fexample.org%0a").field("Location"), "http://example.org%0a");
+}

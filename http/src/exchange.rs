@@ -11,7 +11,7 @@ use tidegate_core::log::Logger;
 use tidegate_core::net::PeerInfo;
 use tidegate_core::script::Slots;
 use tidegate_core::subject::Subject;
-use tidegate_http_wire::{Fields, Method, RequestHead};
+use tidegate_http_wire::{Fields, Known, Method, RequestHead};
 
 use crate::blocks::Server;
 use crate::plan::Plan;
@@ -76,6 +76,9 @@ pub struct Exchange {
     pub as_get: Cell<bool>,
     /// The status that led to an error page, and that its answer gets.
     pub error_status: Cell<Option<u16>>,
+    /// Fields that the answer gets whoever gives it in the end: of a redirect that an error page took over, of a reply
+    /// that sent the exchange elsewhere.
+    pub carried: RefCell<Option<Box<Fields>>>,
     /// The fields of the last upstream reply, where a variable asks for them.
     pub reply_fields: RefCell<Fields>,
     /// The host that `proxy_pass` names.
@@ -114,11 +117,22 @@ impl Exchange {
         self.redirects.set(self.redirects.get().saturating_add(1));
     }
 
-    /// Goes to a named location; the path stays.
+    /// Goes to a named location, whose name begins with `@`; the path stays.
     pub fn go_to_named(&self, name: &[u8]) {
         *self.named.borrow_mut() = Some(name.into());
         self.internal.set(true);
         self.redirects.set(self.redirects.get().saturating_add(1));
+    }
+
+    /// Has the answer carry a field, whoever gives it in the end.
+    pub fn carry(&self, known: Known, value: &[u8]) {
+        self.carried.borrow_mut().get_or_insert_default().push_known(known, value);
+    }
+
+    /// Sends the client to `url` by a status that an error page may still take over.
+    pub fn send_to(&self, status: u16, url: &[u8]) -> u16 {
+        self.carried.borrow_mut().get_or_insert_default().set(Known::Location, url);
+        status
     }
 
     /// Counts bytes sent to the client.

@@ -109,6 +109,7 @@ pub fn begin(client: &Client, server: Rc<Server>, head: RequestHead, slots: Slot
         named: RefCell::default(),
         as_get: Cell::new(false),
         error_status: Cell::new(None),
+        carried: RefCell::default(),
         reply_fields: RefCell::default(),
         proxied_to: RefCell::new(None),
         in_error_page: Cell::new(false),
@@ -132,8 +133,23 @@ enum Entry {
     Location,
 }
 
-/// Turns outcomes into an answer: follows internal redirects, and puts error pages in the place of errors.
-async fn settle(exchange: &Exchange, client: &mut Client, mut outcome: Outcome) -> Option<Answer> {
+/// Turns outcomes into the answer, with the fields that come along from what led to it.
+async fn settle(exchange: &Exchange, client: &mut Client, outcome: Outcome) -> Option<Answer> {
+    let mut answer = decide(exchange, client, outcome).await?;
+    if let Some(carried) = exchange.carried.take() {
+        for field in carried.iter() {
+            let many = matches!(field.known, Known::SetCookie | Known::WwwAuthenticate);
+            // A type has been taken into account where the answer's own was chosen.
+            if field.known != Known::ContentType && (many || !answer.fields.has(field.known)) {
+                answer.fields.push_known(field.known, field.value);
+            }
+        }
+    }
+    Some(answer)
+}
+
+/// Follows internal redirects, and puts error pages in the place of errors.
+async fn decide(exchange: &Exchange, client: &mut Client, mut outcome: Outcome) -> Option<Answer> {
     loop {
         let status = match outcome {
             Outcome::Answer(mut answer) => {
@@ -284,10 +300,8 @@ fn locate(exchange: &Exchange) -> Option<Outcome> {
                 location.push(b'?');
                 location.extend_from_slice(&args);
             }
-            *exchange.plan.borrow_mut() = plan.clone();
-            let mut answer = Answer::page(301, plan.settings.server_tokens);
-            answer.fields.push_known(Known::Location, &location);
-            return Some(answer.into());
+            *exchange.plan.borrow_mut() = plan;
+            return Some(Outcome::Status(exchange.send_to(301, &location)));
         }
     }
     None

@@ -47,7 +47,7 @@ impl Module<Exchange> for Variables {
             "? if there are arguments.",
         ),
         row("request", |x, out| put_some(out, x.head.line()), "The request line."),
-        row("request_method", |x, out| put(out, x.head.method.as_bytes()), "The method."),
+        row("request_method", |x, out| put(out, x.method().as_bytes()), "The method; GET where an error page asks."),
         row("request_length", |x, out| number(out, x.received.get()), "Bytes received, head and body."),
         row("request_time", |x, out| seconds(out, x.started.elapsed()), "Seconds since the first byte of the request."),
         row("request_filename", request_filename, "The file behind the path."),

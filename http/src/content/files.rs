@@ -252,8 +252,13 @@ impl Files {
         self.root.as_ref().map(|root| root.value(exchange)).unwrap_or_default()
     }
 
-    /// The content type of the exchange's path.
+    /// The content type of the exchange's path, unless what led there has named one.
     pub fn content_type(&self, exchange: &Exchange) -> Rc<[u8]> {
+        if let Some(carried) = &*exchange.carried.borrow()
+            && let Some(content_type) = carried.get(Known::ContentType)
+        {
+            return content_type.into();
+        }
         let target = exchange.target.borrow();
         let name = target.path.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
         let extension = name.iter().rposition(|byte| *byte == b'.').and_then(|at| name.get(at + 1..));
@@ -296,9 +301,7 @@ pub fn answer(exchange: &Exchange) -> Outcome {
             location.push(b'?');
             location.extend_from_slice(&args);
         }
-        let mut answer = Answer::page(301, plan.settings.server_tokens);
-        answer.fields.push_known(Known::Location, &location);
-        return answer.into();
+        return Outcome::Status(exchange.send_to(301, &location));
     }
     if !meta.is_file() {
         tidegate_core::log!(exchange.logger(), Crit, "\"{}\" is not a regular file", full.display());

@@ -18,6 +18,7 @@ use tidegate_balancer::{Ask, Group, Groups, Idle, Outcome as PeerOutcome};
 use tidegate_core::log;
 use tidegate_core::net::{Timer, Transport};
 use tidegate_core::subject::Subject;
+use tidegate_http_wire::Known;
 use tidegate_http_wire::framing::Framing;
 
 use crate::content::{Content, Outcome, Produce};
@@ -250,6 +251,11 @@ impl ProxyPass {
     fn accept(&self, exchange: &Exchange, reply: attempt::Arrived) -> Outcome {
         let status = reply.head.status;
         if self.settings.intercept_errors && status >= 300 && exchange.plan().error_pages.covers(status) {
+            if status == 401 {
+                // Without its challenge the status would be of no use to the client.
+                let challenges = reply.head.fields.all(Known::WwwAuthenticate);
+                challenges.for_each(|value| exchange.carry(Known::WwwAuthenticate, value));
+            }
             return Outcome::Status(status);
         }
         reply.into_answer(exchange, self)
