@@ -293,7 +293,7 @@ impl Loader<'_> {
 }
 
 /// nginx also takes a modifier that is glued to its path.
-fn glued(name: &Word) -> (String, Word) {
+pub fn glued(name: &Word) -> (String, Word) {
     for modifier in ["=", "^~", "~*", "~"] {
         if let Some(rest) = name.after(modifier) {
             return (modifier.to_owned(), rest);

@@ -27,6 +27,8 @@ pub struct Target {
     pub changed: bool,
     /// A rewrite ended with `break`: the location's name is no longer part of the path.
     pub left_location: bool,
+    /// `try_files` has found the path below the `alias` of a pattern, which otherwise is the whole path of the file.
+    pub below_alias: bool,
 }
 
 /// The answer as far as it is known: for `$status`, `$sent_http_*` and the counts.
@@ -111,7 +113,7 @@ impl Exchange {
 
     /// Goes to another path inside the server. Arguments follow a `?` in `target`.
     pub fn redirect(&self, path: Vec<u8>, args: Bytes) {
-        *self.target.borrow_mut() = Target { path, args, changed: true, left_location: false };
+        *self.target.borrow_mut() = Target { path, args, changed: true, ..Target::default() };
         *self.named.borrow_mut() = None;
         self.internal.set(true);
         self.redirects.set(self.redirects.get().saturating_add(1));

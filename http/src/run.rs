@@ -10,7 +10,7 @@ use tidegate_core::phase::{Phase, Verdict};
 use tidegate_core::script::Slots;
 use tidegate_core::subject::Subject;
 use tidegate_http_wire::uri::{Escape, escape_uri};
-use tidegate_http_wire::{Known, RequestHead};
+use tidegate_http_wire::{Known, Method, RequestHead};
 
 use crate::answer::Answer;
 use crate::blocks::Server;
@@ -57,12 +57,15 @@ pub async fn exchange(client: &mut Client, exchange: &Exchange, plain_on_tls: bo
         );
         exchange.sent.status.set(497);
         Outcome::Status(497)
+    } else if exchange.head.method == Method::Connect {
+        log!(exchange.logger(), Info, "client sent CONNECT method while reading client request headers");
+        Outcome::Status(405)
     } else {
         phases(exchange, client, Entry::Server).await
     };
     let after = match settle(exchange, client, first).await {
         Some(mut answer) => {
-            answer.close |= plain_on_tls;
+            answer.close |= plain_on_tls || exchange.head.method == Method::Connect;
             output::send(client, exchange, answer).await
         }
         None => After::Reset,
@@ -90,7 +93,7 @@ pub fn begin(client: &Client, server: Rc<Server>, head: RequestHead, slots: Slot
         path: head.target.path.clone(),
         args: head.target.args.clone(),
         changed: head.target.empty_path,
-        left_location: false,
+        ..Target::default()
     };
     let received = u64::try_from(head.size()).unwrap_or(0);
     Exchange {

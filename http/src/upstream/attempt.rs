@@ -169,7 +169,10 @@ impl Sending<'_> {
                 reply.hold_lease(lease);
                 Ok(Arrived { head, reply })
             }
-            Err(fault) => Err((fault, Some(lease))),
+            Err(fault) => {
+                exchange.attempts.current(|attempt| attempt.finished = Some(begun.elapsed()));
+                Err((fault, Some(lease)))
+            }
         }
     }
 

@@ -193,7 +193,10 @@ impl ProxyPass {
                 Ok(reply) if !judge.dislikes(reply.head.status) => return self.accept(exchange, reply),
                 Ok(reply) => match judge.next(&Fault::Status(reply.head.status), reused, true) {
                     Next::Stop(_) => return self.accept(exchange, reply),
-                    _ => (Fault::Status(reply.head.status), reply.into_lease()),
+                    _ => {
+                        exchange.attempts.current(|attempt| attempt.finished = Some(begun.elapsed()));
+                        (Fault::Status(reply.head.status), reply.into_lease())
+                    }
                 },
                 Err((Fault::ClientGone, _)) => {
                     log!(

@@ -251,7 +251,7 @@ pub async fn relay(writer: &mut Writer<'_>, mut reply: Reply) -> Result<(), Fail
     }
     let (mut write_deadline, mut read_deadline) = (None, None);
     let connection = &mut writer.client.connection;
-    poll_fn(|cx| {
+    let relayed = poll_fn(|cx| {
         loop {
             let mut moved = false;
             while !queue.pieces.is_empty() {
@@ -320,7 +320,11 @@ pub async fn relay(writer: &mut Writer<'_>, mut reply: Reply) -> Result<(), Fail
             return Poll::Pending;
         }
     })
-    .await
+    .await;
+    if relayed.is_err() && !done {
+        exchange.attempts.current(|attempt| attempt.finished = Some(reply.begun.elapsed()));
+    }
+    relayed
 }
 
 fn end(reply: &mut Reply, queue: &mut Queue, exchange: &Exchange) {
