@@ -13,8 +13,8 @@ use tidegate_core::net::Address;
 use tidegate_core::net::listen::{Endpoint, Listen, Takes};
 use tidegate_core::phase::Gates;
 use tidegate_core::process::Build;
-use tidegate_core::script::Regex;
-use tidegate_core::tls::{ServerTls, Tls};
+use tidegate_core::script::{Regex, Slots};
+use tidegate_core::tls::{ClientCertificates, ServerTls, Tls, TlsConf};
 
 use crate::content::files::Files;
 use crate::error_page::ErrorPages;
@@ -114,7 +114,7 @@ pub struct Server {
     pub plan: Rc<Plan>,
     /// Its locations.
     pub locations: Locations<Rc<Plan>>,
-    /// What it offers in a TLS handshake.
+    /// What it offers in a TLS handshake; without it, the default server's offer holds.
     pub tls: Option<ServerTls>,
     patterns: Vec<(Word, Rc<Regex>)>,
 }
@@ -129,6 +129,19 @@ pub struct Site {
 
 /// Applies and installs an http block.
 pub fn load(node: &Node, build: &mut Build<'_>) {
+impl Site {
+    /// What a server of this address offers in a handshake.
+    pub fn tls<'a>(&'a self, server: &'a Server) -> Option<&'a ServerTls> {
+        server.tls.as_ref().or(self.servers.default_server().tls.as_ref())
+    }
+
+    /// The server that a client which names this host in its handshake is served by.
+    pub fn named(&self, host: Option<&str>) -> &Rc<Server> {
+        let host = host.unwrap_or_default().to_ascii_lowercase();
+        self.servers.find(host.as_bytes(), &Slots::default())
+    }
+}
+
     let modules = crate::modules();
     let body = node.body.as_deref().unwrap_or_default();
     let mut http = modules.tables.apply(&node.name, &node.args, Levels::PROTOCOL, body, build.setup, build.errors);
@@ -194,7 +207,7 @@ impl Loader<'_> {
     }
 
     fn server(&mut self, block: &Block) -> Rc<Server> {
-        let tls = block.confs.with::<Tls, _>(|conf| conf.build(self.env.setup, &[b"http/1.1", b"http/1.0"]));
+        let tls = self.tls(block);
         let tls = self.env.errors.keep(tls).flatten();
         let name =
             block.confs.with::<Servers, _>(|conf| conf.names.first().map(ToString::to_string)).unwrap_or_default();
@@ -224,6 +237,15 @@ impl Loader<'_> {
 
     fn location(
         &mut self,
+    /// What a server offers in a handshake; without a certificate it has nothing to offer, or to demand.
+    fn tls(&self, block: &Block) -> Result<Option<ServerTls>, ConfigError> {
+        let setup = self.env.setup;
+        let has_certificate = block.confs.with::<Tls, _>(TlsConf::has_certificate);
+        let clients =
+            if has_certificate { block.confs.with::<ClientCertificates, _>(|conf| conf.policy(setup))? } else { None };
+        block.confs.with::<Tls, _>(|conf| conf.build_with(setup, &[b"http/1.1", b"http/1.0"], clients))
+    }
+
         block: &Block,
         outer: &Block,
         locations: &mut Locations<Rc<Plan>>,
@@ -322,18 +344,24 @@ fn endpoints(servers: &[(Rc<Server>, &Block)], build: &mut Build<'_>) {
                 block.at(),
                 Takes::default(),
             )
+impl Place<'_> {
+    /// nginx: the default server has to have a certificate, since it stands in for those that have none; if it rejects
+    /// handshakes, all others have to.
+    fn has_certificates(&self) -> bool {
+        match self.servers.first().and_then(|(default, _)| default.tls.as_ref()) {
+            None => false,
+            Some(tls) if tls.rejects() => self.servers.iter().all(|(server, _)| server.tls.is_some()),
+            Some(_) => true,
+        }
+    }
+}
+
             .unwrap_or_default();
             listens.iter_mut().for_each(|listen| listen.options.bind = false);
         }
         for listen in listens {
             if let Err(error) = enter(&mut places, &listen, server, block) {
                 build.errors.push(error);
-            }
-            if listen.tls && server.tls.is_none() {
-                build.errors.push(ConfigError::new(
-                    &listen.at,
-                    "no \"ssl_certificate\" is defined for the \"listen ... ssl\" directive",
-                ));
             }
         }
     }
@@ -350,6 +378,10 @@ fn endpoints(servers: &[(Rc<Server>, &Block)], build: &mut Build<'_>) {
 }
 
 fn enter<'a>(
+        if place.tls && !place.has_certificates() {
+            let message = "no \"ssl_certificate\" is defined for the \"listen ... ssl\" directive";
+            build.errors.push(ConfigError::new(&place.listen.at, message));
+        }
     places: &mut Vec<Place<'a>>,
     listen: &Listen,
     server: &Rc<Server>,

@@ -26,7 +26,7 @@ use tidegate_core::log::error::ErrorLogs;
 use tidegate_core::module::Modules;
 use tidegate_core::modules::{Access, BuiltIn, Map};
 use tidegate_core::process::{Build, Domain};
-use tidegate_core::tls::Tls;
+use tidegate_core::tls::{ClientCertificates, Tls};
 
 use exchange::Exchange;
 
@@ -39,6 +39,7 @@ pub fn modules() -> Modules<Exchange> {
     modules.tables.add::<ErrorLogs>();
     modules.tables.add::<Tls>();
     modules
+    modules.tables.add::<ClientCertificates>();
         .add::<BuiltIn>()
         .add::<variables::Variables>()
         .add::<settings::Core>()

@@ -1,6 +1,7 @@
 //! The life of an exchange, top to bottom: server, location, phases, content, error pages, output, log.
 
 use std::cell::{Cell, RefCell};
+use std::fmt;
 use std::rc::Rc;
 use std::time::Instant;
 
@@ -9,6 +10,7 @@ use tidegate_core::log;
 use tidegate_core::phase::{Phase, Verdict};
 use tidegate_core::script::Slots;
 use tidegate_core::subject::Subject;
+use tidegate_core::tls::Objection;
 use tidegate_http_wire::uri::{Escape, escape_uri};
 use tidegate_http_wire::{Known, Method, RequestHead};
 
@@ -18,6 +20,7 @@ use crate::content::{Outcome, Produce, files};
 use crate::error_page::Handled;
 use crate::exchange::{Exchange, Sent, Target};
 use crate::output;
+use crate::plan::Plan;
 use crate::request_body;
 use crate::route::location::Found;
 use crate::server::client::Client;
@@ -39,8 +42,42 @@ pub enum After {
     Reset,
 }
 
+/// Why a client is not served, whatever it asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unwelcome {
+    /// It speaks plain text where TLS is spoken.
+    PlainText,
+    /// Its certificate will not do.
+    Certificate(Objection),
+    /// It asks for a server whose demands on certificates are not those of the one it has named in its handshake.
+    Misdirected,
+}
+
+impl Unwelcome {
+    fn status(self) -> u16 {
+        match self {
+            Unwelcome::PlainText => 497,
+            Unwelcome::Certificate(Objection::Untrusted(_)) => 495,
+            Unwelcome::Certificate(Objection::Missing) => 496,
+            Unwelcome::Misdirected => 421,
+        }
+    }
+}
+
+impl fmt::Display for Unwelcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Unwelcome::PlainText => f.write_str("client sent plain HTTP request to HTTPS port"),
+            Unwelcome::Certificate(objection) => objection.fmt(f),
+            Unwelcome::Misdirected => {
+                f.write_str("client attempted to request the server name different from the one that was negotiated")
+            }
+        }
+    }
+}
+
 /// Runs one exchange to its end. Also tells the settings in force at that point.
-pub async fn exchange(client: &mut Client, exchange: &Exchange, plain_on_tls: bool) -> (After, Rc<Settings>) {
+pub async fn exchange(client: &mut Client, exchange: &Exchange, unwelcome: Option<Unwelcome>) -> (After, Rc<Settings>) {
     for line in exchange.head.ignored() {
         let line = String::from_utf8_lossy(line);
         log!(
@@ -49,14 +86,10 @@ pub async fn exchange(client: &mut Client, exchange: &Exchange, plain_on_tls: bo
             "client sent invalid header line: \"{line}\" while reading client request headers"
         );
     }
-    let first = if plain_on_tls {
-        log!(
-            exchange.logger(),
-            Info,
-            "client sent plain HTTP request to HTTPS port while reading client request headers"
-        );
-        exchange.sent.status.set(497);
-        Outcome::Status(497)
+    let first = if let Some(unwelcome) = unwelcome {
+        log!(exchange.logger(), Info, "{unwelcome} while reading client request headers");
+        exchange.sent.status.set(unwelcome.status());
+        Outcome::Status(unwelcome.status())
     } else if exchange.head.method == Method::Connect {
         log!(exchange.logger(), Info, "client sent CONNECT method while reading client request headers");
         Outcome::Status(405)
@@ -65,7 +98,7 @@ pub async fn exchange(client: &mut Client, exchange: &Exchange, plain_on_tls: bo
     };
     let after = match settle(exchange, client, first).await {
         Some(mut answer) => {
-            answer.close |= plain_on_tls || exchange.head.method == Method::Connect;
+            answer.close |= unwelcome.is_some() || exchange.head.method == Method::Connect;
             output::send(client, exchange, answer).await
         }
         None => After::Reset,
@@ -268,7 +301,7 @@ async fn again(exchange: &Exchange, client: &mut Client) -> Outcome {
 }
 
 /// Runs the handlers of some phases. `None` when none of them objects.
-async fn run(exchange: &Exchange, plan: &Rc<crate::plan::Plan>, from: Phase, to: Phase) -> Option<Outcome> {
+async fn run(exchange: &Exchange, plan: &Rc<Plan>, from: Phase, to: Phase) -> Option<Outcome> {
     if plan.gates.is_empty() {
         return None;
     }

@@ -244,7 +244,12 @@ impl ClientPolicy {
             for certificate in list {
                 roots.add(certificate.clone()).map_err(|error| cannot(error.to_string()))?;
                 if named {
-                    hints.extend(roots.roots.last().map(|root| DistinguishedName::in_sequence(&root.subject)));
+                    let name = roots.roots.last().map(|root| DistinguishedName::in_sequence(&root.subject));
+                    hints.extend(
+                        name.filter(|name| {
+                            !hints.iter().any(|hint: &DistinguishedName| hint.as_ref() == name.as_ref())
+                        }),
+                    );
                 }
                 trusted.push(certificate);
             }

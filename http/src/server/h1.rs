@@ -26,7 +26,7 @@ use tidegate_http_wire::{Fields, Known, Method, RequestHead, Version};
 use super::client::Client;
 use crate::blocks::{Server, Site};
 use crate::exchange::Exchange;
-use crate::run::{self, After};
+use crate::run::{self, After, Unwelcome};
 use crate::settings::{Lingering, Settings};
 
 /// Serves the sites of one address.
@@ -84,10 +84,7 @@ async fn handshake(site: &Site, connection: Connection) -> Option<(Connection, b
     let Connection { transport, mut timer, info } = connection;
     let default = site.servers.default_server();
     let limit = default.tls.as_ref().map_or(Duration::from_secs(60), |tls| tls.timeout());
-    let choose = |name: Option<&str>| {
-        let name = name.unwrap_or_default().to_ascii_lowercase();
-        site.servers.find(name.as_bytes(), &Slots::default()).tls.clone()
-    };
+    let choose = |name: Option<&str>| site.tls(site.named(name)).cloned();
     match tls::accept(transport, &mut timer, limit, choose).await {
         Ok((transport, session)) => {
             let _ = info.tls.set(Box::new(session));
@@ -133,7 +130,8 @@ async fn one(client: &mut Client, site: &Rc<Site>, default: &Settings, plain_on_
         Box::pin(linger(client, default)).await;
         return None;
     }
-    let (after, settings) = run::exchange(client, &exchange, plain_on_tls).await;
+    let unwelcome = if plain_on_tls { Some(Unwelcome::PlainText) } else { unwelcome(site, &exchange.server, client) };
+    let (after, settings) = run::exchange(client, &exchange, unwelcome).await;
     if after == After::Keep {
         return Some(settings.keepalive_timeout);
     }
@@ -196,6 +194,18 @@ async fn end(client: &mut Client, settings: &Settings, after: After) {
 fn choose(site: &Site, head: &RequestHead, slots: &Slots) -> Rc<Server> {
     let host = head.host.as_ref().map_or(&b""[..], |host| &host.name);
     site.servers.find(host, slots).clone()
+}
+
+/// Why the client of a TLS session must not go on to this server.
+fn unwelcome(site: &Site, server: &Server, client: &Client) -> Option<Unwelcome> {
+    let session = client.connection.info.tls.get()?;
+    let demands = site.tls(server).filter(|tls| !tls.asks_nothing())?;
+    // What another server has found of the certificate says nothing about what this one demands.
+    let negotiated = site.tls(site.named(session.server_name.as_deref()));
+    if !negotiated.is_some_and(|tls| tls.asks_the_same(demands)) {
+        return Some(Unwelcome::Misdirected);
+    }
+    demands.objection(session).map(Unwelcome::Certificate)
 }
 
 type Refused = (RequestHead, u16, Option<String>);
