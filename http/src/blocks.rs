@@ -1,5 +1,6 @@
 //! `server` and `location`: from blocks of the configuration to sites that can be served.
 
+use std::cell::OnceCell;
 use std::rc::Rc;
 
 use tidegate_balancer::Groups;
@@ -14,11 +15,12 @@ use tidegate_core::net::listen::{Endpoint, Listen, Takes};
 use tidegate_core::phase::Gates;
 use tidegate_core::process::Build;
 use tidegate_core::script::{Regex, Slots};
-use tidegate_core::tls::{ClientCertificates, ServerTls, Tls, TlsConf};
+use tidegate_core::tls::{ClientCertificateConf, ClientCertificates, ServerTls, Tls, TlsConf};
 
 use crate::content::files::Files;
 use crate::error_page::ErrorPages;
 use crate::exchange::Exchange;
+use crate::limit_except;
 use crate::plan::{Kind, Plan};
 use crate::route::location::Locations;
 use crate::route::server_name::ServerNames;
@@ -116,6 +118,8 @@ pub struct Server {
     pub locations: Locations<Rc<Plan>>,
     /// What it offers in a TLS handshake; without it, the default server's offer holds.
     pub tls: Option<ServerTls>,
+    /// It asks clients for certificates, whether it has one of its own or not.
+    pub asks_clients: bool,
     patterns: Vec<(Word, Rc<Regex>)>,
 }
 
@@ -127,8 +131,6 @@ pub struct Site {
     pub tls: bool,
 }
 
-/// Applies and installs an http block.
-pub fn load(node: &Node, build: &mut Build<'_>) {
 impl Site {
     /// What a server of this address offers in a handshake.
     pub fn tls<'a>(&'a self, server: &'a Server) -> Option<&'a ServerTls> {
@@ -142,6 +144,8 @@ impl Site {
     }
 }
 
+/// Applies and installs an http block.
+pub fn load(node: &Node, build: &mut Build<'_>) {
     let modules = crate::modules();
     let body = node.body.as_deref().unwrap_or_default();
     let mut http = modules.tables.apply(&node.name, &node.args, Levels::PROTOCOL, body, build.setup, build.errors);
@@ -187,6 +191,8 @@ impl Loader<'_> {
             filters: Vec::new(),
             sinks: Vec::new(),
             content: None,
+            around: OnceCell::new(),
+            limit: None,
             files: Files::default(),
             settings: Rc::new(SettingsConf::default().build()),
             error_pages: ErrorPages::default(),
@@ -202,7 +208,16 @@ impl Loader<'_> {
             let inner = self.plan(child, name, Kind::If);
             plan.conditions.push(Rc::new(inner));
         }
+        if let Some(child) = block.children_named("limit_except").last() {
+            let methods = self.env.errors.keep(limit_except::methods(child)).unwrap_or_default();
+            plan.limit = Some((methods, Rc::new(self.plan(child, name, Kind::LimitExcept))));
+        }
         self.modules.install(block, &mut plan, &mut self.env);
+        if let Some(content) = &plan.content {
+            for inner in plan.conditions.iter().chain(plan.limit.as_ref().map(|(_, other)| other)) {
+                let _ = inner.around.set(content.clone());
+            }
+        }
         plan
     }
 
@@ -222,7 +237,17 @@ impl Loader<'_> {
         }
         let plan = Rc::new(self.plan(block, b"", Kind::Server));
         let locations = self.locations(block);
-        Rc::new(Server { name, plan, locations, tls, patterns })
+        let asks_clients = block.confs.with::<ClientCertificates, _>(ClientCertificateConf::asks);
+        Rc::new(Server { name, plan, locations, tls, asks_clients, patterns })
+    }
+
+    /// What a server offers in a handshake; without a certificate it has nothing to offer, or to demand.
+    fn tls(&self, block: &Block) -> Result<Option<ServerTls>, ConfigError> {
+        let setup = self.env.setup;
+        let has_certificate = block.confs.with::<Tls, _>(TlsConf::has_certificate);
+        let clients =
+            if has_certificate { block.confs.with::<ClientCertificates, _>(|conf| conf.policy(setup))? } else { None };
+        block.confs.with::<Tls, _>(|conf| conf.build_with(setup, &[b"http/1.1", b"http/1.0"], clients))
     }
 
     fn locations(&mut self, block: &Block) -> Locations<Rc<Plan>> {
@@ -237,15 +262,6 @@ impl Loader<'_> {
 
     fn location(
         &mut self,
-    /// What a server offers in a handshake; without a certificate it has nothing to offer, or to demand.
-    fn tls(&self, block: &Block) -> Result<Option<ServerTls>, ConfigError> {
-        let setup = self.env.setup;
-        let has_certificate = block.confs.with::<Tls, _>(TlsConf::has_certificate);
-        let clients =
-            if has_certificate { block.confs.with::<ClientCertificates, _>(|conf| conf.policy(setup))? } else { None };
-        block.confs.with::<Tls, _>(|conf| conf.build_with(setup, &[b"http/1.1", b"http/1.0"], clients))
-    }
-
         block: &Block,
         outer: &Block,
         locations: &mut Locations<Rc<Plan>>,
@@ -332,18 +348,6 @@ struct Place<'a> {
     tls: bool,
 }
 
-fn endpoints(servers: &[(Rc<Server>, &Block)], build: &mut Build<'_>) {
-    let mut places: Vec<Place<'_>> = Vec::new();
-    for (server, block) in servers {
-        let mut listens = block.confs.with::<Servers, _>(|conf| conf.listens.clone());
-        if listens.is_empty() {
-            // nginx: port 80 for root, 8000 for everybody else.
-            let port = if nix::unistd::Uid::effective().is_root() { 80 } else { 8000 };
-            listens = Listen::parse(
-                &[Word::new(format!("*:{port}").into_bytes(), block.at().clone())],
-                block.at(),
-                Takes::default(),
-            )
 impl Place<'_> {
     /// nginx: the default server has to have a certificate, since it stands in for those that have none; if it rejects
     /// handshakes, all others have to.
@@ -356,6 +360,18 @@ impl Place<'_> {
     }
 }
 
+fn endpoints(servers: &[(Rc<Server>, &Block)], build: &mut Build<'_>) {
+    let mut places: Vec<Place<'_>> = Vec::new();
+    for (server, block) in servers {
+        let mut listens = block.confs.with::<Servers, _>(|conf| conf.listens.clone());
+        if listens.is_empty() {
+            // nginx: port 80 for root, 8000 for everybody else.
+            let port = if nix::unistd::Uid::effective().is_root() { 80 } else { 8000 };
+            listens = Listen::parse(
+                &[Word::new(format!("*:{port}").into_bytes(), block.at().clone())],
+                block.at(),
+                Takes::default(),
+            )
             .unwrap_or_default();
             listens.iter_mut().for_each(|listen| listen.options.bind = false);
         }
@@ -366,6 +382,10 @@ impl Place<'_> {
         }
     }
     for place in places {
+        if place.tls && !place.has_certificates() {
+            let message = "no \"ssl_certificate\" is defined for the \"listen ... ssl\" directive";
+            build.errors.push(ConfigError::new(&place.listen.at, message));
+        }
         let Some(site) = site(&place, build) else { continue };
         let protocol = Rc::new(crate::server::h1::Listener { site: Rc::new(site) });
         build.endpoints.push(Endpoint {
@@ -378,10 +398,6 @@ impl Place<'_> {
 }
 
 fn enter<'a>(
-        if place.tls && !place.has_certificates() {
-            let message = "no \"ssl_certificate\" is defined for the \"listen ... ssl\" directive";
-            build.errors.push(ConfigError::new(&place.listen.at, message));
-        }
     places: &mut Vec<Place<'a>>,
     listen: &Listen,
     server: &Rc<Server>,

@@ -7,6 +7,7 @@ pub mod error_page;
 pub mod exchange;
 pub mod filters;
 pub mod later;
+pub mod limit_except;
 pub mod output;
 pub mod plan;
 pub mod request_body;
@@ -38,8 +39,8 @@ pub fn modules() -> Modules<Exchange> {
     let mut modules = Modules::new("http");
     modules.tables.add::<ErrorLogs>();
     modules.tables.add::<Tls>();
-    modules
     modules.tables.add::<ClientCertificates>();
+    modules
         .add::<BuiltIn>()
         .add::<variables::Variables>()
         .add::<settings::Core>()
@@ -47,6 +48,7 @@ pub fn modules() -> Modules<Exchange> {
         .add::<Upstreams>()
         .add::<Map>()
         .add::<rewrite::Rewrite>()
+        .add::<limit_except::LimitExcept>()
         .add::<Access>()
         .add::<error_page::ErrorPage>()
         .add::<content::files::StaticFiles>()

@@ -252,6 +252,7 @@ async fn phases(exchange: &Exchange, client: &mut Client, entry: Entry) -> Outco
             log!(exchange.logger(), Error, "could not find named location \"{}\"", String::from_utf8_lossy(&name));
             return Outcome::Status(500);
         };
+        let plan = limited(exchange, plan);
         *exchange.plan.borrow_mut() = plan.clone();
         return match run(exchange, &plan, Phase::Rewrite, Phase::Rewrite).await {
             None => guarded(exchange, client).await,
@@ -326,7 +327,7 @@ fn locate(exchange: &Exchange) -> Option<Outcome> {
                 *exchange.plan.borrow_mut() = plan;
                 return Some(Outcome::Status(404));
             }
-            *exchange.plan.borrow_mut() = plan;
+            *exchange.plan.borrow_mut() = limited(exchange, plan);
         }
         Found::Redirect(plan) => {
             let mut location = Vec::new();
@@ -343,6 +344,14 @@ fn locate(exchange: &Exchange) -> Option<Outcome> {
     None
 }
 
+/// The plan of a location for the method in force.
+fn limited(exchange: &Exchange, plan: Rc<Plan>) -> Rc<Plan> {
+    match &plan.limit {
+        Some((methods, other)) if !methods.contains(&exchange.method()) => other.clone(),
+        _ => plan,
+    }
+}
+
 /// Limits, access and what precedes the content; then the content.
 async fn guarded(exchange: &Exchange, client: &mut Client) -> Outcome {
     if let Err(fault) = request_body::check_announced(exchange) {
@@ -352,7 +361,7 @@ async fn guarded(exchange: &Exchange, client: &mut Client) -> Outcome {
     if let Some(outcome) = run(exchange, &plan, Phase::PreAccess, Phase::PreContent).await {
         return outcome;
     }
-    match &plan.content {
+    match plan.content.as_ref().or_else(|| plan.around.get()) {
         None => files::answer(exchange),
         Some(content) => match content.answer(exchange, client) {
             Produce::Now(outcome) => outcome,

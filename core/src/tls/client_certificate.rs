@@ -99,6 +99,11 @@ impl Feature for ClientCertificates {
 }
 
 impl ClientCertificateConf {
+    /// True when clients are asked for a certificate.
+    pub fn asks(&self) -> bool {
+        self.verify_client.get().is_some_and(|(verify, _)| *verify != VerifyClient::Off)
+    }
+
     /// What is demanded of clients; `None` if nothing is asked.
     ///
     /// # Errors

@@ -199,7 +199,11 @@ fn choose(site: &Site, head: &RequestHead, slots: &Slots) -> Rc<Server> {
 /// Why the client of a TLS session must not go on to this server.
 fn unwelcome(site: &Site, server: &Server, client: &Client) -> Option<Unwelcome> {
     let session = client.connection.info.tls.get()?;
-    let demands = site.tls(server).filter(|tls| !tls.asks_nothing())?;
+    let demands = site.tls(server)?;
+    if demands.asks_nothing() {
+        // Without a certificate of its own it cannot ask, and nobody has asked in its place.
+        return server.asks_clients.then_some(Unwelcome::Misdirected);
+    }
     // What another server has found of the certificate says nothing about what this one demands.
     let negotiated = site.tls(site.named(session.server_name.as_deref()));
     if !negotiated.is_some_and(|tls| tls.asks_the_same(demands)) {
