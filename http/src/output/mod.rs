@@ -9,7 +9,7 @@ use tidegate_core::log;
 use tidegate_core::net::connection::IoFailure;
 use tidegate_core::subject::Subject;
 use tidegate_http_wire::framing::Framing;
-use tidegate_http_wire::{Known, Version};
+use tidegate_http_wire::{Known, Method, Version};
 
 use crate::answer::{Answer, Body, Chunk, Piece};
 use crate::exchange::Exchange;
@@ -177,10 +177,19 @@ fn keeps(exchange: &Exchange, client: &Client, answer: &Answer, framing: head::F
         && !client.life.is_stopping()
         // A client that was never told to go on may or may not send its body: nobody could tell it from the next head.
         && (body_read || !client.expects_continue)
+        && !is_misbehaving(exchange)
 }
 
 /// Reads the rest of the body that nobody wanted, so that the next head can be read.
 async fn drain(client: &mut Client, exchange: &Exchange) -> After {
+/// True for a browser that `keepalive_disable` is about.
+fn is_misbehaving(exchange: &Exchange) -> bool {
+    let browsers = exchange.plan.borrow().settings.keepalive_disable;
+    let is_post = exchange.head.method == Method::Post;
+    ((browsers.msie6 && is_post) || browsers.safari)
+        && exchange.head.fields.get(Known::UserAgent).is_some_and(|agent| browsers.include(agent, is_post))
+}
+
     if request_body::discard_arrived(client) {
         return After::Keep;
     }
