@@ -725,3 +725,53 @@ fn rewrites_escape_what_came_escaped() {
     assert_eq!(server.http(0).get("/b/%0dX").field("Location"), "http://example.org/%0DX");
     assert_eq!(server.http(0).get("/c?r=http%3A%2F%2Fexample.org%0a").field("Location"), "http://example.org%0a");
 }
+
+#[test]
+fn expires_says_how_long_an_answer_may_be_kept() {
+    let server = serve(
+        "expires 60; location / { return 200; } location /max { expires max; return 200; }
+         location /no { expires -1; return 200; } location /off { expires off; return 200; }
+         location /var { expires $arg_e; return 200; }",
+    )
+    .start();
+    for (target, expected) in [
+        ("/", "max-age=60"),
+        ("/max", "max-age=315360000"),
+        ("/no", "no-cache"),
+        ("/off", ""),
+        ("/var?e=5m", "max-age=300"),
+        ("/var?e=nonsense", ""),
+    ] {
+        let answer = server.http(0).get(target);
+        assert_eq!(answer.field("Cache-Control"), expected, "{target}");
+        assert_eq!(answer.field("Expires").is_empty(), expected.is_empty(), "{target}");
+    }
+}
+
+#[test]
+fn trailers_follow_the_last_chunk() {
+    let server = serve("add_trailer X-A $status; location / { return 200 body; } location /no { return 404 body; }").start();
+    let mut http = server.http(0);
+    http.send(head("GET", "/", &["Connection: close"]));
+    let text = String::from_utf8(http.wire.rest()).unwrap();
+    assert!(text.ends_with("\r\n\r\n4\r\nbody\r\n0\r\nX-A: 200\r\n\r\n"), "{text}");
+    assert_eq!(server.http(0).get("/no").field("Content-Length"), "4");
+}
+
+#[test]
+fn limit_except_is_for_all_other_methods() {
+    let server = serve("location / { limit_except GET { deny all; } return 200 all; }").start();
+    assert_eq!(get(&server, "/"), is(200, "all"));
+    assert_eq!(server.http(0).ask("HEAD", "/", &[]).status, 200);
+    assert_eq!(server.http(0).post("/", b"x", &[]).status, 403);
+}
+
+#[test]
+fn an_if_block_is_answered_by_what_is_around_it() {
+    let backend = HttpBackend::start(|_| Reply::ok("backend"));
+    let server = serve("location / { proxy_pass http://%%BACKEND%%; if ($arg_a) { add_header X-A yes; } }")
+        .set("BACKEND", backend.address())
+        .start();
+    let answer = server.http(0).get("/?a=1");
+    assert_eq!((&*answer.text(), answer.field("X-A")), ("backend", "yes"));
+}

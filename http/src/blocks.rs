@@ -20,6 +20,7 @@ use tidegate_core::tls::{ClientCertificateConf, ClientCertificates, ServerTls, T
 use crate::content::files::Files;
 use crate::error_page::ErrorPages;
 use crate::exchange::Exchange;
+use crate::filters::trailers::Trailers;
 use crate::limit_except;
 use crate::plan::{Kind, Plan};
 use crate::route::location::Locations;
@@ -166,7 +167,7 @@ pub fn load(node: &Node, build: &mut Build<'_>) {
     let mut loader = Loader { modules: &modules, env, outer_log: build.error_log.clone(), shared: shared.clone() };
     let servers: Vec<(Rc<Server>, &Block)> =
         http.children_named("server").map(|block| (loader.server(block), block)).collect();
-    shared.keeps_reply_fields.set(variables.is_used("upstream_http_"));
+    shared.keeps_reply_fields.set(variables.is_used("upstream_http_") || variables.is_used("upstream_cookie_"));
     variables.finish(build.errors);
     endpoints(&servers, build);
 }
@@ -189,6 +190,7 @@ impl Loader<'_> {
             kind,
             gates: Gates::default(),
             filters: Vec::new(),
+            trailers: Trailers::default(),
             sinks: Vec::new(),
             content: None,
             around: OnceCell::new(),

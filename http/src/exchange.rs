@@ -38,6 +38,10 @@ pub struct Sent {
     pub status: Cell<u16>,
     /// The fields sent.
     pub fields: RefCell<Fields>,
+    /// The fields sent behind the body.
+    pub trailers: RefCell<Option<Box<Fields>>>,
+    /// The connection is kept for more.
+    pub keeps: Cell<bool>,
     /// The length announced.
     pub length: Cell<Option<u64>>,
     /// Bytes sent, head included.
@@ -68,6 +72,8 @@ pub struct Exchange {
     pub started: Instant,
     /// How many requests the connection has carried, this one included.
     pub number: u64,
+    /// It had arrived before the one before it was answered.
+    pub pipelined: bool,
     /// Internal redirects so far.
     pub redirects: Cell<u8>,
     /// The target is our own doing, not the client's.

@@ -57,7 +57,9 @@ pub fn modules() -> Modules<Exchange> {
         .add::<content::stub_status::StubStatus>()
         .add::<upstream::module::Proxy>()
         .add::<filters::conditional::NotModified>()
+        .add::<filters::expires::Expires>()
         .add::<filters::headers::AddHeader>()
+        .add::<filters::trailers::AddTrailer>()
         .add::<filters::range::RangeFilter>()
         .add::<later::Later>()
         .add::<AccessLogs>();

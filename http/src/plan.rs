@@ -15,6 +15,7 @@ use crate::content::files::Files;
 use crate::error_page::ErrorPages;
 use crate::exchange::Exchange;
 use crate::filters::Filter;
+use crate::filters::trailers::Trailers;
 use crate::rewrite::Program;
 use crate::settings::Settings;
 use crate::upstream::Shared;
@@ -29,6 +30,8 @@ pub struct Plan {
     pub gates: Gates<Exchange>,
     /// Output filters in order.
     pub filters: Vec<Box<dyn Filter>>,
+    /// `add_trailer`
+    pub trailers: Trailers,
     /// Access logs.
     pub sinks: Vec<Box<dyn Sink<Exchange>>>,
     /// What answers; without it, what is around it does, or files.

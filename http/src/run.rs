@@ -140,6 +140,7 @@ pub fn begin(client: &Client, server: Rc<Server>, head: RequestHead, slots: Slot
         attempts: Attempts::default(),
         started,
         number: client.served,
+        pipelined: client.pipelined,
         redirects: Cell::new(0),
         internal: Cell::new(false),
         named: RefCell::default(),

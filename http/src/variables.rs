@@ -76,13 +76,18 @@ impl Module<Exchange> for Variables {
         ),
         row(
             "content_type",
-            |x, out| field(out, x.head.fields.get(Known::ContentType)),
+            |x, out| fields(out, x.head.fields.all(Known::ContentType), b", "),
             "The Content-Type of the request.",
         ),
         row(
             "body_bytes_sent",
             |x, out| number(out, x.sent.bytes.get().saturating_sub(x.sent.head.get())),
             "Bytes of the answer's body.",
+        ),
+        row(
+            "pipe",
+            |x, out| put(out, if x.pipelined { b"p" } else { b"." }),
+            "p for a request that was pipelined, . if not.",
         ),
         row("connection_requests", |x, out| number(out, x.number), "Requests on the connection so far."),
         row(
@@ -110,6 +115,11 @@ impl Module<Exchange> for Variables {
             |x, name, out| fields(out, x.reply_fields.borrow().variable(name), b", "),
             "A field of the upstream's reply.",
         ),
+        family(
+            "upstream_cookie_",
+            |x, name, out| field(out, cookies::find_set(&x.reply_fields.borrow(), name.as_bytes())),
+            "A cookie that the upstream's reply sets.",
+        ),
     ];
 }
 
@@ -127,7 +137,8 @@ fn field(out: &mut Vec<u8>, value: Option<&[u8]>) -> bool {
     value.map(|value| out.extend_from_slice(value)).is_some()
 }
 
-fn fields<'a>(out: &mut Vec<u8>, values: impl Iterator<Item = &'a [u8]>, separator: &[u8]) -> bool {
+/// Writes values as one.
+pub fn fields<'a>(out: &mut Vec<u8>, values: impl Iterator<Item = &'a [u8]>, separator: &[u8]) -> bool {
     let mut any = false;
     for value in values {
         if any {
@@ -174,6 +185,12 @@ fn forwarded_for(exchange: &Exchange, out: &mut Vec<u8>) -> bool {
 
 fn sent(exchange: &Exchange, name: &str, out: &mut Vec<u8>) -> bool {
     match name {
+        "connection" if exchange.sent.status.get() == 101 => put(out, b"upgrade"),
+        "connection" => put(out, if exchange.sent.keeps.get() { b"keep-alive" } else { b"close" }),
+        "keep_alive" => match exchange.plan().settings.keepalive_header.filter(|_| exchange.sent.keeps.get()) {
+            Some(told) => write!(out, "timeout={}", told.as_secs()).is_ok(),
+            None => false,
+        },
         "content_length" => exchange.sent.length.get().is_some_and(|length| number(out, length)),
         _ => fields(out, exchange.sent.fields.borrow().variable(name), b", "),
     }

@@ -59,6 +59,7 @@ async fn serve(site: Rc<Site>, connection: Connection, life: Lifetime) {
         body: BodyDecoder::request(Framing::None, BodyLimits::default()),
         expects_continue: false,
         body_received: 0,
+        pipelined: false,
         served: 0,
         standing: Standing::enter(counters::of_worker(), State::Reading),
         life,
@@ -123,6 +124,7 @@ async fn idle(client: &mut Client, limit: Duration, grace: Duration) -> bool {
 async fn one(client: &mut Client, site: &Rc<Site>, default: &Settings, plain_on_tls: bool) -> Option<Duration> {
     let started = Instant::now();
     client.standing.change(State::Reading);
+    client.pipelined = client.served > 0 && !client.buffer.is_empty();
     let read = read_head(client, default, started).await;
     let (exchange, refused) = begin(client, site, read, started)?;
     if let Some(status) = refused {

@@ -328,10 +328,12 @@ pub async fn relay(writer: &mut Writer<'_>, mut reply: Reply) -> Result<(), Fail
 }
 
 fn end(reply: &mut Reply, queue: &mut Queue, exchange: &Exchange) {
-    if queue.chunked {
-        queue.push(Bytes::from_static(LAST_CHUNK));
-    }
     reply.finish(exchange, Instant::now());
+    if queue.chunked {
+        let mut last = Vec::with_capacity(LAST_CHUNK.len());
+        exchange.plan().trailers.write_end(exchange, &mut last);
+        queue.push(last.into());
+    }
 }
 
 fn upstream_failed(exchange: &Exchange, error: &io::Error) -> Failure {
