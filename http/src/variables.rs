@@ -2,6 +2,8 @@
 
 use std::io::Write;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use tidegate_balancer::attempts;
 use tidegate_core::conf::directive::{Directive, Feature};
 use tidegate_core::module::Module;
@@ -68,7 +70,11 @@ impl Module<Exchange> for Variables {
         row("server_protocol", |x, out| put(out, x.head.protocol()), "The version of HTTP."),
         row("scheme", |x, out| put(out, x.scheme().as_bytes()), "http or https."),
         row("https", |x, out| put_some(out, if x.scheme() == "https" { b"on" } else { b"" }), "on with TLS."),
-        row("remote_user", |_, _| false, "The user of basic authentication, which is not supported yet."),
+        row(
+            "remote_user",
+            remote_user,
+            "The user that the client names by basic authentication; nobody has checked it.",
+        ),
         row(
             "content_length",
             |x, out| field(out, x.head.fields.get(Known::ContentLength)),
@@ -163,6 +169,17 @@ fn request_filename(exchange: &Exchange, out: &mut Vec<u8>) -> bool {
     use std::os::unix::ffi::OsStrExt;
     let path = exchange.plan().files.path_of(exchange, &exchange.target.borrow().path);
     path.is_some_and(|path| put(out, path.as_os_str().as_bytes()))
+}
+
+fn remote_user(exchange: &Exchange, out: &mut Vec<u8>) -> bool {
+    let Some((scheme, text)) =
+        exchange.head.fields.get(Known::Authorization).and_then(|value| value.split_at_checked(6))
+    else {
+        return false;
+    };
+    let credentials = STANDARD.decode(text.trim_ascii()).unwrap_or_default();
+    let user = credentials.iter().position(|byte| *byte == b':').and_then(|at| credentials.get(..at));
+    user.filter(|_| scheme.eq_ignore_ascii_case(b"basic ")).is_some_and(|user| put_some(out, user))
 }
 
 fn proxy_port(exchange: &Exchange, out: &mut Vec<u8>) -> bool {
