@@ -1,6 +1,7 @@
 //! Proxying: a peer is leased, asked, judged and, if need be, replaced by the next.
 
 pub mod attempt;
+pub mod cookies;
 pub mod judge;
 pub mod module;
 pub mod pass;
@@ -187,7 +188,8 @@ impl ProxyPass {
             exchange.attempts.begin(lease.name());
             let index = lease.index();
             let begun = Instant::now();
-            let kept = destination.pool.take(index, begun, is_stale);
+            let usual = self.settings.bind.is_none();
+            let kept = if usual { destination.pool.take(index, begun, is_stale) } else { None };
             let reused = kept.is_some();
             let (fault, lease) = match sending.run(exchange, client, lease, kept, begun).await {
                 Ok(reply) if !judge.dislikes(reply.head.status) => return self.accept(exchange, reply),

@@ -7,10 +7,11 @@ use tidegate_core::module::Install;
 use tidegate_core::script::{Regex, Template};
 use tidegate_core::subject::Subject;
 use tidegate_http_wire::uri::{Unescape, unescape};
-use tidegate_http_wire::{Known, Method};
+use tidegate_http_wire::{Fields, Known, Method};
 
 use super::ProxyPass;
 use super::attempt::Arrived;
+use super::cookies::Cookies;
 use crate::answer::{Answer, Body};
 use crate::content::Outcome;
 use crate::exchange::Exchange;
@@ -158,6 +159,9 @@ pub fn answer(arrived: Arrived, exchange: &Exchange, pass: &ProxyPass) -> Outcom
             fields.set(known, &rewritten);
         }
     }
+    if !settings.cookies.is_empty() && fields.has(Known::SetCookie) {
+        fields = rewrite_cookies(exchange, &settings.cookies, &fields);
+    }
     let last_modified = fields.get(Known::LastModified).and_then(tidegate_http_wire::date::parse);
     let body = if reply.switches() {
         if !exchange.head.fields.has(Known::Upgrade) || !settings.sets(b"upgrade") {
@@ -185,6 +189,15 @@ pub fn answer(arrived: Arrived, exchange: &Exchange, pass: &ProxyPass) -> Outcom
         body,
         close: false,
     }))
+}
+
+fn rewrite_cookies(exchange: &Exchange, cookies: &Cookies, fields: &Fields) -> Fields {
+    let mut rewritten = Fields::new();
+    for field in fields.iter() {
+        let value = (field.known == Known::SetCookie).then(|| cookies.rewrite(exchange, field.value)).flatten();
+        rewritten.push(field.name, value.as_deref().unwrap_or(field.value));
+    }
+    rewritten
 }
 
 /// A body that has arrived. For HEAD the length announced is the upstream's.
