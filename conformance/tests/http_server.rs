@@ -750,7 +750,8 @@ fn expires_says_how_long_an_answer_may_be_kept() {
 
 #[test]
 fn trailers_follow_the_last_chunk() {
-    let server = serve("add_trailer X-A $status; location / { return 200 body; } location /no { return 404 body; }").start();
+    let server =
+        serve("add_trailer X-A $status; location / { return 200 body; } location /no { return 404 body; }").start();
     let mut http = server.http(0);
     http.send(head("GET", "/", &["Connection: close"]));
     let text = String::from_utf8(http.wire.rest()).unwrap();

@@ -95,6 +95,7 @@ pub struct SettingsConf {
     log_not_found: Setting<bool>,
     recursive_error_pages: Setting<bool>,
     reset_timedout_connection: Setting<bool>,
+    satisfy_any: Setting<bool>,
 }
 
 inherit!(SettingsConf {
@@ -130,6 +131,7 @@ inherit!(SettingsConf {
     log_not_found,
     recursive_error_pages,
     reset_timedout_connection,
+    satisfy_any,
 });
 
 /// The settings in force.
@@ -407,6 +409,16 @@ impl Feature for Core {
             Set::Flag(|c| &mut c.reset_timedout_connection),
             "Whether connections that timed out are reset.",
         ),
+        row(
+            "satisfy",
+            ANYWHERE,
+            ONE,
+            Set::With(|conf, line| {
+                let any = line.choice(&[("all", false), ("any", true)])?;
+                conf.satisfy_any.set(any)
+            }),
+            "Whether all that guard access must allow it, or any.",
+        ),
         row("server_names_hash_max_size", Levels::PROTOCOL, ONE, Set::Accepted, "Tables size themselves."),
         row("server_names_hash_bucket_size", Levels::PROTOCOL, ONE, Set::Accepted, "Tables size themselves."),
         row("types_hash_max_size", ANYWHERE, ONE, Set::Accepted, "Tables size themselves."),
@@ -548,6 +560,7 @@ impl SettingsConf {
 impl Module<Exchange> for Core {
     fn install(conf: &SettingsConf, plan: &mut Plan, _env: &mut Install<'_, Exchange>) -> Result<(), ConfigError> {
         plan.settings = Rc::new(conf.build());
+        plan.gates.any = conf.satisfy_any.or(false);
         Ok(())
     }
 }
