@@ -218,7 +218,8 @@ async fn decide(exchange: &Exchange, client: &mut Client, mut outcome: Outcome) 
             Outcome::Status(status) => status,
         };
         exchange.sent.status.set(status);
-        if status == 444 {
+        // nginx: nobody is told of a timeout of its own making, 408, even where an error page would be.
+        if matches!(status, 408 | 444 | 499) {
             return None;
         }
         let plan = exchange.plan();
@@ -274,6 +275,12 @@ async fn phases(exchange: &Exchange, client: &mut Client, entry: Entry) -> Outco
         entry = Entry::Location;
         if let Some(outcome) = locate(exchange) {
             return outcome;
+        }
+        // An error page is not refused for what it stands in for.
+        if !exchange.in_error_page.get()
+            && let Err(fault) = request_body::check_announced(exchange)
+        {
+            return Outcome::Status(fault.status());
         }
         let plan = exchange.plan();
         // The server's own program has run already.
@@ -355,9 +362,6 @@ fn limited(exchange: &Exchange, plan: Rc<Plan>) -> Rc<Plan> {
 
 /// Limits, access and what precedes the content; then the content.
 async fn guarded(exchange: &Exchange, client: &mut Client) -> Outcome {
-    if let Err(fault) = request_body::check_announced(exchange) {
-        return Outcome::Status(fault.status());
-    }
     let plan = exchange.plan();
     if let Some(outcome) = run(exchange, &plan, Phase::PreAccess, Phase::PreContent).await {
         return outcome;
