@@ -533,3 +533,33 @@ fn many_clients_at_once_are_all_served() {
         }
     });
 }
+
+#[test]
+fn cookies_of_replies_can_be_rewritten() {
+    let backend = HttpBackend::start(|request| {
+        let cookie = request.target.trim_start_matches('/');
+        Reply::status("200 OK", &[&format!("Set-Cookie: {cookie}")], "")
+    });
+    let server = proxy(
+        &backend,
+        "proxy_cookie_domain a.example .b.example; proxy_cookie_path /in /out; proxy_cookie_flags ~^s secure;",
+    )
+    .start();
+    for (sent, seen) in [
+        ("a=1;Domain=.A.example", "a=1; Domain=.b.example"),
+        ("a=1;Path=/in/x", "a=1; Path=/out/x"),
+        ("s=1", "s=1; Secure"),
+        ("other=1;x", "other=1;x"),
+    ] {
+        assert_eq!(server.http(0).get(&format!("/{sent}")).field("Set-Cookie"), seen);
+    }
+}
+
+#[test]
+fn connections_can_come_from_an_address_of_their_own() {
+    let backend = HttpBackend::saying("ok");
+    let server = proxy(&backend, "proxy_bind 127.0.0.2;").start();
+    assert_eq!(server.http(0).get("/").text(), "ok");
+    let server = proxy(&backend, "proxy_bind 192.0.2.1;").start();
+    assert_eq!(server.http(0).get("/").status, 502);
+}

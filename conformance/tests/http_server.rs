@@ -686,3 +686,93 @@ fn a_large_file_arrives_whole() {
     let server = serve("sendfile on;").file("html/f", &content).start();
     assert!(server.http(0).get("/f").body == content);
 }
+
+#[test]
+fn a_redirect_that_an_error_page_takes_over_keeps_its_location() {
+    let server = serve(
+        "location /a { error_page 302 /text; return 302 http://example.org/; } location /text { return 200 text; }
+         location /b { error_page 405 /redirect; return 405; } location /redirect { return 302 http://example.org/; }
+         location /c { error_page 405 /none; return 405; } location /none { return 204; }",
+    )
+    .start();
+    let kept = server.http(0).get("/a");
+    assert_eq!((kept.status, kept.field("Location"), &*kept.text()), (302, "http://example.org/", "text"));
+    assert_eq!(server.http(0).get("/b").status, 302);
+    assert_eq!(get(&server, "/c"), is(405, ""));
+}
+
+#[test]
+fn an_index_may_be_an_absolute_path() {
+    let server = serve("location /a/ { index /b.html; }").file("html/b.html", "b").start();
+    assert_eq!(get(&server, "/a/"), is(200, "b"));
+}
+
+#[test]
+fn a_value_over_several_lines_becomes_one_line() {
+    let server = serve("add_header X-A \"a;\n b\n\"; return 200;").start();
+    assert_eq!(server.http(0).get("/").field("X-A"), "a;  b");
+}
+
+#[test]
+fn rewrites_escape_what_came_escaped() {
+    let server = serve(
+        "location /a { rewrite ^(.*) $1?c=$1; return 200 $uri|$args; }
+         location /b { rewrite ^/b/(.*) http://example.org/$1 redirect; }
+         location /c { rewrite ^ $arg_r? redirect; }",
+    )
+    .start();
+    assert_eq!(get(&server, "/a/%3F?a=b").1, "/a/?|c=/a/%3F&a=b");
+    assert_eq!(server.http(0).get("/b/%0dX").field("Location"), "http://example.org/%0DX");
+    assert_eq!(server.http(0).get("/c?r=http%3A%2F%2Fexample.org%0a").field("Location"), "http://example.org%0a");
+}
+
+#[test]
+fn expires_says_how_long_an_answer_may_be_kept() {
+    let server = serve(
+        "expires 60; location / { return 200; } location /max { expires max; return 200; }
+         location /no { expires -1; return 200; } location /off { expires off; return 200; }
+         location /var { expires $arg_e; return 200; }",
+    )
+    .start();
+    for (target, expected) in [
+        ("/", "max-age=60"),
+        ("/max", "max-age=315360000"),
+        ("/no", "no-cache"),
+        ("/off", ""),
+        ("/var?e=5m", "max-age=300"),
+        ("/var?e=nonsense", ""),
+    ] {
+        let answer = server.http(0).get(target);
+        assert_eq!(answer.field("Cache-Control"), expected, "{target}");
+        assert_eq!(answer.field("Expires").is_empty(), expected.is_empty(), "{target}");
+    }
+}
+
+#[test]
+fn trailers_follow_the_last_chunk() {
+    let server =
+        serve("add_trailer X-A $status; location / { return 200 body; } location /no { return 404 body; }").start();
+    let mut http = server.http(0);
+    http.send(head("GET", "/", &["Connection: close"]));
+    let text = String::from_utf8(http.wire.rest()).unwrap();
+    assert!(text.ends_with("\r\n\r\n4\r\nbody\r\n0\r\nX-A: 200\r\n\r\n"), "{text}");
+    assert_eq!(server.http(0).get("/no").field("Content-Length"), "4");
+}
+
+#[test]
+fn limit_except_is_for_all_other_methods() {
+    let server = serve("location / { limit_except GET { deny all; } return 200 all; }").start();
+    assert_eq!(get(&server, "/"), is(200, "all"));
+    assert_eq!(server.http(0).ask("HEAD", "/", &[]).status, 200);
+    assert_eq!(server.http(0).post("/", b"x", &[]).status, 403);
+}
+
+#[test]
+fn an_if_block_is_answered_by_what_is_around_it() {
+    let backend = HttpBackend::start(|_| Reply::ok("backend"));
+    let server = serve("location / { proxy_pass http://%%BACKEND%%; if ($arg_a) { add_header X-A yes; } }")
+        .set("BACKEND", backend.address())
+        .start();
+    let answer = server.http(0).get("/?a=1");
+    assert_eq!((&*answer.text(), answer.field("X-A")), ("backend", "yes"));
+}

@@ -45,6 +45,12 @@ fn with_memo<R>(look: impl FnOnce(&Memo) -> R) -> R {
     })
 }
 
+/// The second of the local day.
+pub fn second_of_day() -> i64 {
+    let now = jiff::Timestamp::from_second(seconds()).unwrap_or_default().to_zoned(TimeZone::system());
+    i64::from(now.hour()) * 3600 + i64::from(now.minute()) * 60 + i64::from(now.second())
+}
+
 /// `2026/01/31 23:59:59`, the error log's time.
 pub fn error_log_time(out: &mut Vec<u8>) {
     with_memo(|memo| out.extend_from_slice(memo.error_log.as_bytes()));

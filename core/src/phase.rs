@@ -25,7 +25,7 @@ pub enum Phase {
 pub enum Verdict {
     /// No objection: the next handler.
     Continue,
-    /// Allowed: skips the rest of the phase.
+    /// Allowed: skips the rest of the phase; of access only with `satisfy any`, since otherwise all have to allow.
     Allow,
     /// Ends the subject with this status.
     Refuse(u16),
@@ -52,11 +52,13 @@ pub trait Gate<S> {
 /// A plan's handlers in the order of their phases.
 pub struct Gates<S> {
     list: Vec<(Phase, Box<dyn Gate<S>>)>,
+    /// `satisfy any`: in [`Phase::Access`] it is enough that one handler allows.
+    pub any: bool,
 }
 
 impl<S> Default for Gates<S> {
     fn default() -> Self {
-        Gates { list: Vec::new() }
+        Gates { list: Vec::new(), any: false }
     }
 }
 
@@ -75,9 +77,15 @@ impl<S> Gates<S> {
     /// Runs the handlers of the phases in `from..=to`; the first that objects decides.
     pub async fn run(&self, subject: &S, from: Phase, to: Phase) -> Verdict {
         let mut allowed = None;
+        let mut refused = None;
         for (phase, gate) in &self.list {
             if *phase < from || *phase > to || allowed == Some(*phase) {
                 continue;
+            }
+            if let Some(verdict) = refused
+                && *phase > Phase::Access
+            {
+                return verdict;
             }
             let verdict = match gate.check(subject) {
                 Step::Now(verdict) => verdict,
@@ -85,10 +93,55 @@ impl<S> Gates<S> {
             };
             match verdict {
                 Verdict::Continue => {}
-                Verdict::Allow => allowed = Some(*phase),
+                Verdict::Allow if *phase == Phase::Access && !self.any => {}
+                Verdict::Allow => {
+                    allowed = Some(*phase);
+                    refused = None;
+                }
+                // A client that may still log in is told so.
+                Verdict::Refuse(401 | 403) if self.any && *phase == Phase::Access => {
+                    refused = refused.filter(|first| *first == Verdict::Refuse(401)).or(Some(verdict));
+                }
                 verdict => return verdict,
             }
         }
-        Verdict::Continue
+        refused.unwrap_or(Verdict::Continue)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::task::{Context, Poll, Waker};
+
+    struct Says(Verdict);
+
+    impl Gate<()> for Says {
+        fn check<'a>(&'a self, _: &'a ()) -> Step<'a> {
+            Step::Now(self.0)
+        }
+    }
+
+    #[test]
+    fn one_or_all_must_allow() {
+        use Verdict::{Allow, Continue, Refuse};
+        for (verdicts, all, any) in [
+            (&[Allow, Refuse(401)][..], Refuse(401), Continue),
+            (&[Refuse(403), Allow], Refuse(403), Continue),
+            (&[Refuse(403), Refuse(401)], Refuse(403), Refuse(401)),
+            (&[Refuse(401), Refuse(403)], Refuse(401), Refuse(401)),
+            (&[Refuse(500), Allow], Refuse(500), Refuse(500)),
+            (&[Refuse(403), Continue], Refuse(403), Refuse(403)),
+            (&[Continue, Allow], Continue, Continue),
+        ] {
+            for (is_any, expected) in [(false, all), (true, any)] {
+                let mut gates = Gates { any: is_any, ..Gates::default() };
+                verdicts.iter().for_each(|verdict| gates.add(Phase::Access, Box::new(Says(*verdict))));
+                gates.add(Phase::PreContent, Box::new(Says(Continue)));
+                let running = std::pin::pin!(gates.run(&(), Phase::PreAccess, Phase::PreContent));
+                let verdict = running.poll(&mut Context::from_waker(Waker::noop()));
+                assert_eq!(verdict, Poll::Ready(expected), "{verdicts:?}");
+            }
+        }
     }
 }

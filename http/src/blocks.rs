@@ -1,5 +1,6 @@
 //! `server` and `location`: from blocks of the configuration to sites that can be served.
 
+use std::cell::OnceCell;
 use std::rc::Rc;
 
 use tidegate_balancer::Groups;
@@ -13,12 +14,14 @@ use tidegate_core::net::Address;
 use tidegate_core::net::listen::{Endpoint, Listen, Takes};
 use tidegate_core::phase::Gates;
 use tidegate_core::process::Build;
-use tidegate_core::script::Regex;
-use tidegate_core::tls::{ServerTls, Tls};
+use tidegate_core::script::{Regex, Slots};
+use tidegate_core::tls::{ClientCertificateConf, ClientCertificates, ServerTls, Tls, TlsConf};
 
 use crate::content::files::Files;
 use crate::error_page::ErrorPages;
 use crate::exchange::Exchange;
+use crate::filters::trailers::Trailers;
+use crate::limit_except;
 use crate::plan::{Kind, Plan};
 use crate::route::location::Locations;
 use crate::route::server_name::ServerNames;
@@ -114,8 +117,10 @@ pub struct Server {
     pub plan: Rc<Plan>,
     /// Its locations.
     pub locations: Locations<Rc<Plan>>,
-    /// What it offers in a TLS handshake.
+    /// What it offers in a TLS handshake; without it, the default server's offer holds.
     pub tls: Option<ServerTls>,
+    /// It asks clients for certificates, whether it has one of its own or not.
+    pub asks_clients: bool,
     patterns: Vec<(Word, Rc<Regex>)>,
 }
 
@@ -125,6 +130,19 @@ pub struct Site {
     pub servers: ServerNames<Rc<Server>>,
     /// Connections begin with a TLS handshake.
     pub tls: bool,
+}
+
+impl Site {
+    /// What a server of this address offers in a handshake.
+    pub fn tls<'a>(&'a self, server: &'a Server) -> Option<&'a ServerTls> {
+        server.tls.as_ref().or(self.servers.default_server().tls.as_ref())
+    }
+
+    /// The server that a client which names this host in its handshake is served by.
+    pub fn named(&self, host: Option<&str>) -> &Rc<Server> {
+        let host = host.unwrap_or_default().to_ascii_lowercase();
+        self.servers.find(host.as_bytes(), &Slots::default())
+    }
 }
 
 /// Applies and installs an http block.
@@ -149,7 +167,7 @@ pub fn load(node: &Node, build: &mut Build<'_>) {
     let mut loader = Loader { modules: &modules, env, outer_log: build.error_log.clone(), shared: shared.clone() };
     let servers: Vec<(Rc<Server>, &Block)> =
         http.children_named("server").map(|block| (loader.server(block), block)).collect();
-    shared.keeps_reply_fields.set(variables.is_used("upstream_http_"));
+    shared.keeps_reply_fields.set(variables.is_used("upstream_http_") || variables.is_used("upstream_cookie_"));
     variables.finish(build.errors);
     endpoints(&servers, build);
 }
@@ -172,8 +190,11 @@ impl Loader<'_> {
             kind,
             gates: Gates::default(),
             filters: Vec::new(),
+            trailers: Trailers::default(),
             sinks: Vec::new(),
             content: None,
+            around: OnceCell::new(),
+            limit: None,
             files: Files::default(),
             settings: Rc::new(SettingsConf::default().build()),
             error_pages: ErrorPages::default(),
@@ -189,12 +210,21 @@ impl Loader<'_> {
             let inner = self.plan(child, name, Kind::If);
             plan.conditions.push(Rc::new(inner));
         }
+        if let Some(child) = block.children_named("limit_except").last() {
+            let methods = self.env.errors.keep(limit_except::methods(child)).unwrap_or_default();
+            plan.limit = Some((methods, Rc::new(self.plan(child, name, Kind::LimitExcept))));
+        }
         self.modules.install(block, &mut plan, &mut self.env);
+        if let Some(content) = &plan.content {
+            for inner in plan.conditions.iter().chain(plan.limit.as_ref().map(|(_, other)| other)) {
+                let _ = inner.around.set(content.clone());
+            }
+        }
         plan
     }
 
     fn server(&mut self, block: &Block) -> Rc<Server> {
-        let tls = block.confs.with::<Tls, _>(|conf| conf.build(self.env.setup, &[b"http/1.1", b"http/1.0"]));
+        let tls = self.tls(block);
         let tls = self.env.errors.keep(tls).flatten();
         let name =
             block.confs.with::<Servers, _>(|conf| conf.names.first().map(ToString::to_string)).unwrap_or_default();
@@ -209,7 +239,17 @@ impl Loader<'_> {
         }
         let plan = Rc::new(self.plan(block, b"", Kind::Server));
         let locations = self.locations(block);
-        Rc::new(Server { name, plan, locations, tls, patterns })
+        let asks_clients = block.confs.with::<ClientCertificates, _>(ClientCertificateConf::asks);
+        Rc::new(Server { name, plan, locations, tls, asks_clients, patterns })
+    }
+
+    /// What a server offers in a handshake; without a certificate it has nothing to offer, or to demand.
+    fn tls(&self, block: &Block) -> Result<Option<ServerTls>, ConfigError> {
+        let setup = self.env.setup;
+        let has_certificate = block.confs.with::<Tls, _>(TlsConf::has_certificate);
+        let clients =
+            if has_certificate { block.confs.with::<ClientCertificates, _>(|conf| conf.policy(setup))? } else { None };
+        block.confs.with::<Tls, _>(|conf| conf.build_with(setup, &[b"http/1.1", b"http/1.0"], clients))
     }
 
     fn locations(&mut self, block: &Block) -> Locations<Rc<Plan>> {
@@ -293,7 +333,7 @@ impl Loader<'_> {
 }
 
 /// nginx also takes a modifier that is glued to its path.
-fn glued(name: &Word) -> (String, Word) {
+pub fn glued(name: &Word) -> (String, Word) {
     for modifier in ["=", "^~", "~*", "~"] {
         if let Some(rest) = name.after(modifier) {
             return (modifier.to_owned(), rest);
@@ -308,6 +348,18 @@ struct Place<'a> {
     default: Option<Listen>,
     servers: Vec<(Rc<Server>, &'a Block)>,
     tls: bool,
+}
+
+impl Place<'_> {
+    /// nginx: the default server has to have a certificate, since it stands in for those that have none; if it rejects
+    /// handshakes, all others have to.
+    fn has_certificates(&self) -> bool {
+        match self.servers.first().and_then(|(default, _)| default.tls.as_ref()) {
+            None => false,
+            Some(tls) if tls.rejects() => self.servers.iter().all(|(server, _)| server.tls.is_some()),
+            Some(_) => true,
+        }
+    }
 }
 
 fn endpoints(servers: &[(Rc<Server>, &Block)], build: &mut Build<'_>) {
@@ -329,15 +381,13 @@ fn endpoints(servers: &[(Rc<Server>, &Block)], build: &mut Build<'_>) {
             if let Err(error) = enter(&mut places, &listen, server, block) {
                 build.errors.push(error);
             }
-            if listen.tls && server.tls.is_none() {
-                build.errors.push(ConfigError::new(
-                    &listen.at,
-                    "no \"ssl_certificate\" is defined for the \"listen ... ssl\" directive",
-                ));
-            }
         }
     }
     for place in places {
+        if place.tls && !place.has_certificates() {
+            let message = "no \"ssl_certificate\" is defined for the \"listen ... ssl\" directive";
+            build.errors.push(ConfigError::new(&place.listen.at, message));
+        }
         let Some(site) = site(&place, build) else { continue };
         let protocol = Rc::new(crate::server::h1::Listener { site: Rc::new(site) });
         build.endpoints.push(Endpoint {

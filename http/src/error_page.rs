@@ -8,9 +8,9 @@ use tidegate_core::conf::{ConfigError, Line, Refusal, Word, value};
 use tidegate_core::inherit;
 use tidegate_core::module::{Install, Module};
 use tidegate_core::script::Template;
-use tidegate_http_wire::{Known, Method};
+use tidegate_http_wire::Method;
 
-use crate::answer::{Answer, Body};
+use crate::answer::Answer;
 use crate::exchange::Exchange;
 use crate::plan::Plan;
 
@@ -150,8 +150,8 @@ impl ErrorPages {
             exchange.redirect(path, args);
             return Handled::Restart;
         }
-        if let Some(name) = target.strip_prefix(b"@") {
-            exchange.go_to_named(name);
+        if target.first() == Some(&b'@') {
+            exchange.go_to_named(&target);
             return Handled::Restart;
         }
         let code = match page.status {
@@ -160,11 +160,6 @@ impl ErrorPages {
         };
         exchange.error_status.set(None);
         let tokens = exchange.plan().settings.server_tokens;
-        let mut answer = Answer::page(code, tokens);
-        answer.fields.push_known(Known::Location, &target);
-        if matches!(answer.body, Body::Empty) {
-            answer.body = Body::Bytes(Bytes::new());
-        }
-        Handled::Answer(Box::new(answer))
+        Handled::Answer(Box::new(Answer::page(exchange.send_to(code, &target), tokens)))
     }
 }

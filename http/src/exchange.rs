@@ -11,7 +11,7 @@ use tidegate_core::log::Logger;
 use tidegate_core::net::PeerInfo;
 use tidegate_core::script::Slots;
 use tidegate_core::subject::Subject;
-use tidegate_http_wire::{Fields, Method, RequestHead};
+use tidegate_http_wire::{Fields, Known, Method, RequestHead};
 
 use crate::blocks::Server;
 use crate::plan::Plan;
@@ -27,6 +27,8 @@ pub struct Target {
     pub changed: bool,
     /// A rewrite ended with `break`: the location's name is no longer part of the path.
     pub left_location: bool,
+    /// `try_files` has found the path below the `alias` of a pattern, which otherwise is the whole path of the file.
+    pub below_alias: bool,
 }
 
 /// The answer as far as it is known: for `$status`, `$sent_http_*` and the counts.
@@ -36,6 +38,10 @@ pub struct Sent {
     pub status: Cell<u16>,
     /// The fields sent.
     pub fields: RefCell<Fields>,
+    /// The fields sent behind the body.
+    pub trailers: RefCell<Option<Box<Fields>>>,
+    /// The connection is kept for more.
+    pub keeps: Cell<bool>,
     /// The length announced.
     pub length: Cell<Option<u64>>,
     /// Bytes sent, head included.
@@ -66,6 +72,8 @@ pub struct Exchange {
     pub started: Instant,
     /// How many requests the connection has carried, this one included.
     pub number: u64,
+    /// It had arrived before the one before it was answered.
+    pub pipelined: bool,
     /// Internal redirects so far.
     pub redirects: Cell<u8>,
     /// The target is our own doing, not the client's.
@@ -76,6 +84,9 @@ pub struct Exchange {
     pub as_get: Cell<bool>,
     /// The status that led to an error page, and that its answer gets.
     pub error_status: Cell<Option<u16>>,
+    /// Fields that the answer gets whoever gives it in the end: of a redirect that an error page took over, of a reply
+    /// that sent the exchange elsewhere.
+    pub carried: RefCell<Option<Box<Fields>>>,
     /// The fields of the last upstream reply, where a variable asks for them.
     pub reply_fields: RefCell<Fields>,
     /// The host that `proxy_pass` names.
@@ -108,17 +119,28 @@ impl Exchange {
 
     /// Goes to another path inside the server. Arguments follow a `?` in `target`.
     pub fn redirect(&self, path: Vec<u8>, args: Bytes) {
-        *self.target.borrow_mut() = Target { path, args, changed: true, left_location: false };
+        *self.target.borrow_mut() = Target { path, args, changed: true, ..Target::default() };
         *self.named.borrow_mut() = None;
         self.internal.set(true);
         self.redirects.set(self.redirects.get().saturating_add(1));
     }
 
-    /// Goes to a named location; the path stays.
+    /// Goes to a named location, whose name begins with `@`; the path stays.
     pub fn go_to_named(&self, name: &[u8]) {
         *self.named.borrow_mut() = Some(name.into());
         self.internal.set(true);
         self.redirects.set(self.redirects.get().saturating_add(1));
+    }
+
+    /// Has the answer carry a field, whoever gives it in the end.
+    pub fn carry(&self, known: Known, value: &[u8]) {
+        self.carried.borrow_mut().get_or_insert_default().push_known(known, value);
+    }
+
+    /// Sends the client to `url` by a status that an error page may still take over.
+    pub fn send_to(&self, status: u16, url: &[u8]) -> u16 {
+        self.carried.borrow_mut().get_or_insert_default().set(Known::Location, url);
+        status
     }
 
     /// Counts bytes sent to the client.

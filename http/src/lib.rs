@@ -7,6 +7,7 @@ pub mod error_page;
 pub mod exchange;
 pub mod filters;
 pub mod later;
+pub mod limit_except;
 pub mod output;
 pub mod plan;
 pub mod request_body;
@@ -26,7 +27,7 @@ use tidegate_core::log::error::ErrorLogs;
 use tidegate_core::module::Modules;
 use tidegate_core::modules::{Access, BuiltIn, Map};
 use tidegate_core::process::{Build, Domain};
-use tidegate_core::tls::Tls;
+use tidegate_core::tls::{ClientCertificates, Tls};
 
 use exchange::Exchange;
 
@@ -38,6 +39,7 @@ pub fn modules() -> Modules<Exchange> {
     let mut modules = Modules::new("http");
     modules.tables.add::<ErrorLogs>();
     modules.tables.add::<Tls>();
+    modules.tables.add::<ClientCertificates>();
     modules
         .add::<BuiltIn>()
         .add::<variables::Variables>()
@@ -46,6 +48,7 @@ pub fn modules() -> Modules<Exchange> {
         .add::<Upstreams>()
         .add::<Map>()
         .add::<rewrite::Rewrite>()
+        .add::<limit_except::LimitExcept>()
         .add::<Access>()
         .add::<error_page::ErrorPage>()
         .add::<content::files::StaticFiles>()
@@ -54,7 +57,9 @@ pub fn modules() -> Modules<Exchange> {
         .add::<content::stub_status::StubStatus>()
         .add::<upstream::module::Proxy>()
         .add::<filters::conditional::NotModified>()
+        .add::<filters::expires::Expires>()
         .add::<filters::headers::AddHeader>()
+        .add::<filters::trailers::AddTrailer>()
         .add::<filters::range::RangeFilter>()
         .add::<later::Later>()
         .add::<AccessLogs>();

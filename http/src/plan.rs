@@ -1,5 +1,6 @@
 //! The run-time form of a server or location: exactly what its exchanges run through.
 
+use std::cell::OnceCell;
 use std::rc::Rc;
 
 use tidegate_core::log::ErrorLog;
@@ -7,11 +8,14 @@ use tidegate_core::phase::{Gate, Gates, Phase};
 use tidegate_core::script::Regex;
 use tidegate_core::subject::{self, Sink};
 
+use tidegate_http_wire::Method;
+
 use crate::content::Content;
 use crate::content::files::Files;
 use crate::error_page::ErrorPages;
 use crate::exchange::Exchange;
 use crate::filters::Filter;
+use crate::filters::trailers::Trailers;
 use crate::rewrite::Program;
 use crate::settings::Settings;
 use crate::upstream::Shared;
@@ -26,16 +30,22 @@ pub struct Plan {
     pub gates: Gates<Exchange>,
     /// Output filters in order.
     pub filters: Vec<Box<dyn Filter>>,
+    /// `add_trailer`
+    pub trailers: Trailers,
     /// Access logs.
     pub sinks: Vec<Box<dyn Sink<Exchange>>>,
-    /// What answers; without it, files do.
+    /// What answers; without it, what is around it does, or files.
     pub content: Option<Rc<dyn Content>>,
+    /// What answers in the location around an inner block.
+    pub around: OnceCell<Rc<dyn Content>>,
     /// Where files are.
     pub files: Files,
     /// Limits, timeouts and flags.
     pub settings: Rc<Settings>,
     /// `error_page`
     pub error_pages: ErrorPages,
+    /// `limit_except`: the methods that this plan is for, and the plan for all others.
+    pub limit: Option<(Box<[Method]>, Rc<Plan>)>,
     /// Only reachable by internal redirects.
     pub internal: bool,
     /// A request for the location's name without its last slash is sent to the name with it.
@@ -65,6 +75,8 @@ pub enum Kind {
     Named,
     /// An `if` block.
     If,
+    /// A `limit_except` block.
+    LimitExcept,
 }
 
 impl subject::Plan<Exchange> for Plan {

@@ -1,5 +1,7 @@
 //! The body of a request as it comes: limited, counted, and asked for with `100 Continue` when it is first wanted.
 
+use std::time::Duration;
+
 use bytes::{Bytes, BytesMut};
 use tidegate_core::log;
 use tidegate_core::net::buffers;
@@ -83,15 +85,17 @@ pub async fn next(client: &mut Client, exchange: &Exchange) -> Result<Option<Byt
     }
 }
 
+/// Tells a client that waits for it to go on.
+async fn go_on(client: &mut Client, limit: Duration) -> Result<(), BodyFault> {
+    if std::mem::take(&mut client.expects_continue) {
+        client.connection.write(b"HTTP/1.1 100 Continue\r\n\r\n", limit).await.map_err(|_| BodyFault::Gone)?;
+    }
+    Ok(())
+}
+
 async fn more(client: &mut Client, exchange: &Exchange) -> Result<(), BodyFault> {
     let settings = exchange.plan().settings.clone();
-    if std::mem::take(&mut client.expects_continue) {
-        client
-            .connection
-            .write(b"HTTP/1.1 100 Continue\r\n\r\n", settings.send_timeout)
-            .await
-            .map_err(|_| BodyFault::Gone)?;
-    }
+    go_on(client, settings.send_timeout).await?;
     if client.buffer.capacity() - client.buffer.len() < READ / 4 {
         if client.buffer.is_empty() {
             client.buffer = buffers::take(READ);
@@ -139,6 +143,8 @@ pub struct Held {
 /// See [`next`].
 pub async fn hold(client: &mut Client, exchange: &Exchange, most: usize) -> Result<Held, BodyFault> {
     if client.body.is_done() {
+        // nginx: a client that waits is told to go on even if it has nothing to send.
+        go_on(client, exchange.plan().settings.send_timeout).await?;
         return Ok(Held { bytes: Bytes::new(), complete: true });
     }
     let mut held: Option<BytesMut> = None;

@@ -6,13 +6,13 @@ use bytes::Bytes;
 use tidegate_core::conf::directive::{Arity, Directive, Feature, Levels, Set};
 use tidegate_core::conf::{ConfigError, Line, Refusal, Word, value};
 use tidegate_core::inherit;
+use tidegate_core::log;
 use tidegate_core::module::{Install, Module};
 use tidegate_core::modules::set::{Assignment, Setter};
 use tidegate_core::phase::{Gate, Phase, Step, Verdict};
 use tidegate_core::script::{Regex, Template};
 use tidegate_core::subject::{Plan as _, Subject};
-use tidegate_http_wire::Known;
-use tidegate_http_wire::uri::{Escape, escape_uri};
+use tidegate_http_wire::uri::{Escape, Unescape, escape_uri, unescape};
 
 use crate::answer::{Answer, Body};
 use crate::exchange::{Exchange, Target};
@@ -203,16 +203,11 @@ impl Module<Exchange> for Rewrite {
                     let target = to.bytes();
                     let is_url =
                         [&b"http://"[..], b"https://", b"$scheme"].iter().any(|prefix| target.starts_with(prefix));
-                    let (to, keep_args) = match target.strip_suffix(b"?") {
-                        Some(to) => (Word::new(to, pattern.at().clone()), false),
-                        None => (to.clone(), true),
-                    };
                     let regex = env.regex(pattern.bytes(), false, pattern.at())?;
                     Instruction::Rewrite {
                         regex,
-                        to: env.template(&to)?,
+                        to: Replacement::compile(to, env)?,
                         flag: if is_url && flag.is_none() { Some(Flag::Redirect) } else { *flag },
-                        keep_args,
                     }
                 }
                 Written::If(words) => {
@@ -238,7 +233,7 @@ impl Module<Exchange> for Rewrite {
 enum Instruction {
     Set(Setter<Exchange>),
     Return(u16, Option<Template<Exchange>>),
-    Rewrite { regex: Regex, to: Template<Exchange>, flag: Option<Flag>, keep_args: bool },
+    Rewrite { regex: Regex, to: Replacement, flag: Option<Flag> },
     If(Condition, Rc<Plan>),
     Break,
 }
@@ -249,7 +244,7 @@ pub struct Program(Vec<Instruction>);
 /// How a run of instructions ended.
 enum Ran {
     /// At its end.
-    Through { rewritten: bool },
+    Through,
     /// At a `break`, or a rewrite that says so.
     Broken,
     /// With a verdict.
@@ -258,106 +253,154 @@ enum Ran {
 
 impl Gate<Exchange> for Program {
     fn check<'a>(&'a self, exchange: &'a Exchange) -> Step<'a> {
-        Step::Now(match self.run(exchange) {
-            Ran::Through { rewritten: true } => Verdict::Restart,
-            Ran::Through { rewritten: false } | Ran::Broken => Verdict::Continue,
+        let mut rewritten = false;
+        Step::Now(match self.run(exchange, &mut rewritten) {
+            Ran::Through if rewritten => Verdict::Restart,
+            Ran::Through | Ran::Broken => Verdict::Continue,
             Ran::Done(verdict) => verdict,
         })
     }
 }
 
 impl Program {
-    fn run(&self, exchange: &Exchange) -> Ran {
-        let mut rewritten = false;
+    /// Notes in `rewritten` that the path was replaced and another location may be due.
+    fn run(&self, exchange: &Exchange, rewritten: &mut bool) -> Ran {
         for instruction in &self.0 {
             match instruction {
                 Instruction::Set(setter) => setter.run(exchange),
-                Instruction::Break => return Ran::Broken,
+                Instruction::Break => {
+                    exchange.target.borrow_mut().left_location |= *rewritten;
+                    return Ran::Broken;
+                }
                 Instruction::Return(code, text) => return Ran::Done(answer(exchange, *code, text.as_ref())),
                 Instruction::If(condition, inner) => {
                     if condition.holds(exchange) {
                         if !matches!(exchange.plan().kind, Kind::Server) {
                             *exchange.plan.borrow_mut() = inner.clone();
                         }
-                        match inner.inner_program.as_ref().map(|program| program.run(exchange)) {
-                            Some(Ran::Through { rewritten: inner }) => rewritten |= inner,
-                            Some(Ran::Broken) => return Ran::Broken,
+                        match inner.inner_program.as_ref().map(|program| program.run(exchange, rewritten)) {
+                            Some(Ran::Through) | None => {}
                             Some(done) => return done,
-                            None => {}
                         }
                     }
                 }
-                Instruction::Rewrite { regex, to, flag, keep_args } => {
+                Instruction::Rewrite { regex, to, flag } => {
                     let path = exchange.target.borrow().path.clone();
                     if !regex.matches(&path, exchange.slots()) {
                         continue;
                     }
                     match flag {
-                        Some(Flag::Redirect) => return redirect(exchange, 302, to, *keep_args),
-                        Some(Flag::Permanent) => return redirect(exchange, 301, to, *keep_args),
-                        _ => replace(exchange, to, *keep_args, *flag == Some(Flag::Break)),
+                        Some(Flag::Redirect) => return Ran::Done(Verdict::Refuse(to.redirect(exchange, 302))),
+                        Some(Flag::Permanent) => return Ran::Done(Verdict::Refuse(to.redirect(exchange, 301))),
+                        _ => {}
+                    }
+                    if !to.replace(exchange, *flag == Some(Flag::Break)) {
+                        log!(exchange.logger(), Error, "the rewritten URI has a zero length");
+                        return Ran::Done(Verdict::Refuse(500));
                     }
                     match flag {
                         Some(Flag::Last) => return Ran::Done(Verdict::Restart),
                         Some(Flag::Break) => return Ran::Broken,
-                        _ => rewritten = true,
+                        _ => *rewritten = true,
                     }
                 }
             }
         }
-        Ran::Through { rewritten }
+        Ran::Through
     }
 }
 
-/// The new target of a rewrite, with the arguments of the old one behind those of the new.
-fn rewritten(exchange: &Exchange, to: &Template<Exchange>, keep_args: bool) -> (Vec<u8>, Vec<u8>) {
-    let text = to.value(exchange);
-    let (path, mut args) = match text.iter().position(|byte| *byte == b'?') {
-        Some(at) => (text.get(..at).unwrap_or_default().to_vec(), text.get(at + 1..).unwrap_or_default().to_vec()),
-        None => (text, Vec::new()),
-    };
-    let old = exchange.target.borrow();
-    if keep_args && !old.args.is_empty() {
-        if !args.is_empty() {
-            args.push(b'&');
+/// What a rewrite puts in the place of the path. A `?` that is written, not one that a variable or the client brings,
+/// begins the arguments.
+struct Replacement {
+    path: Template<Exchange>,
+    args: Option<Template<Exchange>>,
+    /// The arguments of the request follow; a `?` at the end says that they do not.
+    keep_args: bool,
+}
+
+impl Replacement {
+    fn compile(word: &Word, env: &Install<'_, Exchange>) -> Result<Replacement, ConfigError> {
+        let (text, keep_args) = match word.bytes().strip_suffix(b"?") {
+            Some(text) => (text, false),
+            None => (word.bytes(), true),
+        };
+        let template = |text: &[u8]| env.template(&Word::new(text, word.at().clone()));
+        let (path, args) = match text.iter().position(|byte| *byte == b'?') {
+            Some(at) => (text.get(..at).unwrap_or_default(), text.get(at + 1..)),
+            None => (text, None),
+        };
+        Ok(Replacement { path: template(path)?, args: args.map(template).transpose()?, keep_args })
+    }
+
+    /// Rewrites the target; false when nothing would be left of the path.
+    fn replace(&self, exchange: &Exchange, left_location: bool) -> bool {
+        let path = self.path.value(exchange);
+        if path.is_empty() {
+            return false;
         }
-        args.extend_from_slice(&old.args);
+        let mut args = Vec::new();
+        if let Some(template) = &self.args {
+            write(template, exchange, &mut args);
+        }
+        self.add_args(exchange, &mut args, b"&");
+        *exchange.target.borrow_mut() =
+            Target { path, args: args.into(), changed: true, left_location, ..Target::default() };
+        true
     }
-    (path, args)
+
+    /// Sends the client to the target. What is escaped without need is not, as in nginx; what would end the line is.
+    fn redirect(&self, exchange: &Exchange, status: u16) -> u16 {
+        let mut text = Vec::new();
+        write(&self.path, exchange, &mut text);
+        if let Some(template) = &self.args {
+            text.push(b'?');
+            write(template, exchange, &mut text);
+        }
+        let (plain, read) = unescape(&text, Unescape::Redirect);
+        let mut url = Vec::with_capacity(text.len());
+        for byte in plain.iter().chain(text.get(read..).unwrap_or_default()) {
+            match byte {
+                0..=b' ' | 0x7f => url.extend_from_slice(format!("%{byte:02X}").as_bytes()),
+                byte => url.push(*byte),
+            }
+        }
+        self.add_args(exchange, &mut url, if self.args.is_some() { b"&" } else { b"?" });
+        exchange.send_to(status, &url)
+    }
+
+    fn add_args(&self, exchange: &Exchange, out: &mut Vec<u8>, separator: &[u8]) {
+        let old = &exchange.target.borrow().args;
+        if self.keep_args && !old.is_empty() {
+            if !out.is_empty() {
+                out.extend_from_slice(separator);
+            }
+            out.extend_from_slice(old);
+        }
+    }
 }
 
-fn replace(exchange: &Exchange, to: &Template<Exchange>, keep_args: bool, left_location: bool) {
-    let (path, args) = rewritten(exchange, to, keep_args);
-    *exchange.target.borrow_mut() = Target { path, args: args.into(), changed: true, left_location };
-}
-
-fn redirect(exchange: &Exchange, code: u16, to: &Template<Exchange>, keep_args: bool) -> Ran {
-    let (path, args) = rewritten(exchange, to, keep_args);
-    let mut location = Vec::new();
-    escape_uri(&path, Escape::Uri, &mut location);
-    if !args.is_empty() {
-        location.push(b'?');
-        location.extend_from_slice(&args);
-    }
-    let mut answer = Answer::page(code, exchange.plan().settings.server_tokens);
-    answer.fields.push_known(Known::Location, &location);
-    *exchange.answered.borrow_mut() = Some(answer);
-    Ran::Done(Verdict::Answered)
+/// Writes text that goes out as part of a URL: groups of a path that came escaped are escaped again.
+fn write(template: &Template<Exchange>, exchange: &Exchange, out: &mut Vec<u8>) {
+    template.write_captures_escaped(exchange, out, |out, start| {
+        if exchange.head.target.quoted {
+            let text = out.split_off(start);
+            escape_uri(&text, Escape::Args, out);
+        }
+    });
 }
 
 fn answer(exchange: &Exchange, code: u16, text: Option<&Template<Exchange>>) -> Verdict {
-    if code == 0 || text.is_none() {
+    if code == 0 || (code >= 400 && text.is_none()) {
         return Verdict::Refuse(code);
     }
     let text = text.map(|text| text.value(exchange)).unwrap_or_default();
-    let answer = if matches!(code, 301..=303 | 307 | 308) {
-        let mut answer = Answer::page(code, exchange.plan().settings.server_tokens);
-        answer.fields.push_known(Known::Location, &text);
-        answer
-    } else {
-        let content_type = exchange.plan().files.content_type(exchange);
-        Answer::typed(code, &content_type, Body::Bytes(Bytes::from(text)))
-    };
+    if matches!(code, 301..=303 | 307 | 308) {
+        return Verdict::Refuse(if text.is_empty() { code } else { exchange.send_to(code, &text) });
+    }
+    // nginx: such an answer has no page of ours, even if its body is empty.
+    let content_type = if code == 204 { Rc::default() } else { exchange.plan().files.content_type(exchange) };
+    let answer = Answer::typed(code, &content_type, Body::Bytes(Bytes::from(text)));
     *exchange.answered.borrow_mut() = Some(answer);
     Verdict::Answered
 }

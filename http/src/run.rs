@@ -1,6 +1,7 @@
 //! The life of an exchange, top to bottom: server, location, phases, content, error pages, output, log.
 
 use std::cell::{Cell, RefCell};
+use std::fmt;
 use std::rc::Rc;
 use std::time::Instant;
 
@@ -9,8 +10,9 @@ use tidegate_core::log;
 use tidegate_core::phase::{Phase, Verdict};
 use tidegate_core::script::Slots;
 use tidegate_core::subject::Subject;
+use tidegate_core::tls::Objection;
 use tidegate_http_wire::uri::{Escape, escape_uri};
-use tidegate_http_wire::{Known, RequestHead};
+use tidegate_http_wire::{Known, Method, RequestHead};
 
 use crate::answer::Answer;
 use crate::blocks::Server;
@@ -18,6 +20,7 @@ use crate::content::{Outcome, Produce, files};
 use crate::error_page::Handled;
 use crate::exchange::{Exchange, Sent, Target};
 use crate::output;
+use crate::plan::Plan;
 use crate::request_body;
 use crate::route::location::Found;
 use crate::server::client::Client;
@@ -39,8 +42,42 @@ pub enum After {
     Reset,
 }
 
+/// Why a client is not served, whatever it asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unwelcome {
+    /// It speaks plain text where TLS is spoken.
+    PlainText,
+    /// Its certificate will not do.
+    Certificate(Objection),
+    /// It asks for a server whose demands on certificates are not those of the one it has named in its handshake.
+    Misdirected,
+}
+
+impl Unwelcome {
+    fn status(self) -> u16 {
+        match self {
+            Unwelcome::PlainText => 497,
+            Unwelcome::Certificate(Objection::Untrusted(_)) => 495,
+            Unwelcome::Certificate(Objection::Missing) => 496,
+            Unwelcome::Misdirected => 421,
+        }
+    }
+}
+
+impl fmt::Display for Unwelcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Unwelcome::PlainText => f.write_str("client sent plain HTTP request to HTTPS port"),
+            Unwelcome::Certificate(objection) => objection.fmt(f),
+            Unwelcome::Misdirected => {
+                f.write_str("client attempted to request the server name different from the one that was negotiated")
+            }
+        }
+    }
+}
+
 /// Runs one exchange to its end. Also tells the settings in force at that point.
-pub async fn exchange(client: &mut Client, exchange: &Exchange, plain_on_tls: bool) -> (After, Rc<Settings>) {
+pub async fn exchange(client: &mut Client, exchange: &Exchange, unwelcome: Option<Unwelcome>) -> (After, Rc<Settings>) {
     for line in exchange.head.ignored() {
         let line = String::from_utf8_lossy(line);
         log!(
@@ -49,20 +86,19 @@ pub async fn exchange(client: &mut Client, exchange: &Exchange, plain_on_tls: bo
             "client sent invalid header line: \"{line}\" while reading client request headers"
         );
     }
-    let first = if plain_on_tls {
-        log!(
-            exchange.logger(),
-            Info,
-            "client sent plain HTTP request to HTTPS port while reading client request headers"
-        );
-        exchange.sent.status.set(497);
-        Outcome::Status(497)
+    let first = if let Some(unwelcome) = unwelcome {
+        log!(exchange.logger(), Info, "{unwelcome} while reading client request headers");
+        exchange.sent.status.set(unwelcome.status());
+        Outcome::Status(unwelcome.status())
+    } else if exchange.head.method == Method::Connect {
+        log!(exchange.logger(), Info, "client sent CONNECT method while reading client request headers");
+        Outcome::Status(405)
     } else {
         phases(exchange, client, Entry::Server).await
     };
     let after = match settle(exchange, client, first).await {
         Some(mut answer) => {
-            answer.close |= plain_on_tls;
+            answer.close |= unwelcome.is_some() || exchange.head.method == Method::Connect;
             output::send(client, exchange, answer).await
         }
         None => After::Reset,
@@ -90,7 +126,7 @@ pub fn begin(client: &Client, server: Rc<Server>, head: RequestHead, slots: Slot
         path: head.target.path.clone(),
         args: head.target.args.clone(),
         changed: head.target.empty_path,
-        left_location: false,
+        ..Target::default()
     };
     let received = u64::try_from(head.size()).unwrap_or(0);
     Exchange {
@@ -104,11 +140,13 @@ pub fn begin(client: &Client, server: Rc<Server>, head: RequestHead, slots: Slot
         attempts: Attempts::default(),
         started,
         number: client.served,
+        pipelined: client.pipelined,
         redirects: Cell::new(0),
         internal: Cell::new(false),
         named: RefCell::default(),
         as_get: Cell::new(false),
         error_status: Cell::new(None),
+        carried: RefCell::default(),
         reply_fields: RefCell::default(),
         proxied_to: RefCell::new(None),
         in_error_page: Cell::new(false),
@@ -132,8 +170,23 @@ enum Entry {
     Location,
 }
 
-/// Turns outcomes into an answer: follows internal redirects, and puts error pages in the place of errors.
-async fn settle(exchange: &Exchange, client: &mut Client, mut outcome: Outcome) -> Option<Answer> {
+/// Turns outcomes into the answer, with the fields that come along from what led to it.
+async fn settle(exchange: &Exchange, client: &mut Client, outcome: Outcome) -> Option<Answer> {
+    let mut answer = decide(exchange, client, outcome).await?;
+    if let Some(carried) = exchange.carried.take() {
+        for field in carried.iter() {
+            let many = matches!(field.known, Known::SetCookie | Known::WwwAuthenticate);
+            // A type has been taken into account where the answer's own was chosen.
+            if field.known != Known::ContentType && (many || !answer.fields.has(field.known)) {
+                answer.fields.push_known(field.known, field.value);
+            }
+        }
+    }
+    Some(answer)
+}
+
+/// Follows internal redirects, and puts error pages in the place of errors.
+async fn decide(exchange: &Exchange, client: &mut Client, mut outcome: Outcome) -> Option<Answer> {
     loop {
         let status = match outcome {
             Outcome::Answer(mut answer) => {
@@ -165,7 +218,8 @@ async fn settle(exchange: &Exchange, client: &mut Client, mut outcome: Outcome) 
             Outcome::Status(status) => status,
         };
         exchange.sent.status.set(status);
-        if status == 444 {
+        // nginx: nobody is told of a timeout of its own making, 408, even where an error page would be.
+        if matches!(status, 408 | 444 | 499) {
             return None;
         }
         let plan = exchange.plan();
@@ -200,6 +254,7 @@ async fn phases(exchange: &Exchange, client: &mut Client, entry: Entry) -> Outco
             log!(exchange.logger(), Error, "could not find named location \"{}\"", String::from_utf8_lossy(&name));
             return Outcome::Status(500);
         };
+        let plan = limited(exchange, plan);
         *exchange.plan.borrow_mut() = plan.clone();
         return match run(exchange, &plan, Phase::Rewrite, Phase::Rewrite).await {
             None => guarded(exchange, client).await,
@@ -220,6 +275,12 @@ async fn phases(exchange: &Exchange, client: &mut Client, entry: Entry) -> Outco
         entry = Entry::Location;
         if let Some(outcome) = locate(exchange) {
             return outcome;
+        }
+        // An error page is not refused for what it stands in for.
+        if !exchange.in_error_page.get()
+            && let Err(fault) = request_body::check_announced(exchange)
+        {
+            return Outcome::Status(fault.status());
         }
         let plan = exchange.plan();
         // The server's own program has run already.
@@ -249,7 +310,7 @@ async fn again(exchange: &Exchange, client: &mut Client) -> Outcome {
 }
 
 /// Runs the handlers of some phases. `None` when none of them objects.
-async fn run(exchange: &Exchange, plan: &Rc<crate::plan::Plan>, from: Phase, to: Phase) -> Option<Outcome> {
+async fn run(exchange: &Exchange, plan: &Rc<Plan>, from: Phase, to: Phase) -> Option<Outcome> {
     if plan.gates.is_empty() {
         return None;
     }
@@ -274,7 +335,7 @@ fn locate(exchange: &Exchange) -> Option<Outcome> {
                 *exchange.plan.borrow_mut() = plan;
                 return Some(Outcome::Status(404));
             }
-            *exchange.plan.borrow_mut() = plan;
+            *exchange.plan.borrow_mut() = limited(exchange, plan);
         }
         Found::Redirect(plan) => {
             let mut location = Vec::new();
@@ -284,25 +345,28 @@ fn locate(exchange: &Exchange) -> Option<Outcome> {
                 location.push(b'?');
                 location.extend_from_slice(&args);
             }
-            *exchange.plan.borrow_mut() = plan.clone();
-            let mut answer = Answer::page(301, plan.settings.server_tokens);
-            answer.fields.push_known(Known::Location, &location);
-            return Some(answer.into());
+            *exchange.plan.borrow_mut() = plan;
+            return Some(Outcome::Status(exchange.send_to(301, &location)));
         }
     }
     None
 }
 
+/// The plan of a location for the method in force.
+fn limited(exchange: &Exchange, plan: Rc<Plan>) -> Rc<Plan> {
+    match &plan.limit {
+        Some((methods, other)) if !methods.contains(&exchange.method()) => other.clone(),
+        _ => plan,
+    }
+}
+
 /// Limits, access and what precedes the content; then the content.
 async fn guarded(exchange: &Exchange, client: &mut Client) -> Outcome {
-    if let Err(fault) = request_body::check_announced(exchange) {
-        return Outcome::Status(fault.status());
-    }
     let plan = exchange.plan();
     if let Some(outcome) = run(exchange, &plan, Phase::PreAccess, Phase::PreContent).await {
         return outcome;
     }
-    match &plan.content {
+    match plan.content.as_ref().or_else(|| plan.around.get()) {
         None => files::answer(exchange),
         Some(content) => match content.answer(exchange, client) {
             Produce::Now(outcome) => outcome,

@@ -33,6 +33,33 @@ pub enum Tokens {
     Off,
 }
 
+/// `keepalive_disable`: browsers that misbehave on kept connections.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Browsers {
+    /// Old ones of Microsoft, behind a POST.
+    pub msie6: bool,
+    /// Those of Apple.
+    pub safari: bool,
+}
+
+impl Browsers {
+    /// True when the browser behind this `User-Agent` is one of them.
+    pub fn include(self, agent: &[u8], is_post: bool) -> bool {
+        let says = |what: &[u8]| agent.windows(what.len()).any(|part| part == what);
+        let msie = || {
+            let at = agent.windows(5).position(|part| part == b"MSIE ").and_then(|at| agent.get(at + 5..));
+            match at {
+                Some([b'4' | b'5', b'.', ..]) => true,
+                Some([b'6', b'.', ..]) => !says(b"SV1"),
+                _ => false,
+            }
+        };
+        let safari =
+            || says(b"Safari/") && says(b"Mac OS X") && !says(b"Opera") && !says(b"Gecko/") && !says(b"Chrome/");
+        (self.msie6 && is_post && msie()) || (self.safari && safari())
+    }
+}
+
 /// The settings of one block.
 #[derive(Default)]
 pub struct SettingsConf {
@@ -40,6 +67,7 @@ pub struct SettingsConf {
     keepalive_requests: Setting<u64>,
     keepalive_time: Setting<Duration>,
     keepalive_min_timeout: Setting<Duration>,
+    keepalive_disable: Setting<Browsers>,
     client_header_timeout: Setting<Duration>,
     client_header_buffer_size: Setting<u64>,
     large_client_header_buffers: Setting<(u64, u64)>,
@@ -67,6 +95,7 @@ pub struct SettingsConf {
     log_not_found: Setting<bool>,
     recursive_error_pages: Setting<bool>,
     reset_timedout_connection: Setting<bool>,
+    satisfy_any: Setting<bool>,
 }
 
 inherit!(SettingsConf {
@@ -74,6 +103,7 @@ inherit!(SettingsConf {
     keepalive_requests,
     keepalive_time,
     keepalive_min_timeout,
+    keepalive_disable,
     client_header_timeout,
     client_header_buffer_size,
     large_client_header_buffers,
@@ -101,6 +131,7 @@ inherit!(SettingsConf {
     log_not_found,
     recursive_error_pages,
     reset_timedout_connection,
+    satisfy_any,
 });
 
 /// The settings in force.
@@ -116,6 +147,8 @@ pub struct Settings {
     pub keepalive_time: Duration,
     /// `keepalive_min_timeout`: the grace of idle connections when a worker goes away.
     pub keepalive_min_timeout: Duration,
+    /// `keepalive_disable`
+    pub keepalive_disable: Browsers,
     /// `client_header_timeout`
     pub client_header_timeout: Duration,
     /// `client_header_buffer_size`
@@ -213,6 +246,13 @@ impl Feature for Core {
             ONE,
             Set::Time(|c| &mut c.keepalive_min_timeout),
             "How long an idle connection is still served when its worker goes away; 1s by default.",
+        ),
+        row(
+            "keepalive_disable",
+            ANYWHERE,
+            Arity::AtLeast(1),
+            Set::With(keepalive_disable),
+            "Browsers whose connections are not kept: msie6 behind a POST, safari, or none.",
         ),
         row(
             "client_header_timeout",
@@ -369,6 +409,16 @@ impl Feature for Core {
             Set::Flag(|c| &mut c.reset_timedout_connection),
             "Whether connections that timed out are reset.",
         ),
+        row(
+            "satisfy",
+            ANYWHERE,
+            ONE,
+            Set::With(|conf, line| {
+                let any = line.choice(&[("all", false), ("any", true)])?;
+                conf.satisfy_any.set(any)
+            }),
+            "Whether all that guard access must allow it, or any.",
+        ),
         row("server_names_hash_max_size", Levels::PROTOCOL, ONE, Set::Accepted, "Tables size themselves."),
         row("server_names_hash_bucket_size", Levels::PROTOCOL, ONE, Set::Accepted, "Tables size themselves."),
         row("types_hash_max_size", ANYWHERE, ONE, Set::Accepted, "Tables size themselves."),
@@ -386,6 +436,17 @@ impl Feature for Core {
             ONE,
             Set::Accepted,
             "What is held of a body is always in one piece.",
+        ),
+        row(
+            "client_body_in_file_only",
+            ANYWHERE,
+            ONE,
+            Set::With(|_, line| match line.arg(0)?.bytes() {
+                b"off" => Ok(()),
+                _ => Err("request bodies in files are not supported, \"client_body_in_file_only\" can only be \"off\""
+                    .into()),
+            }),
+            "Only off: bodies are held in memory or passed on, never in files.",
         ),
         row("connection_pool_size", SERVERS, ONE, Set::Accepted, "There are no such pools."),
         row("request_pool_size", SERVERS, ONE, Set::Accepted, "There are no such pools."),
@@ -406,6 +467,19 @@ fn keepalive_timeout(conf: &mut SettingsConf, line: &mut Line<'_>) -> Result<(),
     let times: Vec<Duration> =
         line.args().iter().map(|word| value::time(word).ok_or("invalid value")).collect::<Result<_, _>>()?;
     conf.keepalive_timeout.set((times.first().copied().unwrap_or_default(), times.get(1).copied()))
+}
+
+fn keepalive_disable(conf: &mut SettingsConf, line: &mut Line<'_>) -> Result<(), Refusal> {
+    let mut browsers = Browsers::default();
+    for word in line.args() {
+        match word.bytes() {
+            b"none" => {}
+            b"msie6" => browsers.msie6 = true,
+            b"safari" => browsers.safari = true,
+            _ => return Err(format!("invalid value \"{word}\"").into()),
+        }
+    }
+    conf.keepalive_disable.set(browsers)
 }
 
 fn large_buffers(conf: &mut SettingsConf, line: &mut Line<'_>) -> Result<(), Refusal> {
@@ -447,6 +521,7 @@ impl SettingsConf {
             keepalive_requests: self.keepalive_requests.or(1000),
             keepalive_time: self.keepalive_time.or(seconds(3600)),
             keepalive_min_timeout: self.keepalive_min_timeout.or(seconds(1)),
+            keepalive_disable: self.keepalive_disable.or(Browsers { msie6: true, safari: false }),
             client_header_timeout: self.client_header_timeout.or(seconds(60)),
             client_header_buffer_size: as_size(first),
             head: HeadLimits {
@@ -485,6 +560,7 @@ impl SettingsConf {
 impl Module<Exchange> for Core {
     fn install(conf: &SettingsConf, plan: &mut Plan, _env: &mut Install<'_, Exchange>) -> Result<(), ConfigError> {
         plan.settings = Rc::new(conf.build());
+        plan.gates.any = conf.satisfy_any.or(false);
         Ok(())
     }
 }

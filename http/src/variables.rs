@@ -2,6 +2,8 @@
 
 use std::io::Write;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use tidegate_balancer::attempts;
 use tidegate_core::conf::directive::{Directive, Feature};
 use tidegate_core::module::Module;
@@ -47,7 +49,7 @@ impl Module<Exchange> for Variables {
             "? if there are arguments.",
         ),
         row("request", |x, out| put_some(out, x.head.line()), "The request line."),
-        row("request_method", |x, out| put(out, x.head.method.as_bytes()), "The method."),
+        row("request_method", |x, out| put(out, x.method().as_bytes()), "The method; GET where an error page asks."),
         row("request_length", |x, out| number(out, x.received.get()), "Bytes received, head and body."),
         row("request_time", |x, out| seconds(out, x.started.elapsed()), "Seconds since the first byte of the request."),
         row("request_filename", request_filename, "The file behind the path."),
@@ -68,7 +70,11 @@ impl Module<Exchange> for Variables {
         row("server_protocol", |x, out| put(out, x.head.protocol()), "The version of HTTP."),
         row("scheme", |x, out| put(out, x.scheme().as_bytes()), "http or https."),
         row("https", |x, out| put_some(out, if x.scheme() == "https" { b"on" } else { b"" }), "on with TLS."),
-        row("remote_user", |_, _| false, "The user of basic authentication, which is not supported yet."),
+        row(
+            "remote_user",
+            remote_user,
+            "The user that the client names by basic authentication; nobody has checked it.",
+        ),
         row(
             "content_length",
             |x, out| field(out, x.head.fields.get(Known::ContentLength)),
@@ -76,13 +82,18 @@ impl Module<Exchange> for Variables {
         ),
         row(
             "content_type",
-            |x, out| field(out, x.head.fields.get(Known::ContentType)),
+            |x, out| fields(out, x.head.fields.all(Known::ContentType), b", "),
             "The Content-Type of the request.",
         ),
         row(
             "body_bytes_sent",
             |x, out| number(out, x.sent.bytes.get().saturating_sub(x.sent.head.get())),
             "Bytes of the answer's body.",
+        ),
+        row(
+            "pipe",
+            |x, out| put(out, if x.pipelined { b"p" } else { b"." }),
+            "p for a request that was pipelined, . if not.",
         ),
         row("connection_requests", |x, out| number(out, x.number), "Requests on the connection so far."),
         row(
@@ -110,6 +121,11 @@ impl Module<Exchange> for Variables {
             |x, name, out| fields(out, x.reply_fields.borrow().variable(name), b", "),
             "A field of the upstream's reply.",
         ),
+        family(
+            "upstream_cookie_",
+            |x, name, out| field(out, cookies::find_set(&x.reply_fields.borrow(), name.as_bytes())),
+            "A cookie that the upstream's reply sets.",
+        ),
     ];
 }
 
@@ -127,7 +143,8 @@ fn field(out: &mut Vec<u8>, value: Option<&[u8]>) -> bool {
     value.map(|value| out.extend_from_slice(value)).is_some()
 }
 
-fn fields<'a>(out: &mut Vec<u8>, values: impl Iterator<Item = &'a [u8]>, separator: &[u8]) -> bool {
+/// Writes values as one.
+pub fn fields<'a>(out: &mut Vec<u8>, values: impl Iterator<Item = &'a [u8]>, separator: &[u8]) -> bool {
     let mut any = false;
     for value in values {
         if any {
@@ -154,6 +171,17 @@ fn request_filename(exchange: &Exchange, out: &mut Vec<u8>) -> bool {
     path.is_some_and(|path| put(out, path.as_os_str().as_bytes()))
 }
 
+fn remote_user(exchange: &Exchange, out: &mut Vec<u8>) -> bool {
+    let Some((scheme, text)) =
+        exchange.head.fields.get(Known::Authorization).and_then(|value| value.split_at_checked(6))
+    else {
+        return false;
+    };
+    let credentials = STANDARD.decode(text.trim_ascii()).unwrap_or_default();
+    let user = credentials.iter().position(|byte| *byte == b':').and_then(|at| credentials.get(..at));
+    user.filter(|_| scheme.eq_ignore_ascii_case(b"basic ")).is_some_and(|user| put_some(out, user))
+}
+
 fn proxy_port(exchange: &Exchange, out: &mut Vec<u8>) -> bool {
     let proxied_to = exchange.proxied_to.borrow();
     let Some(host) = &*proxied_to else { return false };
@@ -174,6 +202,12 @@ fn forwarded_for(exchange: &Exchange, out: &mut Vec<u8>) -> bool {
 
 fn sent(exchange: &Exchange, name: &str, out: &mut Vec<u8>) -> bool {
     match name {
+        "connection" if exchange.sent.status.get() == 101 => put(out, b"upgrade"),
+        "connection" => put(out, if exchange.sent.keeps.get() { b"keep-alive" } else { b"close" }),
+        "keep_alive" => match exchange.plan().settings.keepalive_header.filter(|_| exchange.sent.keeps.get()) {
+            Some(told) => write!(out, "timeout={}", told.as_secs()).is_ok(),
+            None => false,
+        },
         "content_length" => exchange.sent.length.get().is_some_and(|length| number(out, length)),
         _ => fields(out, exchange.sent.fields.borrow().variable(name), b", "),
     }

@@ -43,6 +43,7 @@ fn as_path(word: &Word) -> &Path {
 /// One directive as its setter sees it.
 pub struct Line<'a> {
     node: &'a Node,
+    around: &'a [Word],
     level: Levels,
     setup: &'a Setup,
     errors: &'a mut Errors,
@@ -67,6 +68,11 @@ impl<'a> Line<'a> {
     /// The kind of block the directive stands in.
     pub fn level(&self) -> Levels {
         self.level
+    }
+
+    /// The arguments of the block around it.
+    pub fn around(&self) -> &'a [Word] {
+        self.around
     }
 
     /// Where the directive stands.
@@ -366,7 +372,7 @@ impl Tables {
             )));
         }
         let Some(feature) = self.features.get(feature) else { return Ok(()) };
-        let mut line = Line { node, level: block.level, setup, errors };
+        let mut line = Line { node, around: &block.args, level: block.level, setup, errors };
         let then =
             feature.apply(index, &mut block.confs, block.children.len(), &mut line).map_err(|Refusal(text)| {
                 // nginx's setters say "is duplicate" or "invalid value" and the parser puts the directive's name in front.

@@ -74,7 +74,7 @@ impl<S: Subject> Module<S> for BuiltIn {
             |s: &S, out| tls(s, out, |tls| tls.alpn.as_deref()),
             "The protocol agreed on by ALPN.",
         ),
-        row("ssl_client_verify", |s: &S, out| client(s, out, |c| &c.verify), "NONE, SUCCESS or FAILED:reason."),
+        row("ssl_client_verify", client_verify, "NONE, SUCCESS or FAILED:reason."),
         row("ssl_client_s_dn", |s: &S, out| client(s, out, |c| &c.subject), "The subject of the client's certificate."),
         row("ssl_client_i_dn", |s: &S, out| client(s, out, |c| &c.issuer), "The issuer of the client's certificate."),
         row("ssl_client_serial", |s: &S, out| client(s, out, |c| &c.serial), "The client's certificate's number."),
@@ -85,6 +85,7 @@ impl<S: Subject> Module<S> for BuiltIn {
         ),
         row("ssl_client_raw_cert", |s: &S, out| client(s, out, |c| &c.pem), "The client's certificate in PEM."),
         row("ssl_client_cert", indented_client_certificate, "The same, every line but the first behind a tab."),
+        row("ssl_client_escaped_cert", escaped_certificate, "The client's certificate in PEM, percent-encoded."),
         row("ssl_session_reused", |s: &S, out| tls(s, out, |_| Some(b".")), "r if a session was resumed, . if not."),
     ];
 }
@@ -141,6 +142,21 @@ fn client<S: Subject>(subject: &S, out: &mut Vec<u8>, pick: fn(&ClientCertificat
 fn indented_client_certificate<S: Subject>(subject: &S, out: &mut Vec<u8>) -> bool {
     let found = subject.peer().tls.get().and_then(|tls| tls.client.as_ref()).filter(|client| !client.pem.is_empty());
     found.is_some_and(|client| text(out, &client.pem.trim_end().replace('\n', "\n\t")))
+}
+
+fn escaped_certificate<S: Subject>(subject: &S, out: &mut Vec<u8>) -> bool {
+    let Some(certificate) = subject.peer().tls.get().and_then(|tls| tls.client.as_ref()) else { return false };
+    for byte in certificate.pem.bytes() {
+        match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => out.push(byte),
+            _ => out.extend_from_slice(format!("%{byte:02X}").as_bytes()),
+        }
+    }
+    !certificate.pem.is_empty()
+}
+
+fn client_verify<S: Subject>(subject: &S, out: &mut Vec<u8>) -> bool {
+    subject.peer().tls.get().is_some_and(|tls| text(out, tls.client.as_ref().map_or("NONE", |client| &client.verify)))
 }
 
 /// The machine's name in lower case.

@@ -22,6 +22,15 @@ impl Address {
         }
     }
 
+    /// The same address with another port, where it has one.
+    #[must_use]
+    pub fn with_port(&self, port: u16) -> Address {
+        match self {
+            Address::Inet(address) => Address::Inet((address.ip(), port).into()),
+            Address::Unix(path) => Address::Unix(path.clone()),
+        }
+    }
+
     /// The port, if there is one.
     pub fn port(&self) -> Option<u16> {
         match self {

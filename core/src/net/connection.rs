@@ -1,6 +1,7 @@
 //! A connection: its transport (TCP, local socket, TLS over either), who is at its other end, and its timer.
 
 use std::io::{self, IoSlice};
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
@@ -8,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, Interest, ReadBuf};
-use tokio::net::{TcpStream, UnixStream};
+use tokio::net::{TcpSocket, TcpStream, UnixStream};
 
 use super::address::Address;
 use super::timer::{TimedOut, Timer};
@@ -34,6 +35,20 @@ impl Transport {
             Address::Inet(address) => Ok(Transport::Tcp(TcpStream::connect(address).await?)),
             Address::Unix(path) => Ok(Transport::Unix(UnixStream::connect(path).await?)),
         }
+    }
+
+    /// Connects from a local address, where one is given and the peer is not a Unix socket.
+    ///
+    /// # Errors
+    /// Those of bind(2) and connect(2).
+    pub async fn connect_from(local: Option<SocketAddr>, address: &Address) -> io::Result<Transport> {
+        let (Some(local), Address::Inet(address)) = (local, address) else { return Transport::connect(address).await };
+        let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+        if local.port() != 0 {
+            socket.set_reuseaddr(true)?;
+        }
+        socket.bind(local)?;
+        Ok(Transport::Tcp(socket.connect(*address).await?))
     }
 
     /// Disables Nagle's algorithm where there is one.

@@ -86,7 +86,8 @@ impl Listen {
             return Err("invalid number of arguments in \"listen\" directive".into());
         };
         let text = address.text();
-        let addresses = Named::parse(&text).and_then(|named| named.resolve(takes.default_port)).map_err(|why| {
+        let (first, last) = port_range(&text).map_or((&*text, None), |(first, last)| (first, Some(last)));
+        let addresses = Named::parse(first).and_then(|named| named.resolve(takes.default_port)).map_err(|why| {
             let why = why.split(" in \"").next().unwrap_or_default().to_owned();
             Refusal(format!("{why} in \"{text}\" of the \"listen\" directive"))
         })?;
@@ -101,7 +102,18 @@ impl Listen {
         for word in parameters {
             listen.parameter(word, takes)?;
         }
-        Ok(addresses.into_iter().map(|address| Listen { address, ..listen.clone() }).collect())
+        let mut listens = Vec::new();
+        for address in addresses {
+            let ports = match (&address, last) {
+                (Address::Inet(inet), Some(last)) => inet.port()..=last,
+                (address, _) => address.port().map_or(0..=0, |port| port..=port),
+            };
+            if ports.is_empty() {
+                return Err(format!("invalid port range in \"{text}\" of the \"listen\" directive").into());
+            }
+            listens.extend(ports.map(|port| Listen { address: address.with_port(port), ..listen.clone() }));
+        }
+        Ok(listens)
     }
 
     fn parameter(&mut self, word: &Word, takes: Takes) -> Result<(), Refusal> {
@@ -146,6 +158,14 @@ impl Listen {
         self.options.bind = true;
         Ok(())
     }
+}
+
+/// The text without the end of its range of ports, and that end: `127.0.0.1:8080-8085`.
+fn port_range(text: &str) -> Option<(&str, u16)> {
+    let (first, last) = text.rsplit_once('-')?;
+    let port = first.rsplit_once(':').map_or(first, |(_, port)| port);
+    let is_port = !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit()) && !text.starts_with("unix:");
+    if is_port { Some((first, last.parse().ok()?)) } else { None }
 }
 
 fn buffer_size(word: &Word, name: &str) -> Result<usize, Refusal> {
@@ -328,7 +348,12 @@ mod tests {
             listen.options.keep_alive,
             Some(KeepAlive::On { idle: Some(Duration::from_secs(1800)), interval: None, count: Some(10) })
         );
+        let ports = |text: &str| parse(text).unwrap().iter().map(|listen| listen.address.port()).collect::<Vec<_>>();
+        assert_eq!(ports("127.0.0.1:80-82"), [Some(80), Some(81), Some(82)]);
+        assert_eq!(ports("[::1]:80-80"), [Some(80)]);
         for (text, expected) in [
+            ("127.0.0.1:82-80", "invalid port range in \"127.0.0.1:82-80\" of the \"listen\" directive"),
+            ("127.0.0.1:80-x", "invalid port in \"127.0.0.1:80-x\" of the \"listen\" directive"),
             ("127.0.0.1:8080 backlog=x", "invalid backlog \"x\""),
             ("127.0.0.1:8080 frob", "invalid parameter \"frob\""),
             ("127.0.0.1:99999", "invalid port in \"127.0.0.1:99999\" of the \"listen\" directive"),

@@ -100,6 +100,19 @@ impl<S: Subject> Template<S> {
 
     /// Appends the value, giving every variable's text to `escape` (with where it starts; `None` if absent) to rewrite.
     pub fn write_escaped(&self, subject: &S, out: &mut Vec<u8>, escape: impl Fn(&mut Vec<u8>, Option<usize>)) {
+        self.write_with(subject, out, |out, start, _| escape(out, start));
+    }
+
+    /// Appends the value, giving the text of every group of the last match to `escape`, with where it starts.
+    pub fn write_captures_escaped(&self, subject: &S, out: &mut Vec<u8>, escape: impl Fn(&mut Vec<u8>, usize)) {
+        self.write_with(subject, out, |out, start, captured| {
+            if let (Some(start), true) = (start, captured) {
+                escape(out, start);
+            }
+        });
+    }
+
+    fn write_with(&self, subject: &S, out: &mut Vec<u8>, escape: impl Fn(&mut Vec<u8>, Option<usize>, bool)) {
         for part in &*self.parts {
             let start = out.len();
             let found = match part {
@@ -113,7 +126,7 @@ impl<S: Subject> Template<S> {
             if !found {
                 out.truncate(start);
             }
-            escape(out, found.then_some(start));
+            escape(out, found.then_some(start), matches!(part, Part::Capture(_)));
         }
     }
 

@@ -99,6 +99,11 @@ impl Feature for ClientCertificates {
 }
 
 impl ClientCertificateConf {
+    /// True when clients are asked for a certificate.
+    pub fn asks(&self) -> bool {
+        self.verify_client.get().is_some_and(|(verify, _)| *verify != VerifyClient::Off)
+    }
+
     /// What is demanded of clients; `None` if nothing is asked.
     ///
     /// # Errors
@@ -244,7 +249,12 @@ impl ClientPolicy {
             for certificate in list {
                 roots.add(certificate.clone()).map_err(|error| cannot(error.to_string()))?;
                 if named {
-                    hints.extend(roots.roots.last().map(|root| DistinguishedName::in_sequence(&root.subject)));
+                    let name = roots.roots.last().map(|root| DistinguishedName::in_sequence(&root.subject));
+                    hints.extend(
+                        name.filter(|name| {
+                            !hints.iter().any(|hint: &DistinguishedName| hint.as_ref() == name.as_ref())
+                        }),
+                    );
                 }
                 trusted.push(certificate);
             }

@@ -6,6 +6,6 @@ pub mod module;
 pub mod server;
 pub mod session;
 
-pub use client_certificate::{ClientCertificate, ClientCertificates, Objection};
+pub use client_certificate::{ClientCertificate, ClientCertificateConf, ClientCertificates, Objection};
 pub use module::{Tls, TlsConf};
 pub use server::{ServerTls, TlsFailure};

@@ -30,6 +30,25 @@ impl ServerTls {
         self.timeout
     }
 
+    /// True when every handshake is refused.
+    pub fn rejects(&self) -> bool {
+        self.config.is_none()
+    }
+
+    /// True when nothing is asked of clients.
+    pub fn asks_nothing(&self) -> bool {
+        self.clients.is_none()
+    }
+
+    /// True when both ask the same of clients: what one has found of a certificate holds for the other.
+    pub fn asks_the_same(&self, other: &ServerTls) -> bool {
+        match (&self.clients, &other.clients) {
+            (None, None) => true,
+            (Some(own), Some(other)) => Arc::ptr_eq(own, other),
+            _ => false,
+        }
+    }
+
     /// Why the client of an established session must not go on: for the protocol to tell it, and to close.
     pub fn objection(&self, info: &TlsInfo) -> Option<Objection> {
         self.clients.as_ref()?.objection(info.client.as_ref()?)

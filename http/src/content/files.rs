@@ -20,9 +20,10 @@ use tidegate_http_wire::uri::{Escape, escape_uri};
 use tidegate_http_wire::{Known, Method, etag};
 
 use crate::answer::{Answer, Body, FilePart};
+use crate::blocks::glued;
 use crate::content::Outcome;
 use crate::exchange::Exchange;
-use crate::plan::{Kind, Plan};
+use crate::plan::Plan;
 
 /// The table from extensions, in lower case, to content types.
 pub type Types = HashMap<Vec<u8>, Rc<[u8]>>;
@@ -30,8 +31,8 @@ pub type Types = HashMap<Vec<u8>, Rc<[u8]>>;
 /// The settings of one block.
 #[derive(Default)]
 pub struct FilesConf {
-    /// The path, and whether it is an `alias`.
-    root: Setting<(Word, bool)>,
+    /// The path, and what of the request's an `alias` replaces.
+    root: Setting<(Word, Option<Alias>)>,
     types: Setting<Rc<Types>>,
     default_type: Setting<Word>,
 }
@@ -126,7 +127,7 @@ fn root(conf: &mut FilesConf, line: &mut Line<'_>, alias: bool) -> Result<(), Re
         return Err(format!("invalid value \"\" in \"{}\" directive", line.name()).into());
     }
     if let Some((_, earlier)) = conf.root.get() {
-        return Err(if *earlier == alias {
+        return Err(if earlier.is_some() == alias {
             "is duplicate".into()
         } else {
             Refusal(format!(
@@ -136,7 +137,34 @@ fn root(conf: &mut FilesConf, line: &mut Line<'_>, alias: bool) -> Result<(), Re
             ))
         });
     }
+    let alias = alias.then(|| Alias::of(line.around()));
     conf.root.set((path.clone(), alias))
+}
+
+/// What an `alias` replaces: the name of the location that it stands in, also for locations inside of it.
+#[derive(Clone, Debug)]
+enum Alias {
+    /// The beginning of the path.
+    Prefix(Box<[u8]>),
+    /// All of it: the location is a pattern.
+    Whole,
+    /// The location has a name of its own, and paths have nothing of it.
+    Named,
+}
+
+impl Alias {
+    fn of(location: &[Word]) -> Alias {
+        let (modifier, name) = match location {
+            [modifier, name] => (modifier.text().into_owned(), name.clone()),
+            [name] => glued(name),
+            _ => return Alias::Whole,
+        };
+        match &*modifier {
+            "~" | "~*" => Alias::Whole,
+            _ if name.bytes().starts_with(b"@") => Alias::Named,
+            _ => Alias::Prefix(name.bytes().into()),
+        }
+    }
 }
 
 fn types(conf: &mut FilesConf, line: &mut Line<'_>) -> Result<(), Refusal> {
@@ -160,10 +188,8 @@ fn types(conf: &mut FilesConf, line: &mut Line<'_>) -> Result<(), Refusal> {
 #[derive(Default)]
 pub struct Files {
     root: Option<Template<Exchange>>,
-    /// How much of the path `alias` replaces; `None` for `root`. A pattern's alias replaces all of it.
-    alias: Option<usize>,
-    /// The location's name, which `alias` replaces.
-    prefix: Box<[u8]>,
+    /// `None` for `root`.
+    alias: Option<Alias>,
     types: Rc<Types>,
     default_type: Rc<[u8]>,
     /// `index`
@@ -173,10 +199,10 @@ pub struct Files {
 impl Module<Exchange> for StaticFiles {
     fn install(conf: &FilesConf, plan: &mut Plan, env: &mut Install<'_, Exchange>) -> Result<(), ConfigError> {
         let (word, alias) = match conf.root.get() {
-            Some((word, alias)) => (word.clone(), *alias),
-            None => (Word::new(*b"html", env.at.clone()), false),
+            Some((word, alias)) => (word.clone(), alias.clone()),
+            None => (Word::new(*b"html", env.at.clone()), None),
         };
-        if alias && matches!(plan.kind, Kind::Named) {
+        if matches!(alias, Some(Alias::Named)) {
             return Err(ConfigError::new(
                 word.at(),
                 "the \"alias\" directive cannot be used inside the named location",
@@ -189,11 +215,7 @@ impl Module<Exchange> for StaticFiles {
             Word::new(env.setup.path(&word).into_os_string().into_vec(), word.at().clone())
         };
         plan.files.root = Some(env.template(&word)?);
-        plan.files.alias = alias.then_some(match plan.kind {
-            Kind::Regex(_) => usize::MAX,
-            _ => plan.name.len(),
-        });
-        plan.files.prefix = plan.name.clone();
+        plan.files.alias = alias;
         plan.files.types = conf.types.get().cloned().unwrap_or_else(default_types);
         plan.files.default_type =
             conf.default_type.get().map_or_else(|| (*b"text/plain").into(), |word| word.bytes().into());
@@ -210,16 +232,17 @@ impl Files {
     /// The file behind a path of this location. `None` when the path cannot be a file's.
     pub fn path_of(&self, exchange: &Exchange, path: &[u8]) -> Option<PathBuf> {
         let mut full = self.root.as_ref()?.value(exchange);
-        match self.alias {
+        match &self.alias {
             None => {
                 while full.last() == Some(&b'/') {
                     full.pop();
                 }
                 full.extend_from_slice(path);
             }
-            Some(usize::MAX) => {}
-            Some(skipped) => {
-                let rest = path.get(skipped..)?;
+            Some(Alias::Whole | Alias::Named) if !exchange.target.borrow().below_alias => {}
+            Some(Alias::Whole | Alias::Named) => full.extend_from_slice(path),
+            Some(Alias::Prefix(prefix)) => {
+                let rest = path.get(prefix.len()..)?;
                 // nginx: an alias without the location's last slash would reach beside the directory it names.
                 if rest.starts_with(b"../") || rest == b".." {
                     return None;
@@ -232,19 +255,29 @@ impl Files {
 
     /// The file behind what `try_files` names: below an `alias` it is the part that follows the location's name.
     pub fn try_path(&self, exchange: &Exchange, path: &[u8]) -> Option<PathBuf> {
-        match (self.alias, &self.prefix) {
-            (Some(usize::MAX) | None, _) => self.path_of(exchange, path),
-            (Some(_), prefix) if path.starts_with(prefix) => self.path_of(exchange, path),
-            (Some(_), prefix) => self.path_of(exchange, &[prefix, path].concat()),
+        match &self.alias {
+            None => self.path_of(exchange, path),
+            Some(Alias::Prefix(prefix)) if path.starts_with(prefix) => self.path_of(exchange, path),
+            Some(Alias::Prefix(prefix)) => self.path_of(exchange, &[prefix, path].concat()),
+            Some(Alias::Whole | Alias::Named) => {
+                let mut full = self.root(exchange);
+                full.extend_from_slice(path);
+                (!full.contains(&0)).then(|| PathBuf::from(OsString::from_vec(full)))
+            }
         }
     }
 
     /// The path of the exchange once `try_files` has found `path`.
     pub fn tried(&self, path: &[u8]) -> Vec<u8> {
-        match self.alias {
-            Some(skipped) if skipped != usize::MAX && !path.starts_with(&self.prefix) => [&self.prefix, path].concat(),
+        match &self.alias {
+            Some(Alias::Prefix(prefix)) if !path.starts_with(prefix) => [prefix, path].concat(),
             _ => path.to_vec(),
         }
+    }
+
+    /// True below the `alias` of a location given by a pattern.
+    pub fn is_named_by_pattern(&self) -> bool {
+        matches!(self.alias, Some(Alias::Whole))
     }
 
     /// The value of `root` or `alias`.
@@ -252,8 +285,13 @@ impl Files {
         self.root.as_ref().map(|root| root.value(exchange)).unwrap_or_default()
     }
 
-    /// The content type of the exchange's path.
+    /// The content type of the exchange's path, unless what led there has named one.
     pub fn content_type(&self, exchange: &Exchange) -> Rc<[u8]> {
+        if let Some(carried) = &*exchange.carried.borrow()
+            && let Some(content_type) = carried.get(Known::ContentType)
+        {
+            return content_type.into();
+        }
         let target = exchange.target.borrow();
         let name = target.path.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
         let extension = name.iter().rposition(|byte| *byte == b'.').and_then(|at| name.get(at + 1..));
@@ -296,9 +334,7 @@ pub fn answer(exchange: &Exchange) -> Outcome {
             location.push(b'?');
             location.extend_from_slice(&args);
         }
-        let mut answer = Answer::page(301, plan.settings.server_tokens);
-        answer.fields.push_known(Known::Location, &location);
-        return answer.into();
+        return Outcome::Status(exchange.send_to(301, &location));
     }
     if !meta.is_file() {
         tidegate_core::log!(exchange.logger(), Crit, "\"{}\" is not a regular file", full.display());

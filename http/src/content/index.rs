@@ -59,7 +59,8 @@ pub fn answer(exchange: &Exchange) -> Outcome {
     for (position, file) in plan.files.index.iter().enumerate() {
         let name = file.value(exchange);
         if name.first() == Some(&b'/') {
-            exchange.redirect(name, exchange.target.borrow().args.clone());
+            let args = exchange.target.borrow().args.clone();
+            exchange.redirect(name, args);
             return Outcome::Restart;
         }
         let target = [&*path, &name].concat();
@@ -87,13 +88,15 @@ pub fn answer(exchange: &Exchange) -> Outcome {
                     && matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory) =>
             {
                 if full.parent().is_some_and(|parent| !parent.is_dir()) {
-                    tidegate_core::log!(
-                        tidegate_core::subject::Subject::logger(exchange),
-                        Error,
-                        "\"{}\" is not found ({})",
-                        full.display(),
-                        tidegate_core::log::os_error(&error)
-                    );
+                    if plan.settings.log_not_found {
+                        tidegate_core::log!(
+                            tidegate_core::subject::Subject::logger(exchange),
+                            Error,
+                            "\"{}\" is not found ({})",
+                            full.display(),
+                            tidegate_core::log::os_error(&error)
+                        );
+                    }
                     return Outcome::Status(404);
                 }
             }

@@ -90,8 +90,9 @@ impl Tries {
             let Some(full) = plan.files.try_path(exchange, looked_up) else { continue };
             if std::fs::metadata(full).is_ok_and(|meta| meta.is_dir() == *directory) {
                 let args = exchange.target.borrow().args.clone();
-                let path = plan.files.tried(&path);
-                *exchange.target.borrow_mut() = Target { path, args, changed: true, left_location: false };
+                let path = plan.files.tried(looked_up);
+                let below_alias = plan.files.is_named_by_pattern();
+                *exchange.target.borrow_mut() = Target { path, args, changed: true, below_alias, ..Target::default() };
                 return Verdict::Continue;
             }
         }

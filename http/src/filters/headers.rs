@@ -63,16 +63,40 @@ impl Module<Exchange> for AddHeader {
     }
 }
 
+/// What may stand in a field: text over several lines in the configuration, or a break that a client has slipped into a
+/// variable, becomes spaces, as RFC 9110 section 5.5 has it. nginx sends them as they are.
+pub fn in_one_line(mut value: Vec<u8>) -> Vec<u8> {
+    value.iter_mut().filter(|byte| matches!(byte, b'\r' | b'\n' | 0)).for_each(|byte| *byte = b' ');
+    value.truncate(value.trim_ascii_end().len());
+    value
+}
+
+/// nginx: the statuses of answers that fields are added to without `always`.
+pub fn is_usual(status: u16) -> bool {
+    matches!(status, 200 | 201 | 204 | 206 | 301 | 302 | 303 | 304 | 307 | 308)
+}
+
+/// The value of a template that may ask for the fields of the answer that is being made.
+fn evaluate(template: &Template<Exchange>, exchange: &Exchange, answer: &mut Answer) -> Vec<u8> {
+    if let Some(text) = template.constant() {
+        return text.to_vec();
+    }
+    std::mem::swap(&mut *exchange.sent.fields.borrow_mut(), &mut answer.fields);
+    let value = template.value(exchange);
+    std::mem::swap(&mut *exchange.sent.fields.borrow_mut(), &mut answer.fields);
+    value
+}
+
 struct Added(Vec<(Rc<[u8]>, Template<Exchange>, bool)>);
 
 impl Filter for Added {
     fn head(&self, exchange: &Exchange, answer: &mut Answer) -> Option<Box<dyn Transform>> {
-        let usual = matches!(answer.status, 200 | 201 | 204 | 206 | 301 | 302 | 303 | 304 | 307 | 308);
+        let usual = is_usual(answer.status);
         for (name, template, always) in &self.0 {
             if !usual && !always {
                 continue;
             }
-            let value = template.value(exchange);
+            let value = in_one_line(evaluate(template, exchange, answer));
             let known = Known::of(name);
             // nginx: these have one value only, and an empty one removes them.
             if matches!(known, Known::LastModified | Known::ETag | Known::Date) {

@@ -1,8 +1,10 @@
 //! Output filters: each sees an answer's head, and may transform its body chunk by chunk.
 
 pub mod conditional;
+pub mod expires;
 pub mod headers;
 pub mod range;
+pub mod trailers;
 
 use crate::answer::{Answer, Chunk};
 use crate::exchange::Exchange;

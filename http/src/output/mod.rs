@@ -9,7 +9,7 @@ use tidegate_core::log;
 use tidegate_core::net::connection::IoFailure;
 use tidegate_core::subject::Subject;
 use tidegate_http_wire::framing::Framing;
-use tidegate_http_wire::{Known, Version};
+use tidegate_http_wire::{Known, Method, Version};
 
 use crate::answer::{Answer, Body, Chunk, Piece};
 use crate::exchange::Exchange;
@@ -28,7 +28,8 @@ pub async fn send(client: &mut Client, exchange: &Exchange, mut answer: Answer) 
     let transforms: Vec<Box<dyn Transform>> =
         plan.filters.iter().filter_map(|filter| filter.head(exchange, &mut answer)).collect();
     let body_read = request_body::discard_arrived(client);
-    let framing = head::framing_of(exchange, &answer, !transforms.is_empty());
+    let unknown_length = !transforms.is_empty() || plan.trailers.are_due(exchange, answer.status);
+    let framing = head::framing_of(exchange, &answer, unknown_length);
     let keep = keeps(exchange, client, &answer, framing, body_read);
     let head = match head::write(exchange, &answer, framing, keep) {
         Ok(head) => head,
@@ -43,6 +44,7 @@ pub async fn send(client: &mut Client, exchange: &Exchange, mut answer: Answer) 
         }
     };
     exchange.sent.status.set(answer.status);
+    exchange.sent.keeps.set(keep);
     exchange.sent.length.set(framing.length());
     exchange.sent.head.set(u64::try_from(head.len()).unwrap_or(0));
     let Answer { fields, body, .. } = answer;
@@ -175,8 +177,17 @@ fn keeps(exchange: &Exchange, client: &Client, answer: &Answer, framing: head::F
         && exchange.number < settings.keepalive_requests
         && exchange.started.saturating_duration_since(exchange.peer.accepted) < settings.keepalive_time
         && !client.life.is_stopping()
+        && !is_misbehaving(exchange)
         // A client that was never told to go on may or may not send its body: nobody could tell it from the next head.
         && (body_read || !client.expects_continue)
+}
+
+/// True for a browser that `keepalive_disable` is about.
+fn is_misbehaving(exchange: &Exchange) -> bool {
+    let browsers = exchange.plan.borrow().settings.keepalive_disable;
+    let is_post = exchange.head.method == Method::Post;
+    ((browsers.msie6 && is_post) || browsers.safari)
+        && exchange.head.fields.get(Known::UserAgent).is_some_and(|agent| browsers.include(agent, is_post))
 }
 
 /// Reads the rest of the body that nobody wanted, so that the next head can be read.

@@ -5,7 +5,7 @@ use std::os::unix::fs::FileExt;
 use std::time::Duration;
 
 use tidegate_core::net::connection::{self, IoFailure};
-use tidegate_http_wire::h1::body::{LAST_CHUNK, chunk_header};
+use tidegate_http_wire::h1::body::chunk_header;
 
 use crate::answer::FilePart;
 use crate::exchange::Exchange;
@@ -57,7 +57,7 @@ impl<'a> Writer<'a> {
     /// Frames the end of the body.
     pub fn frame_end(&mut self) {
         if self.chunked {
-            self.pending.extend_from_slice(LAST_CHUNK);
+            self.exchange.plan().trailers.write_end(self.exchange, &mut self.pending);
         }
     }
 

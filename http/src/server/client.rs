@@ -17,6 +17,8 @@ pub struct Client {
     pub expects_continue: bool,
     /// Bytes of the body received.
     pub body_received: u64,
+    /// The request in progress had arrived before the one before it was answered.
+    pub pipelined: bool,
     /// Requests carried.
     pub served: u64,
     /// What the connection is doing, for the counters that all workers share.

@@ -26,7 +26,7 @@ use tidegate_http_wire::{Fields, Known, Method, RequestHead, Version};
 use super::client::Client;
 use crate::blocks::{Server, Site};
 use crate::exchange::Exchange;
-use crate::run::{self, After};
+use crate::run::{self, After, Unwelcome};
 use crate::settings::{Lingering, Settings};
 
 /// Serves the sites of one address.
@@ -59,6 +59,7 @@ async fn serve(site: Rc<Site>, connection: Connection, life: Lifetime) {
         body: BodyDecoder::request(Framing::None, BodyLimits::default()),
         expects_continue: false,
         body_received: 0,
+        pipelined: false,
         served: 0,
         standing: Standing::enter(counters::of_worker(), State::Reading),
         life,
@@ -84,10 +85,7 @@ async fn handshake(site: &Site, connection: Connection) -> Option<(Connection, b
     let Connection { transport, mut timer, info } = connection;
     let default = site.servers.default_server();
     let limit = default.tls.as_ref().map_or(Duration::from_secs(60), |tls| tls.timeout());
-    let choose = |name: Option<&str>| {
-        let name = name.unwrap_or_default().to_ascii_lowercase();
-        site.servers.find(name.as_bytes(), &Slots::default()).tls.clone()
-    };
+    let choose = |name: Option<&str>| site.tls(site.named(name)).cloned();
     match tls::accept(transport, &mut timer, limit, choose).await {
         Ok((transport, session)) => {
             let _ = info.tls.set(Box::new(session));
@@ -126,6 +124,7 @@ async fn idle(client: &mut Client, limit: Duration, grace: Duration) -> bool {
 async fn one(client: &mut Client, site: &Rc<Site>, default: &Settings, plain_on_tls: bool) -> Option<Duration> {
     let started = Instant::now();
     client.standing.change(State::Reading);
+    client.pipelined = client.served > 0 && !client.buffer.is_empty();
     let read = read_head(client, default, started).await;
     let (exchange, refused) = begin(client, site, read, started)?;
     if let Some(status) = refused {
@@ -133,7 +132,8 @@ async fn one(client: &mut Client, site: &Rc<Site>, default: &Settings, plain_on_
         Box::pin(linger(client, default)).await;
         return None;
     }
-    let (after, settings) = run::exchange(client, &exchange, plain_on_tls).await;
+    let unwelcome = if plain_on_tls { Some(Unwelcome::PlainText) } else { unwelcome(site, &exchange.server, client) };
+    let (after, settings) = run::exchange(client, &exchange, unwelcome).await;
     if after == After::Keep {
         return Some(settings.keepalive_timeout);
     }
@@ -196,6 +196,22 @@ async fn end(client: &mut Client, settings: &Settings, after: After) {
 fn choose(site: &Site, head: &RequestHead, slots: &Slots) -> Rc<Server> {
     let host = head.host.as_ref().map_or(&b""[..], |host| &host.name);
     site.servers.find(host, slots).clone()
+}
+
+/// Why the client of a TLS session must not go on to this server.
+fn unwelcome(site: &Site, server: &Server, client: &Client) -> Option<Unwelcome> {
+    let session = client.connection.info.tls.get()?;
+    let demands = site.tls(server)?;
+    if demands.asks_nothing() {
+        // Without a certificate of its own it cannot ask, and nobody has asked in its place.
+        return server.asks_clients.then_some(Unwelcome::Misdirected);
+    }
+    // What another server has found of the certificate says nothing about what this one demands.
+    let negotiated = site.tls(site.named(session.server_name.as_deref()));
+    if !negotiated.is_some_and(|tls| tls.asks_the_same(demands)) {
+        return Some(Unwelcome::Misdirected);
+    }
+    demands.objection(session).map(Unwelcome::Certificate)
 }
 
 type Refused = (RequestHead, u16, Option<String>);

@@ -4,6 +4,7 @@ use std::cell::Cell;
 use std::fmt;
 use std::future::{Future, poll_fn};
 use std::io;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::{Pin, pin};
 use std::task::Poll;
 use std::time::Instant;
@@ -11,10 +12,12 @@ use std::time::Instant;
 use bytes::{Bytes, BytesMut};
 use tidegate_balancer::Lease;
 use tidegate_balancer::idle::Used;
+use tidegate_core::log;
 use tidegate_core::log::os_error;
 use tidegate_core::net::connection::{self, IoFailure};
 use tidegate_core::net::timer::later;
 use tidegate_core::net::{Timer, Transport, buffers};
+use tidegate_core::subject::Subject;
 use tidegate_http_wire::h1::body::{LAST_CHUNK, chunk_header};
 use tidegate_http_wire::h1::reply::{ReplyError, ReplyParser};
 use tidegate_http_wire::{ReplyHead, Version};
@@ -169,7 +172,10 @@ impl Sending<'_> {
                 reply.hold_lease(lease);
                 Ok(Arrived { head, reply })
             }
-            Err(fault) => Err((fault, Some(lease))),
+            Err(fault) => {
+                exchange.attempts.current(|attempt| attempt.finished = Some(begun.elapsed()));
+                Err((fault, Some(lease)))
+            }
         }
     }
 
@@ -235,16 +241,28 @@ impl Sending<'_> {
             self.destination.pool.clone(),
             settings.clone(),
             (begun, arrived),
-            whole,
+            whole && settings.bind.is_none(),
         )
         .map_err(|bad| Fault::Reply(bad.into()))?;
         Ok((head, reply))
     }
 
+    /// `proxy_bind`: where the connection comes from.
+    fn local(&self, exchange: &Exchange) -> Option<SocketAddr> {
+        let text = self.pass.settings.bind.as_ref()?.value(exchange);
+        let text = String::from_utf8_lossy(&text);
+        let local = text.parse().or_else(|_| text.parse().map(|ip: IpAddr| SocketAddr::new(ip, 0)));
+        if local.is_err() && !text.is_empty() {
+            log!(exchange.logger(), Error, "invalid local address \"{text}\" while connecting to upstream");
+        }
+        local.ok()
+    }
+
     async fn connect(&self, exchange: &Exchange, client: &mut Client, lease: &Lease) -> Result<PeerConnection, Fault> {
         let settings = &self.pass.settings;
         let mut timer = Timer::default();
-        let connecting = timer.limit(settings.connect_timeout, Transport::connect(lease.address()));
+        let connecting =
+            timer.limit(settings.connect_timeout, Transport::connect_from(self.local(exchange), lease.address()));
         let connected = unless_client_leaves(client, settings.ignores_abort(exchange), connecting).await?;
         match connected {
             Ok(Ok(transport)) => {

@@ -1,6 +1,7 @@
 //! Proxying: a peer is leased, asked, judged and, if need be, replaced by the next.
 
 pub mod attempt;
+pub mod cookies;
 pub mod judge;
 pub mod module;
 pub mod pass;
@@ -18,6 +19,7 @@ use tidegate_balancer::{Ask, Group, Groups, Idle, Outcome as PeerOutcome};
 use tidegate_core::log;
 use tidegate_core::net::{Timer, Transport};
 use tidegate_core::subject::Subject;
+use tidegate_http_wire::Known;
 use tidegate_http_wire::framing::Framing;
 
 use crate::content::{Content, Outcome, Produce};
@@ -186,13 +188,17 @@ impl ProxyPass {
             exchange.attempts.begin(lease.name());
             let index = lease.index();
             let begun = Instant::now();
-            let kept = destination.pool.take(index, begun, is_stale);
+            let usual = self.settings.bind.is_none();
+            let kept = if usual { destination.pool.take(index, begun, is_stale) } else { None };
             let reused = kept.is_some();
             let (fault, lease) = match sending.run(exchange, client, lease, kept, begun).await {
                 Ok(reply) if !judge.dislikes(reply.head.status) => return self.accept(exchange, reply),
                 Ok(reply) => match judge.next(&Fault::Status(reply.head.status), reused, true) {
                     Next::Stop(_) => return self.accept(exchange, reply),
-                    _ => (Fault::Status(reply.head.status), reply.into_lease()),
+                    _ => {
+                        exchange.attempts.current(|attempt| attempt.finished = Some(begun.elapsed()));
+                        (Fault::Status(reply.head.status), reply.into_lease())
+                    }
                 },
                 Err((Fault::ClientGone, _)) => {
                     log!(
@@ -250,6 +256,11 @@ impl ProxyPass {
     fn accept(&self, exchange: &Exchange, reply: attempt::Arrived) -> Outcome {
         let status = reply.head.status;
         if self.settings.intercept_errors && status >= 300 && exchange.plan().error_pages.covers(status) {
+            if status == 401 {
+                // Without its challenge the status would be of no use to the client.
+                let challenges = reply.head.fields.all(Known::WwwAuthenticate);
+                challenges.for_each(|value| exchange.carry(Known::WwwAuthenticate, value));
+            }
             return Outcome::Status(status);
         }
         reply.into_answer(exchange, self)

@@ -12,6 +12,7 @@ use tidegate_http_wire::Version;
 
 use super::ProxyPass;
 use super::attempt::Fault;
+use super::cookies::{Cookies, CookiesConf};
 use super::pass::Pass;
 use super::redirect::{Redirects, WrittenRedirect};
 use super::request::NameSet;
@@ -94,12 +95,14 @@ pub struct ProxyConf {
     intercept_errors: Setting<bool>,
     ignore_client_abort: Setting<bool>,
     ignore_headers: Vec<Word>,
+    cookies: CookiesConf,
+    bind: Setting<Word>,
 }
 
 inherit!(ProxyConf {
     set_header, http_version, method, set_body, pass_request_headers, pass_request_body, connect_timeout, send_timeout,
     read_timeout, next_upstream, next_upstream_tries, next_upstream_timeout, buffering, request_buffering, buffer_size,
-    buffers, hide_header, pass_header, redirect, intercept_errors, ignore_client_abort, ignore_headers,
+    buffers, hide_header, pass_header, redirect, intercept_errors, ignore_client_abort, ignore_headers, cookies, bind,
 } own { pass });
 
 /// `proxy_pass` and its family
@@ -227,6 +230,35 @@ impl Feature for Proxy {
             "How Location and Refresh of replies are rewritten.",
         ),
         row(
+            "proxy_cookie_domain",
+            Arity::Between(1, 2),
+            Set::With(|c, line| c.cookies.domain(line)),
+            "How the Domain of cookies in replies is rewritten; off leaves it.",
+        ),
+        row(
+            "proxy_cookie_path",
+            Arity::Between(1, 2),
+            Set::With(|c, line| c.cookies.path(line)),
+            "How the Path of cookies in replies is rewritten; off leaves it.",
+        ),
+        row(
+            "proxy_cookie_flags",
+            Arity::Between(1, 5),
+            Set::With(|c, line| c.cookies.flags(line)),
+            "Flags that cookies in replies get or lose: secure, httponly, samesite=, or with no in front.",
+        ),
+        row(
+            "proxy_bind",
+            Arity::Between(1, 2),
+            Set::With(|c, line| {
+                if line.args().get(1).is_some() {
+                    return Err("the \"transparent\" parameter is not supported yet".into());
+                }
+                c.bind.set(line.arg(0)?.clone())
+            }),
+            "The local address of connections to the upstream, which are not kept then; off leaves it to the system.",
+        ),
+        row(
             "proxy_intercept_errors",
             ONE,
             Set::Flag(|c| &mut c.intercept_errors),
@@ -328,6 +360,10 @@ pub struct Settings {
     ignore_client_abort: bool,
     /// `proxy_ignore_headers`
     pub ignored: NameSet,
+    /// `proxy_cookie_*`
+    pub cookies: Cookies,
+    /// `proxy_bind`
+    pub bind: Option<Template<Exchange>>,
 }
 
 impl Settings {
@@ -417,6 +453,8 @@ impl ProxyConf {
             intercept_errors: self.intercept_errors.or(false),
             ignore_client_abort: self.ignore_client_abort.or(false),
             ignored,
+            cookies: self.cookies.build(env)?,
+            bind: self.bind.get().filter(|word| !word.is("off")).map(|word| env.template(word)).transpose()?,
         })
     }
 }

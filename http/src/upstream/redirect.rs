@@ -6,10 +6,12 @@ use tidegate_core::log;
 use tidegate_core::module::Install;
 use tidegate_core::script::{Regex, Template};
 use tidegate_core::subject::Subject;
-use tidegate_http_wire::{Known, Method};
+use tidegate_http_wire::uri::{Unescape, unescape};
+use tidegate_http_wire::{Fields, Known, Method};
 
 use super::ProxyPass;
 use super::attempt::Arrived;
+use super::cookies::Cookies;
 use crate::answer::{Answer, Body};
 use crate::content::Outcome;
 use crate::exchange::Exchange;
@@ -137,6 +139,9 @@ pub fn answer(arrived: Arrived, exchange: &Exchange, pass: &ProxyPass) -> Outcom
     if let Some(target) =
         head.fields.get(Known::XAccelRedirect).filter(|_| !settings.ignored.contains(b"X-Accel-Redirect"))
     {
+        for field in head.fields.iter().filter(|field| is_kept(field.known)) {
+            exchange.carry(field.known, field.value);
+        }
         return internal_redirect(exchange, target);
     }
     let mut fields = head.fields;
@@ -153,6 +158,9 @@ pub fn answer(arrived: Arrived, exchange: &Exchange, pass: &ProxyPass) -> Outcom
             let rewritten = [kept, &url].concat();
             fields.set(known, &rewritten);
         }
+    }
+    if !settings.cookies.is_empty() && fields.has(Known::SetCookie) {
+        fields = rewrite_cookies(exchange, &settings.cookies, &fields);
     }
     let last_modified = fields.get(Known::LastModified).and_then(tidegate_http_wire::date::parse);
     let body = if reply.switches() {
@@ -183,6 +191,15 @@ pub fn answer(arrived: Arrived, exchange: &Exchange, pass: &ProxyPass) -> Outcom
     }))
 }
 
+fn rewrite_cookies(exchange: &Exchange, cookies: &Cookies, fields: &Fields) -> Fields {
+    let mut rewritten = Fields::new();
+    for field in fields.iter() {
+        let value = (field.known == Known::SetCookie).then(|| cookies.rewrite(exchange, field.value)).flatten();
+        rewritten.push(field.name, value.as_deref().unwrap_or(field.value));
+    }
+    rewritten
+}
+
 /// A body that has arrived. For HEAD the length announced is the upstream's.
 fn whole_body(exchange: &Exchange, fields: &tidegate_http_wire::Fields, status: u16, bytes: Bytes) -> Body {
     let announced =
@@ -197,12 +214,16 @@ fn whole_body(exchange: &Exchange, fields: &tidegate_http_wire::Fields, status: 
 /// `X-Accel-Redirect`: the server answers with something else of its own.
 fn internal_redirect(exchange: &Exchange, target: &[u8]) -> Outcome {
     exchange.attempts.current(|attempt| attempt.ends_group = true);
-    if let Some(name) = target.strip_prefix(b"@") {
-        exchange.go_to_named(name);
+    if target.first() == Some(&b'@') {
+        exchange.go_to_named(target);
         return Outcome::Restart;
     }
-    let text = Bytes::copy_from_slice(target);
-    let Ok(parsed) = tidegate_http_wire::Target::parse_path(&text, true) else {
+    let (path, args) = match target.iter().position(|byte| *byte == b'?') {
+        Some(at) => (target.get(..at).unwrap_or_default(), target.get(at + 1..).unwrap_or_default()),
+        None => (target, &b""[..]),
+    };
+    let (path, _) = unescape(path, Unescape::All);
+    if !is_safe(&path) {
         log!(
             exchange.logger(),
             Error,
@@ -210,10 +231,49 @@ fn internal_redirect(exchange: &Exchange, target: &[u8]) -> Outcome {
             String::from_utf8_lossy(target)
         );
         return Outcome::Status(404);
-    };
+    }
     if exchange.head.method != Method::Head {
         exchange.as_get.set(true);
     }
-    exchange.redirect(parsed.path, parsed.args);
+    exchange.redirect(path, Bytes::copy_from_slice(args));
     Outcome::Restart
+}
+
+/// nginx: what the answer gets from the reply whose `X-Accel-Redirect` led to it.
+fn is_kept(known: Known) -> bool {
+    matches!(
+        known,
+        Known::ContentType
+            | Known::SetCookie
+            | Known::ContentDisposition
+            | Known::CacheControl
+            | Known::Expires
+            | Known::AcceptRanges
+    )
+}
+
+/// True when a path of an upstream's does not try to climb.
+fn is_safe(path: &[u8]) -> bool {
+    path.first() == Some(&b'/') && !path.contains(&0) && path.split(|byte| *byte == b'/').all(|part| part != b"..")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_that_climb_are_not_safe() {
+        for (path, expected) in [
+            ("/a/b", true),
+            ("/a..b/..c", true),
+            ("", false),
+            ("a", false),
+            ("..", false),
+            ("/a/..", false),
+            ("/../a", false),
+            ("/a\u{0}", false),
+        ] {
+            assert_eq!(is_safe(path.as_bytes()), expected, "{path:?}");
+        }
+    }
 }

@@ -251,7 +251,7 @@ pub async fn relay(writer: &mut Writer<'_>, mut reply: Reply) -> Result<(), Fail
     }
     let (mut write_deadline, mut read_deadline) = (None, None);
     let connection = &mut writer.client.connection;
-    poll_fn(|cx| {
+    let relayed = poll_fn(|cx| {
         loop {
             let mut moved = false;
             while !queue.pieces.is_empty() {
@@ -320,14 +320,20 @@ pub async fn relay(writer: &mut Writer<'_>, mut reply: Reply) -> Result<(), Fail
             return Poll::Pending;
         }
     })
-    .await
+    .await;
+    if relayed.is_err() && !done {
+        exchange.attempts.current(|attempt| attempt.finished = Some(reply.begun.elapsed()));
+    }
+    relayed
 }
 
 fn end(reply: &mut Reply, queue: &mut Queue, exchange: &Exchange) {
-    if queue.chunked {
-        queue.push(Bytes::from_static(LAST_CHUNK));
-    }
     reply.finish(exchange, Instant::now());
+    if queue.chunked {
+        let mut last = Vec::with_capacity(LAST_CHUNK.len());
+        exchange.plan().trailers.write_end(exchange, &mut last);
+        queue.push(last.into());
+    }
 }
 
 fn upstream_failed(exchange: &Exchange, error: &io::Error) -> Failure {

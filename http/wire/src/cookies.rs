@@ -10,6 +10,12 @@ pub fn find<'a>(fields: &'a Fields, name: &[u8]) -> Option<&'a [u8]> {
     fields.all(Known::Cookie).find_map(|value| value.split(|byte| *byte == b';').find_map(|pair| named(pair, name)))
 }
 
+/// The value of the first cookie with this name, in any case, that a `Set-Cookie` field sets.
+#[must_use]
+pub fn find_set<'a>(fields: &'a Fields, name: &[u8]) -> Option<&'a [u8]> {
+    fields.all(Known::SetCookie).find_map(|value| named(value.split(|byte| *byte == b';').next()?, name))
+}
+
 fn named<'a>(pair: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
     let (found, rest) = skip_spaces(pair).split_at_checked(name.len())?;
     let value = skip_spaces(rest).strip_prefix(b"=")?;

@@ -1,0 +1,102 @@
+//! `add_trailer`: fields behind the body of answers that go in chunks.
+
+use std::rc::Rc;
+
+use tidegate_core::conf::directive::{Arity, Directive, Feature, Levels, Set};
+use tidegate_core::conf::{ConfigError, Word};
+use tidegate_core::inherit;
+use tidegate_core::module::{Install, Module};
+use tidegate_core::script::variable::Get;
+use tidegate_core::script::{Template, Variable};
+use tidegate_http_wire::Version;
+use tidegate_http_wire::h1::body::LAST_CHUNK;
+use tidegate_http_wire::h1::write;
+
+use super::headers::{in_one_line, is_usual};
+use crate::exchange::Exchange;
+use crate::plan::Plan;
+
+/// One `add_trailer`: name, value, always.
+type Written = (Word, Word, bool);
+
+/// The settings of one block.
+#[derive(Default)]
+pub struct TrailersConf {
+    added: Vec<Written>,
+}
+
+inherit!(TrailersConf { added });
+
+/// `add_trailer`
+pub struct AddTrailer;
+
+impl Feature for AddTrailer {
+    type Conf = TrailersConf;
+    const NAME: &'static str = "trailers";
+    const DIRECTIVES: &'static [Directive<TrailersConf>] = &[Directive {
+        name: "add_trailer",
+        levels: Levels::PROTOCOL.or(Levels::SERVER).or(Levels::LOCATION).or(Levels::LOCATION_IF),
+        arity: Arity::Between(2, 3),
+        set: Set::With(|conf, line| {
+            let always = match line.args().get(2) {
+                None => false,
+                Some(word) if word.is("always") => true,
+                Some(word) => return Err(format!("invalid parameter \"{word}\"").into()),
+            };
+            conf.added.push((line.arg(0)?.clone(), line.arg(1)?.clone(), always));
+            Ok(())
+        }),
+        doc: "A field behind the body of HTTP/1.1 answers: of successful ones and redirects, or always.",
+    }];
+}
+
+impl Module<Exchange> for AddTrailer {
+    const VARIABLES: &'static [Variable<Exchange>] = &[Variable {
+        name: "sent_trailer_",
+        get: Get::Prefix(|exchange, name, out| match &*exchange.sent.trailers.borrow() {
+            Some(trailers) => crate::variables::fields(out, trailers.variable(name), b", "),
+            None => false,
+        }),
+        doc: "A field behind the answer's body.",
+    }];
+
+    fn install(conf: &TrailersConf, plan: &mut Plan, env: &mut Install<'_, Exchange>) -> Result<(), ConfigError> {
+        for (name, value, always) in &conf.added {
+            plan.trailers.0.push((name.bytes().into(), env.template(value)?, *always));
+        }
+        Ok(())
+    }
+}
+
+/// A location's trailers.
+#[derive(Default)]
+pub struct Trailers(Vec<(Rc<[u8]>, Template<Exchange>, bool)>);
+
+impl Trailers {
+    /// True when an answer of this status should be sent in a way that allows for trailers.
+    pub fn are_due(&self, exchange: &Exchange, status: u16) -> bool {
+        !self.0.is_empty()
+            && exchange.head.version >= Version::Http11
+            && exchange.plan().settings.chunked_transfer_encoding
+            && self.0.iter().any(|(_, _, always)| *always || is_usual(status))
+    }
+
+    /// Writes the end of a body in chunks.
+    pub fn write_end(&self, exchange: &Exchange, out: &mut Vec<u8>) {
+        let status = exchange.sent.status.get();
+        if !self.are_due(exchange, status) {
+            return out.extend_from_slice(LAST_CHUNK);
+        }
+        out.extend_from_slice(b"0\r\n");
+        for (name, template, always) in &self.0 {
+            let value = in_one_line(template.value(exchange));
+            if value.is_empty() || !(*always || is_usual(status)) {
+                continue;
+            }
+            if write::field(name, &value, out).is_ok() {
+                exchange.sent.trailers.borrow_mut().get_or_insert_default().push(name, &value);
+            }
+        }
+        out.extend_from_slice(b"\r\n");
+    }
+}

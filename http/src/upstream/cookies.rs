@@ -1,0 +1,269 @@
+//! `proxy_cookie_domain`, `proxy_cookie_path`, `proxy_cookie_flags`: cookies of replies as the client should see them.
+
+use tidegate_core::conf::{ConfigError, Line, Refusal, Word};
+use tidegate_core::inherit;
+use tidegate_core::module::Install;
+use tidegate_core::script::{Regex, Template};
+
+use crate::exchange::Exchange;
+
+/// The settings of one block; `None` in a list is `off`.
+#[derive(Default)]
+pub struct CookiesConf {
+    domains: Vec<Option<(Word, Word)>>,
+    paths: Vec<Option<(Word, Word)>>,
+    flags: Vec<Option<(Word, Vec<Word>)>>,
+}
+
+inherit!(CookiesConf { domains, paths, flags });
+
+impl CookiesConf {
+    /// Reads `proxy_cookie_domain`.
+    ///
+    /// # Errors
+    /// One argument that is not `off`.
+    pub fn domain(&mut self, line: &Line<'_>) -> Result<(), Refusal> {
+        self.domains.push(pair(line)?);
+        Ok(())
+    }
+
+    /// Reads `proxy_cookie_path`.
+    ///
+    /// # Errors
+    /// One argument that is not `off`.
+    pub fn path(&mut self, line: &Line<'_>) -> Result<(), Refusal> {
+        self.paths.push(pair(line)?);
+        Ok(())
+    }
+
+    /// Reads `proxy_cookie_flags`.
+    ///
+    /// # Errors
+    /// A flag that is none.
+    pub fn flags(&mut self, line: &Line<'_>) -> Result<(), Refusal> {
+        let (cookie, flags) = line.args().split_first().ok_or("invalid number of arguments")?;
+        if flags.is_empty() {
+            if !cookie.is("off") {
+                return Err(format!("invalid parameter \"{cookie}\"").into());
+            }
+            self.flags.push(None);
+            return Ok(());
+        }
+        for flag in flags {
+            if !flag.bytes().contains(&b'$') && Flag::parse(flag.bytes()).is_none() {
+                return Err(format!("invalid parameter \"{flag}\"").into());
+            }
+        }
+        self.flags.push(Some((cookie.clone(), flags.to_vec())));
+        Ok(())
+    }
+
+    /// The settings in force.
+    ///
+    /// # Errors
+    /// A bad pattern or template.
+    pub fn build(&self, env: &Install<'_, Exchange>) -> Result<Cookies, ConfigError> {
+        let mut cookies = Cookies::default();
+        // nginx: off means that there is none, whatever else the block says.
+        if let Some(domains) = self.domains.iter().cloned().collect::<Option<Vec<_>>>() {
+            for (from, to) in domains {
+                let bare = |word: &Word| word.after(".").unwrap_or_else(|| word.clone());
+                let subject = if from.bytes().starts_with(b"~") { from } else { bare(&from) };
+                cookies.domains.push((Pattern::compile(&subject, true, env)?, env.template(&bare(&to))?));
+            }
+        }
+        if let Some(paths) = self.paths.iter().cloned().collect::<Option<Vec<_>>>() {
+            for (from, to) in paths {
+                cookies.paths.push((Pattern::compile(&from, false, env)?, env.template(&to)?));
+            }
+        }
+        if let Some(flags) = self.flags.iter().cloned().collect::<Option<Vec<_>>>() {
+            for (cookie, flags) in flags {
+                let flags = flags.iter().map(|flag| env.template(flag)).collect::<Result<_, _>>()?;
+                cookies.flags.push((Pattern::compile(&cookie, true, env)?, flags));
+            }
+        }
+        Ok(cookies)
+    }
+}
+
+fn pair(line: &Line<'_>) -> Result<Option<(Word, Word)>, Refusal> {
+    match line.args() {
+        [word] if word.is("off") => Ok(None),
+        [from, to] => Ok(Some((from.clone(), to.clone()))),
+        _ => Err(format!("invalid parameter \"{}\"", line.arg(0)?).into()),
+    }
+}
+
+enum Pattern {
+    Text(Template<Exchange>),
+    Regex(Regex),
+}
+
+impl Pattern {
+    fn compile(word: &Word, ignore_case: bool, env: &Install<'_, Exchange>) -> Result<Pattern, ConfigError> {
+        let Some(pattern) = word.after("~") else { return Ok(Pattern::Text(env.template(word)?)) };
+        let (pattern, ignore_case) = pattern.after("*").map_or((pattern, ignore_case), |pattern| (pattern, true));
+        let regex = Regex::new(pattern.bytes(), ignore_case);
+        regex.map(Pattern::Regex).map_err(|message| ConfigError::new(word.at(), message))
+    }
+
+    /// True when the pattern is all of `text`, in any case, or occurs in it.
+    fn is(&self, exchange: &Exchange, text: &[u8]) -> bool {
+        match self {
+            Pattern::Text(template) => template.value(exchange).eq_ignore_ascii_case(text),
+            Pattern::Regex(regex) => regex.matches(text, &exchange.slots),
+        }
+    }
+}
+
+/// What is done to cookies.
+#[derive(Default)]
+pub struct Cookies {
+    domains: Vec<(Pattern, Template<Exchange>)>,
+    paths: Vec<(Pattern, Template<Exchange>)>,
+    flags: Vec<(Pattern, Vec<Template<Exchange>>)>,
+}
+
+/// What `proxy_cookie_flags` sets or removes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Flag {
+    /// This attribute, with this value.
+    Add(&'static str, Option<&'static str>),
+    /// Not this attribute.
+    Remove(&'static str),
+}
+
+impl Flag {
+    fn parse(text: &[u8]) -> Option<Flag> {
+        Some(match &*text.to_ascii_lowercase() {
+            b"secure" => Flag::Add("Secure", None),
+            b"nosecure" => Flag::Remove("Secure"),
+            b"httponly" => Flag::Add("HttpOnly", None),
+            b"nohttponly" => Flag::Remove("HttpOnly"),
+            b"samesite=strict" => Flag::Add("SameSite", Some("Strict")),
+            b"samesite=lax" => Flag::Add("SameSite", Some("Lax")),
+            b"samesite=none" => Flag::Add("SameSite", Some("None")),
+            b"nosamesite" => Flag::Remove("SameSite"),
+            _ => return None,
+        })
+    }
+}
+
+/// A cookie as its parts: name and value first, then the attributes.
+struct Parts(Vec<(Vec<u8>, Option<Vec<u8>>)>);
+
+impl Parts {
+    fn parse(cookie: &[u8]) -> Parts {
+        let part = |part: &[u8]| match part.iter().position(|byte| *byte == b'=') {
+            Some(at) => {
+                let (name, value) = part.split_at_checked(at).unwrap_or((part, b""));
+                (name.trim_ascii().to_vec(), Some(value.get(1..).unwrap_or_default().trim_ascii().to_vec()))
+            }
+            None => (part.trim_ascii().to_vec(), None),
+        };
+        Parts(cookie.split(|byte| *byte == b';').map(part).collect())
+    }
+
+    /// The values of the attributes of this name.
+    fn values(&mut self, name: &str) -> impl Iterator<Item = &mut Vec<u8>> {
+        let wanted = move |own: &[u8]| own.eq_ignore_ascii_case(name.as_bytes());
+        self.0.iter_mut().skip(1).filter(move |(own, _)| wanted(own)).filter_map(|(_, value)| value.as_mut())
+    }
+
+    fn apply(&mut self, flag: Flag) {
+        let (Flag::Add(name, _) | Flag::Remove(name)) = flag;
+        let mut first = true;
+        self.0.retain(|(own, _)| std::mem::take(&mut first) || !own.eq_ignore_ascii_case(name.as_bytes()));
+        if let Flag::Add(name, value) = flag {
+            self.0.push((name.into(), value.map(Into::into)));
+        }
+    }
+
+    fn join(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        for (name, value) in self.0.iter().filter(|(name, value)| !name.is_empty() || value.is_some()) {
+            if !out.is_empty() {
+                out.extend_from_slice(b"; ");
+            }
+            out.extend_from_slice(name);
+            if let Some(value) = value {
+                out.push(b'=');
+                out.extend_from_slice(value);
+            }
+        }
+        out
+    }
+}
+
+impl Cookies {
+    /// True when cookies are left alone.
+    pub fn is_empty(&self) -> bool {
+        self.domains.is_empty() && self.paths.is_empty() && self.flags.is_empty()
+    }
+
+    /// A `Set-Cookie` as the client should see it; `None` leaves it as it is.
+    pub fn rewrite(&self, exchange: &Exchange, cookie: &[u8]) -> Option<Vec<u8>> {
+        let mut parts = Parts::parse(cookie);
+        let mut changed = false;
+        for value in parts.values("domain") {
+            changed |= self.domains.iter().any(|(from, to)| rewrite_domain(exchange, from, to, value));
+        }
+        for value in parts.values("path") {
+            changed |= self.paths.iter().any(|(from, to)| rewrite_path(exchange, from, to, value));
+        }
+        let name = parts.0.first().map(|(name, _)| name.clone()).unwrap_or_default();
+        if let Some((_, flags)) = self.flags.iter().find(|(pattern, _)| pattern.is(exchange, &name)) {
+            for flag in flags.iter().filter_map(|flag| Flag::parse(&flag.value(exchange))) {
+                parts.apply(flag);
+                changed = true;
+            }
+        }
+        changed.then(|| parts.join())
+    }
+}
+
+/// The dot that a domain may begin with is not part of what is compared, and stays.
+fn rewrite_domain(exchange: &Exchange, from: &Pattern, to: &Template<Exchange>, value: &mut Vec<u8>) -> bool {
+    let dot = usize::from(value.first() == Some(&b'.'));
+    let rest = value.get(dot..).unwrap_or_default();
+    let compared = if matches!(from, Pattern::Regex(_)) { &**value } else { rest };
+    if !from.is(exchange, compared) {
+        return false;
+    }
+    let keeps_dot = dot == 1 && matches!(from, Pattern::Text(_));
+    *value = [if keeps_dot { &b"."[..] } else { b"" }, &to.value(exchange)].concat();
+    true
+}
+
+fn rewrite_path(exchange: &Exchange, from: &Pattern, to: &Template<Exchange>, value: &mut Vec<u8>) -> bool {
+    match from {
+        Pattern::Text(prefix) => match value.strip_prefix(&*prefix.value(exchange)) {
+            Some(rest) => *value = [&*to.value(exchange), rest].concat(),
+            None => return false,
+        },
+        Pattern::Regex(regex) if regex.matches(value, &exchange.slots) => *value = to.value(exchange),
+        Pattern::Regex(_) => return false,
+    }
+    true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flags_take_the_place_of_those_that_are_there() {
+        for (cookie, flag, expected) in [
+            ("a=b", "secure", "a=b; Secure"),
+            ("secure=b;SECURE ; Path=/", "secure", "secure=b; Path=/; Secure"),
+            ("a=b; SameSite=Lax", "samesite=none", "a=b; SameSite=None"),
+            ("a=b; HttpOnly; x", "nohttponly", "a=b; x"),
+            ("a=b=c", "nosecure", "a=b=c"),
+        ] {
+            let mut parts = Parts::parse(cookie.as_bytes());
+            parts.apply(Flag::parse(flag.as_bytes()).unwrap());
+            assert_eq!(String::from_utf8(parts.join()).unwrap(), expected);
+        }
+    }
+}
