@@ -62,6 +62,9 @@ impl Inherited {
 
 fn parse_zone(text: &str) -> Option<(RawFd, String)> {
     let (number, name) = text.split_once(':')?;
+    if name.len() % 2 != 0 {
+        return None;
+    }
     let byte = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();
     let name = name.as_bytes().chunks(2).map(byte).collect::<Option<Vec<u8>>>()?;
     Some((number.parse().ok()?, String::from_utf8(name).ok()?))

@@ -23,7 +23,7 @@ pub enum Total {
     /// Of those, connections that were served: the others came at the limit.
     Handled,
     /// Exchanges begun.
-    Requests,
+    Exchanges,
     /// Panics caught.
     Panics,
 }
@@ -116,7 +116,7 @@ fn index_of_total(what: Total) -> usize {
     match what {
         Total::Accepted => 0,
         Total::Handled => 1,
-        Total::Requests => 2,
+        Total::Exchanges => 2,
         Total::Panics => 3,
     }
 }
@@ -187,14 +187,14 @@ mod tests {
     fn totals_grow_over_generations_and_states_are_left() {
         let zones = Zones::default();
         let counters = Rc::new(Counters::shared(&zones).unwrap());
-        counters.count(Total::Requests);
+        counters.count(Total::Exchanges);
         let mut standing = Standing::enter(counters.clone(), State::Reading);
         standing.change(State::Waiting);
         assert_eq!((counters.now(State::Reading), counters.now(State::Waiting)), (0, 1));
         drop(standing);
         assert_eq!(counters.now(State::Waiting), 0);
         let next = Counters::shared(&Zones::after(Some(&zones))).unwrap();
-        next.count(Total::Requests);
-        assert_eq!((next.total(Total::Requests), next.total(Total::Panics)), (2, 0));
+        next.count(Total::Exchanges);
+        assert_eq!((next.total(Total::Exchanges), next.total(Total::Panics)), (2, 0));
     }
 }

@@ -83,7 +83,7 @@ impl Content for StubStatus {
             counters.now(State::Active),
             counters.total(Total::Accepted),
             counters.total(Total::Handled),
-            counters.total(Total::Requests),
+            counters.total(Total::Exchanges),
             counters.now(State::Reading),
             counters.now(State::Writing),
             counters.now(State::Waiting),

@@ -163,7 +163,7 @@ fn begin(
     }
     client.served += 1;
     client.standing.change(State::Writing);
-    client.standing.counters().count(Total::Requests);
+    client.standing.counters().count(Total::Exchanges);
     client.body = BodyDecoder::request(head.framing, BodyLimits::default());
     client.body_received = 0;
     client.expects_continue = head.version >= Version::Http11
