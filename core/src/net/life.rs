@@ -104,15 +104,15 @@ impl Lifetime {
         .await
     }
 
-    /// Remembers the calling task, so that stopping wakes it wherever it waits.
-    pub async fn enter(&self) {
-        poll_fn(|cx| {
-            if let Some(task) = self.owner.tasks.borrow_mut().get_mut(self.key) {
+    /// Remembers the task that awaits this, so that stopping wakes it wherever it waits.
+    pub fn entering(&self) -> impl Future<Output = ()> + use<> {
+        let (owner, key) = (self.owner.clone(), self.key);
+        poll_fn(move |cx| {
+            if let Some(task) = owner.tasks.borrow_mut().get_mut(key) {
                 *task = Some(cx.waker().clone());
             }
             Poll::Ready(())
         })
-        .await;
     }
 }
 
@@ -135,7 +135,7 @@ mod tests {
             let connections = Connections::new(1);
             let life = connections.admit().unwrap();
             assert!(connections.admit().is_none());
-            life.enter().await;
+            life.entering().await;
             connections.stop();
             assert!(life.is_stopping());
             assert_eq!(life.unless_cut(ready(1)).await, Some(1));

@@ -330,10 +330,13 @@ async fn accept(binding: Binding, listener: Listener, connections: Rc<Connection
         let connection = Connection { transport, timer: Timer::default(), info: Rc::new(info) };
         counters.count(Total::Handled);
         let active = Standing::enter(counters.clone(), State::Active);
+        // Made before the task, which then has room for two pointers and not for what they were made of.
+        let entering = life.entering();
+        let serving = protocol.serve(connection, life);
         spawn_local(async move {
             let _active = active;
-            life.enter().await;
-            protocol.serve(connection, life).await;
+            entering.await;
+            serving.await;
         });
     }
 }

@@ -37,23 +37,22 @@ pub struct Listener {
 
 impl Protocol for Listener {
     fn serve(self: Rc<Self>, connection: Connection, life: Lifetime) -> LocalBoxFuture<'static, ()> {
-        Box::pin(serve(self.site.clone(), connection, life))
+        let site = self.site.clone();
+        // Blocks, not functions: what a function is given it keeps a second time, and most connections are idle.
+        if !site.tls {
+            let mut client = new(connection, life);
+            return Box::pin(async move { exchanges(&mut client, &site, false).await });
+        }
+        Box::pin(async move {
+            if let Some((connection, plain_on_tls)) = Box::pin(handshake(&site, connection)).await {
+                exchanges(&mut new(connection, life), &site, plain_on_tls).await;
+            }
+        })
     }
 }
 
-async fn serve(site: Rc<Site>, connection: Connection, life: Lifetime) {
-    let (connection, plain_on_tls) = match site.tls {
-        false => (connection, false),
-        true => match Box::pin(handshake(&site, connection)).await {
-            Some(ready) => ready,
-            None => return,
-        },
-    };
-    let default = site.servers.default_server().plan.settings.clone();
-    if default.tcp_nodelay {
-        connection.transport.set_nodelay();
-    }
-    let mut client = Client {
+fn new(connection: Connection, life: Lifetime) -> Client {
+    Client {
         connection,
         buffer: BytesMut::new(),
         body: BodyDecoder::request(Framing::None, BodyLimits::default()),
@@ -63,13 +62,21 @@ async fn serve(site: Rc<Site>, connection: Connection, life: Lifetime) {
         served: 0,
         standing: Standing::enter(counters::of_worker(), State::Reading),
         life,
-    };
+    }
+}
+
+/// One exchange after the other, to the end of the connection.
+async fn exchanges(client: &mut Client, site: &Rc<Site>, plain_on_tls: bool) {
+    let default = site.servers.default_server().plan.settings.clone();
+    if default.tcp_nodelay {
+        client.connection.transport.set_nodelay();
+    }
     let mut wait = default.client_header_timeout;
     loop {
-        if client.buffer.is_empty() && !idle(&mut client, wait, default.keepalive_min_timeout).await {
+        if client.buffer.is_empty() && !idle(client, wait, default.keepalive_min_timeout).await {
             return;
         }
-        match Box::pin(one(&mut client, &site, &default, plain_on_tls)).await {
+        match Box::pin(one(client, site, &default, plain_on_tls)).await {
             Some(keepalive) => wait = keepalive,
             None => return,
         }
