@@ -90,13 +90,9 @@ impl Feature for Servers {
 }
 
 fn listen(conf: &mut ServersConf, line: &mut Line<'_>) -> Result<(), Refusal> {
-    let found =
-        Listen::parse(line.args(), line.at(), Takes { default_server: true, tuning: true, default_port: Some(80) })?;
+    let found = Listen::read(line, Takes { default_server: true, tuning: true, default_port: Some(80) })?;
     if let Some(twice) = found.iter().find(|new| conf.listens.iter().any(|old| old.address == new.address)) {
         return Err(format!("a duplicate listen {}", twice.address).into());
-    }
-    if found.iter().any(|listen| listen.http2) {
-        line.warn("the \"http2\" parameter is known to nginx, but not supported yet and has no effect");
     }
     conf.listens.extend(found);
     Ok(())

@@ -59,7 +59,7 @@ impl Feature for Servers {
             arity: Arity::AtLeast(1),
             set: Set::With(|conf, line| {
                 conf.listening = true;
-                conf.listens.extend(Listen::parse(line.args(), line.at(), Takes::default())?);
+                conf.listens.extend(Listen::read(line, Takes::default())?);
                 Ok(())
             }),
             doc: "An address to serve, and how its socket is opened; ssl for TLS from the first byte on.",

@@ -58,7 +58,7 @@ impl Feature for Servers {
             arity: Arity::AtLeast(1),
             set: Set::With(|conf, line| {
                 let takes = Takes { default_server: true, tuning: true, default_port: None };
-                conf.listens.extend(Listen::parse(line.args(), line.at(), takes)?);
+                conf.listens.extend(Listen::read(line, takes)?);
                 Ok(())
             }),
             doc: "An address with a port to accept connections on.",

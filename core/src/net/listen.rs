@@ -11,7 +11,7 @@ use socket2::{Domain, Protocol as SocketProtocol, Socket, Type};
 
 use super::Protocol;
 use super::address::{Address, Named};
-use crate::conf::{Place, Refusal, Word, value};
+use crate::conf::{Line, Place, Refusal, Word, value};
 
 /// `so_keepalive`
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,8 +59,8 @@ pub struct Listen {
     pub default_server: bool,
     /// `ssl`
     pub tls: bool,
-    /// `http2`
-    pub http2: bool,
+    /// Parameters without effect here: what they ask for makes things faster and changes nothing else.
+    pub ignored: Vec<String>,
     /// Where it is written.
     pub at: Place,
 }
@@ -81,6 +81,20 @@ impl Listen {
     ///
     /// # Errors
     /// nginx's words, naming the parameter.
+    pub fn read(line: &mut Line<'_>, takes: Takes) -> Result<Vec<Listen>, Refusal> {
+        let listens = Listen::parse(line.args(), line.at(), takes)?;
+        for parameter in listens.first().map(|listen| listen.ignored.clone()).unwrap_or_default() {
+            line.warn(format!(
+                "the \"{parameter}\" parameter is known to nginx, but not supported yet and has no effect"
+            ));
+        }
+        Ok(listens)
+    }
+
+    /// As [`read`](Listen::read), from words that stand elsewhere.
+    ///
+    /// # Errors
+    /// nginx's words, naming the parameter.
     pub fn parse(args: &[Word], at: &Place, takes: Takes) -> Result<Vec<Listen>, Refusal> {
         let Some((address, parameters)) = args.split_first() else {
             return Err("invalid number of arguments in \"listen\" directive".into());
@@ -96,7 +110,7 @@ impl Listen {
             options: SocketOptions::default(),
             default_server: false,
             tls: false,
-            http2: false,
+            ignored: Vec::new(),
             at: at.clone(),
         };
         for word in parameters {
@@ -129,7 +143,7 @@ impl Listen {
         } else if let Some(flag) = word.after("ipv6only=") {
             options.ipv6_only = Some(value::flag(&flag).ok_or_else(|| format!("invalid ipv6only flags \"{flag}\""))?);
         } else if word.after("fastopen=").is_some_and(|_| takes.tuning) {
-            return Err("the \"fastopen\" parameter is not supported yet".into());
+            self.ignored.push("fastopen".to_owned());
         } else if let Some(spec) = word.after("so_keepalive=") {
             options.keep_alive =
                 Some(keep_alive(&spec).ok_or_else(|| format!("invalid so_keepalive value: \"{spec}\""))?);
@@ -145,9 +159,10 @@ impl Listen {
                     return Ok(());
                 }
                 b"http2" if takes.default_server => {
-                    self.http2 = true;
+                    self.ignored.push(word.to_string());
                     return Ok(());
                 }
+                b"deferred" | b"multipath" if takes.tuning => self.ignored.push(word.to_string()),
                 b"reuseport" if takes.tuning => options.reuse_port = true,
                 b"deferred" | b"multipath" | b"udp" | b"quic" | b"http2" | b"proxy_protocol" => {
                     return Err(format!("the \"{word}\" parameter is not supported yet").into());
