@@ -274,3 +274,25 @@ fn workers_with_sockets_of_their_own_survive_a_change_of_their_number_and_of_the
         (0..20).for_each(|_| assert_eq!(answer(&server), "one"));
     }
 }
+
+#[test]
+fn a_worker_that_is_held_up_says_by_whom() {
+    if tidegate_conformance::server::skip_on_nginx("nginx has no watchdog") {
+        return;
+    }
+    // A pattern that backtracks to its limit takes a while, twenty of them take longer.
+    let slow = "if ($arg_x ~ ^(?=(a+)+$)(a+)+(a+)+\\2b$) { return 201; } ".repeat(20);
+    let server = Server::start(&format!(
+        "worker_stall_threshold 4ms; events {{}} http {{ access_log off;
+            server {{ listen 127.0.0.1:%%PORT_0%%; location / {{ {slow} return 200 ok; }} }} }}"
+    ));
+    let target = format!("/?x={}", "a".repeat(4000));
+    let held_up = || {
+        server.http(0).get(&target);
+        server
+            .log_lines()
+            .iter()
+            .any(|line| line.contains("held up for") && line.contains("while running phase handlers"))
+    };
+    wait_until("the watchdog names the phase", || held_up().then_some(()));
+}

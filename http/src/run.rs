@@ -8,6 +8,7 @@ use std::time::Instant;
 use tidegate_balancer::Attempts;
 use tidegate_core::log;
 use tidegate_core::phase::{Phase, Verdict};
+use tidegate_core::process::stall;
 use tidegate_core::script::Slots;
 use tidegate_core::subject::Subject;
 use tidegate_core::tls::Objection;
@@ -314,6 +315,7 @@ async fn run(exchange: &Exchange, plan: &Rc<Plan>, from: Phase, to: Phase) -> Op
     if plan.gates.is_empty() {
         return None;
     }
+    stall::doing("running phase handlers");
     match plan.gates.run(exchange, from, to).await {
         Verdict::Continue | Verdict::Allow => None,
         Verdict::Refuse(status) => Some(Outcome::Status(status)),

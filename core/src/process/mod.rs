@@ -7,6 +7,7 @@ pub mod master;
 pub mod readiness;
 pub mod settings;
 pub mod signals;
+pub mod stall;
 pub mod upgrade;
 pub mod worker;
 

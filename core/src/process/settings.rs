@@ -18,6 +18,7 @@ pub struct MainConf {
     worker_rlimit_nofile: Setting<u64>,
     worker_shutdown_timeout: Setting<Duration>,
     working_directory: Setting<Word>,
+    worker_stall_threshold: Setting<Option<Duration>>,
     worker_priority: Setting<i32>,
     worker_rlimit_core: Setting<u64>,
     worker_cpu_affinity: Setting<Affinity>,
@@ -42,6 +43,7 @@ inherit!(MainConf {
     worker_rlimit_nofile,
     worker_shutdown_timeout,
     working_directory,
+    worker_stall_threshold,
     worker_priority,
     worker_rlimit_core,
     worker_cpu_affinity,
@@ -110,6 +112,16 @@ impl Feature for Main {
             Arity::Exactly(1),
             Set::Word(|conf| &mut conf.working_directory),
             "The directory that the workers are in.",
+        ),
+        row(
+            "worker_stall_threshold",
+            Arity::Exactly(1),
+            Set::With(|conf, line| {
+                let word = line.arg(0)?;
+                let threshold = if word.is("off") { None } else { Some(value::time(word).ok_or("invalid value")?) };
+                conf.worker_stall_threshold.set(threshold.filter(|threshold| !threshold.is_zero()))
+            }),
+            "The time after which a worker that one connection holds up is logged; off turns it off.",
         ),
         row(
             "worker_priority",
@@ -250,6 +262,8 @@ pub struct Settings {
     pub shutdown_timeout: Option<Duration>,
     /// `working_directory`
     pub working_directory: Option<PathBuf>,
+    /// `worker_stall_threshold`
+    pub stall_threshold: Option<Duration>,
     /// `worker_priority`
     pub priority: Option<i32>,
     /// `worker_rlimit_core`
@@ -298,6 +312,7 @@ impl Settings {
             open_files: conf.worker_rlimit_nofile.get().copied(),
             shutdown_timeout: conf.worker_shutdown_timeout.get().copied().filter(|limit| !limit.is_zero()),
             working_directory: conf.working_directory.get().map(|word| setup.path(word)),
+            stall_threshold: conf.worker_stall_threshold.or(Some(Duration::from_millis(200))),
             priority: conf.worker_priority.get().copied(),
             core_file: conf.worker_rlimit_core.get().copied(),
             affinity: conf.worker_cpu_affinity.get().cloned(),

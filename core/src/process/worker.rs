@@ -17,6 +17,7 @@ use tokio::task::{JoinHandle, spawn_local};
 
 use super::generation::Generation;
 use super::identity::Identity;
+use super::stall;
 use crate::log::{ErrorLog, Logger};
 use crate::net::listen::Binding;
 use crate::net::{Address, Connection, Connections, PeerInfo, Timer, Transport};
@@ -166,7 +167,13 @@ async fn serve(generation: Generation) -> std::io::Result<ExitCode> {
     for (binding, bound) in bindings.into_iter().zip(&sockets) {
         let Some(socket) = bound.socket(index()) else { continue };
         let listener = Listener::new(socket.try_clone()?)?;
-        acceptors.push(spawn_local(accept(binding, listener, connections.clone(), error_log.clone())));
+        acceptors.push(spawn_local(accept(
+            binding,
+            listener,
+            connections.clone(),
+            settings.stall_threshold,
+            error_log.clone(),
+        )));
     }
     drop(sockets);
     let ticking = tell.clone();
@@ -280,7 +287,13 @@ impl Listener {
     }
 }
 
-async fn accept(binding: Binding, listener: Listener, connections: Rc<Connections>, log: ErrorLog) {
+async fn accept(
+    binding: Binding,
+    listener: Listener,
+    connections: Rc<Connections>,
+    threshold: Option<Duration>,
+    log: ErrorLog,
+) {
     let counters = counters::of_worker();
     let mut complained: Option<Instant> = None;
     let mut complain = |message: std::fmt::Arguments<'_>| {
@@ -327,16 +340,21 @@ async fn accept(binding: Binding, listener: Listener, connections: Rc<Connection
             accepted: Instant::now(),
             tls: std::cell::OnceCell::new(),
         };
-        let connection = Connection { transport, timer: Timer::default(), info: Rc::new(info) };
+        let info = Rc::new(info);
+        let connection = Connection { transport, timer: Timer::default(), info: info.clone() };
         counters.count(Total::Handled);
         let active = Standing::enter(counters.clone(), State::Active);
         // Made before the task, which then has room for two pointers and not for what they were made of.
         let entering = life.entering();
         let serving = protocol.serve(connection, life);
+        let (log, threshold) = (log.clone(), threshold);
         spawn_local(async move {
             let _active = active;
             entering.await;
-            serving.await;
+            match threshold {
+                Some(threshold) => stall::watched(serving, &info, threshold, &log).await,
+                None => serving.await,
+            }
         });
     }
 }

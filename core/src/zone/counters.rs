@@ -26,6 +26,8 @@ pub enum Total {
     Exchanges,
     /// Panics caught.
     Panics,
+    /// Turns of a worker's loop that took longer than `worker_stall_threshold`.
+    Stalls,
 }
 
 /// A state that a connection is in.
@@ -43,7 +45,7 @@ pub enum State {
     Accepting,
 }
 
-const TOTALS: usize = 4;
+const TOTALS: usize = 5;
 const STATES: usize = 5;
 
 /// The counters of all workers.
@@ -118,6 +120,7 @@ fn index_of_total(what: Total) -> usize {
         Total::Handled => 1,
         Total::Exchanges => 2,
         Total::Panics => 3,
+        Total::Stalls => 4,
     }
 }
 

@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use tidegate_core::log;
 use tidegate_core::net::connection::IoFailure;
+use tidegate_core::process::stall;
 use tidegate_core::subject::Subject;
 use tidegate_http_wire::framing::Framing;
 use tidegate_http_wire::{Known, Method, Version};
@@ -23,6 +24,7 @@ pub use writer::Writer;
 
 /// Sends an answer and says what becomes of the connection.
 pub async fn send(client: &mut Client, exchange: &Exchange, mut answer: Answer) -> After {
+    stall::doing("sending a response");
     let plan = exchange.plan();
     head::make_location_absolute(exchange, &mut answer);
     let transforms: Vec<Box<dyn Transform>> =

@@ -14,6 +14,7 @@ use tidegate_core::log::Logger;
 use tidegate_core::net::connection::IoFailure;
 use tidegate_core::net::timer::later;
 use tidegate_core::net::{Connection, Lifetime, Protocol, buffers};
+use tidegate_core::process::stall;
 use tidegate_core::script::Slots;
 use tidegate_core::subject::Subject;
 use tidegate_core::tls::{TlsFailure, server as tls};
@@ -131,6 +132,7 @@ async fn idle(client: &mut Client, limit: Duration, grace: Duration) -> bool {
 async fn one(client: &mut Client, site: &Rc<Site>, default: &Settings, plain_on_tls: bool) -> Option<Duration> {
     let started = Instant::now();
     client.standing.change(State::Reading);
+    stall::doing("reading a request head");
     client.pipelined = client.served > 0 && !client.buffer.is_empty();
     let read = read_head(client, default, started).await;
     let (exchange, refused) = begin(client, site, read, started)?;

@@ -18,6 +18,7 @@ use tidegate_balancer::idle::Used;
 use tidegate_balancer::{Ask, Group, Groups, Idle, Outcome as PeerOutcome};
 use tidegate_core::log;
 use tidegate_core::net::{Timer, Transport};
+use tidegate_core::process::stall;
 use tidegate_core::subject::Subject;
 use tidegate_http_wire::Known;
 use tidegate_http_wire::framing::Framing;
@@ -140,6 +141,7 @@ impl Content for ProxyPass {
 
 impl ProxyPass {
     async fn proxy(&self, exchange: &Exchange, client: &mut Client) -> Outcome {
+        stall::doing("proxying");
         self.shared.keep_swept();
         let destination = match self.pass.destination(exchange, &self.shared) {
             Ok(destination) => destination,
