@@ -108,18 +108,14 @@ impl Reader<'_> {
                 return Vec::new();
             }
         };
-        let nodes = self.parse(&text, path.to_string_lossy().into(), depth);
+        // A file comes before those that it includes, as `-T` prints them.
         if !self.files.iter().any(|(seen, _)| seen == path) {
-            self.files.push((path.to_owned(), text));
+            self.files.push((path.to_owned(), text.clone()));
         }
-        nodes
+        self.parse(&text, path.to_string_lossy().into(), depth)
     }
 
     fn parse(&mut self, text: &[u8], file: Rc<str>, depth: usize) -> Vec<Node> {
-        // What `-T` prints begins with the outermost file, so its slot is taken before its includes are read.
-        if depth == 0 && &*file != "command line" {
-            self.files.push((PathBuf::from(&*file), text.to_vec()));
-        }
         let mut lexer = Lexer::new(text, file);
         self.block(&mut lexer, None, depth)
     }
