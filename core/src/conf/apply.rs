@@ -405,7 +405,9 @@ impl Tables {
             None => {
                 let fits = |rows: &[(usize, usize, Row)]| rows.iter().any(|(_, _, row)| row.levels.allows(level));
                 let here = self.by_name.iter().filter(|(_, rows)| fits(rows)).map(|(name, _)| *name);
-                let elsewhere = setup.known.areas(&name);
+                let elsewhere: Vec<&str> = (setup.known.areas(&name).into_iter())
+                    .map(|area| if area == "core" { "main or events" } else { area })
+                    .collect();
                 match nearest(&name, here).or_else(|| nearest(&name, self.by_name.keys().copied())) {
                     _ if !elsewhere.is_empty() => Err(format!(
                         "\"{name}\" directive is not allowed here, its place is in {}",
