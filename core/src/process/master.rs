@@ -102,8 +102,14 @@ pub fn start(loader: Loader) -> ExitCode {
     crate::log!(log, Notice, "start worker processes");
     if !generation.settings.master_process {
         let pid_file = generation.settings.pid.clone();
-        let code = worker::run(generation, None);
-        remove_pid_file(&pid_file);
+        let sockets: Vec<_> =
+            generation.sockets.iter().filter_map(Bound::path).map(|(path, _)| path.to_owned()).collect();
+        let leave = || {
+            remove_pid_file(&pid_file);
+            sockets.iter().for_each(|path| drop(std::fs::remove_file(path)));
+        };
+        let code = worker::run(generation, None, leave);
+        leave();
         return code;
     }
     drop(inherited.sockets);
@@ -425,7 +431,7 @@ impl Master {
                     };
                     let generation = std::mem::replace(&mut self.generation, nothing);
                     worker::set_place(slot, index);
-                    let code = worker::run(generation, self.identity.take());
+                    let code = worker::run(generation, self.identity.take(), || {});
                     std::process::exit(if code == ExitCode::SUCCESS { 0 } else { 2 });
                 }
                 Err(error) => {
