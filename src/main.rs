@@ -18,7 +18,7 @@ fn main() -> ExitCode {
         nginx_version: NGINX_VERSION,
         arguments: arguments::CONFIGURE,
         protocols: vec![
-            Box::new(tidegate_http::Http),
+            Box::new(tidegate_http::Http::new()),
             Box::new(tidegate_stream::Stream),
             Box::new(tidegate_mail::Mail),
         ],

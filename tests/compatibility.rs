@@ -15,7 +15,7 @@ const END: &str = "<!-- end of what is generated -->\n";
 /// Rows by area and name; a directive may have several, for several kinds of block.
 fn tables() -> BTreeMap<(&'static str, &'static str), Vec<Row>> {
     let protocols: [Box<dyn Domain>; 3] =
-        [Box::new(tidegate_http::Http), Box::new(tidegate_stream::Stream), Box::new(tidegate_mail::Mail)];
+        [Box::new(tidegate_http::Http::new()), Box::new(tidegate_stream::Stream), Box::new(tidegate_mail::Mail)];
     let mut tables: BTreeMap<_, Vec<Row>> = BTreeMap::new();
     for row in core_tables().rows() {
         tables.entry(("core", row.name)).or_default().push(row);

@@ -99,6 +99,27 @@ impl Setup {
         }
     }
 
+    /// As [`Setup::start`]; `None`, saying what is missing, when the binary knows a directive of the configuration but
+    /// says that it does not support it yet. So the test comes alive by itself together with the feature.
+    #[track_caller]
+    pub fn start_if_supported(mut self) -> Option<Server> {
+        (!self.is_unsupported()).then(|| self.start())
+    }
+
+    fn is_unsupported(&mut self) -> bool {
+        if is_nginx() {
+            return false;
+        }
+        self.write_configuration();
+        let output = command(self.folder.path()).arg("-t").output().expect("the binary runs");
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        let missing = text.lines().find(|line| line.contains("not supported yet"));
+        if let Some(what) = missing.and_then(|line| line.split('"').nth(1)) {
+            println!("skipped: needs {what}");
+        }
+        missing.is_some()
+    }
+
     /// Starts the server and waits until every address of the configuration accepts.
     #[track_caller]
     pub fn start(mut self) -> Server {
@@ -409,4 +430,12 @@ pub fn skip_on_nginx(difference: &str) -> bool {
         println!("skipped: nginx differs: {difference}");
     }
     is_nginx()
+}
+
+/// Says that a test does not apply yet, for what no directive of its configuration tells. True unless on an nginx.
+pub fn skip_without(feature: &str) -> bool {
+    if !is_nginx() {
+        println!("skipped: needs {feature}");
+    }
+    !is_nginx()
 }

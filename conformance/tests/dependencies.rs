@@ -76,6 +76,11 @@ fn allowed_directions_pass() {
 fn forbidden_names_are_found_however_they_are_imported() {
     let found = |source: &str| !forbidden_names("made/up.rs", source).is_empty();
     assert!(found("use std::net::TcpStream;"));
+    assert!(found("use std::net::{IpAddr, TcpStream};"));
+    assert!(found("let stream = net::TcpStream::connect(address);"));
+    assert!(found("use std::net::*;"));
+    assert!(found("let all = name.to_socket_addrs();"));
+    assert!(!found("use std::net::{IpAddr, SocketAddr};"));
     assert!(found("use std::{io, fs};"));
     assert!(found("use std::time::{Duration, SystemTime};"));
     assert!(found("let now = std::time::Instant::now();"));

@@ -1,11 +1,13 @@
 //! What an administrator sees of the processes: signals, reloads, crashes and files.
 
 use std::fs;
+use std::process::Command;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use tidegate_conformance::backend::{HttpBackend, Reply, TcpBackend};
 use tidegate_conformance::client::head;
-use tidegate_conformance::server::signal_to;
+use tidegate_conformance::server::{signal_to, skip_on_nginx};
 use tidegate_conformance::{Port, Server, processes, wait_until};
 
 const ONE: &str =
@@ -295,4 +297,155 @@ fn a_worker_that_is_held_up_says_by_whom() {
             .any(|line| line.contains("held up for") && line.contains("while running phase handlers"))
     };
     wait_until("the watchdog names the phase", || held_up().then_some(()));
+}
+
+// nginx: as with `keepalive_min_timeout 1s`, which is the default here; its own default is to close at once.
+#[test]
+fn an_idle_connection_may_ask_once_more_when_its_worker_leaves() {
+    let mut server = Server::start(&ONE.replace("access_log off;", "access_log off; keepalive_min_timeout 1s;"));
+    let old = server.workers();
+    let mut idle = server.http(0);
+    assert!(idle.get("/").keeps_alive());
+    server.reload_with(&TWO.replace("access_log off;", "access_log off; keepalive_min_timeout 1s;"));
+    let last = idle.get("/");
+    assert_eq!((last.text().as_str(), last.keeps_alive()), ("one", false));
+    assert!(idle.wire.at_end());
+    server.wait_until_gone(&old);
+}
+
+#[test]
+fn an_idle_connection_does_not_keep_its_worker() {
+    let mut server = Server::start(ONE);
+    let old = server.workers();
+    let mut idle = server.http(0);
+    assert!(idle.get("/").keeps_alive());
+    server.reload();
+    assert!(idle.wire.at_end());
+    server.wait_until_gone(&old);
+}
+
+#[test]
+fn a_client_that_has_said_nothing_yet_is_served_by_a_leaving_worker() {
+    let mut server = Server::start(ONE);
+    let mut silent = server.http(0);
+    assert_eq!(answer(&server), "one", "and so the connection before it has been accepted");
+    server.reload_with(TWO);
+    let response = silent.get("/");
+    assert_eq!((response.text().as_str(), response.keeps_alive()), ("one", false));
+}
+
+#[test]
+fn no_kept_connection_fails_during_reloads() {
+    let config =
+        format!("worker_processes 2; {}", ONE.replace("access_log off;", "access_log off; keepalive_min_timeout 1s;"));
+    let mut server = Server::start(&config);
+    let done = std::sync::atomic::AtomicBool::new(false);
+    let port = server.port(0);
+    std::thread::scope(|scope| {
+        let clients: Vec<_> = (0..4)
+            .map(|_| {
+                scope.spawn(|| {
+                    while !done.load(std::sync::atomic::Ordering::SeqCst) {
+                        let mut http = tidegate_conformance::Http::over(tidegate_conformance::Wire::connect(port));
+                        while http.get("/").keeps_alive() {}
+                    }
+                })
+            })
+            .collect();
+        (0..5).for_each(|_| server.reload());
+        done.store(true, std::sync::atomic::Ordering::SeqCst);
+        // The last reload ends what is still being kept.
+        server.reload();
+        clients.into_iter().for_each(|client| client.join().unwrap());
+    });
+}
+
+#[test]
+fn a_killed_worker_is_replaced_at_once() {
+    let server = Server::start(ONE);
+    let old = server.workers();
+    let killed = Instant::now();
+    signal_to(old[0], Signal::SIGKILL);
+    assert_eq!(answer(&server), "one");
+    // Some tens of milliseconds; the limit leaves room for a busy machine, but not for a delay before the fork.
+    assert!(killed.elapsed() < Duration::from_millis(500), "{:?}", killed.elapsed());
+}
+
+#[test]
+fn workers_that_die_young_are_replaced_once_a_second() {
+    if skip_on_nginx("a worker that dies is replaced at once, however often") {
+        return;
+    }
+    let server = Server::start(ONE);
+    let began = Instant::now();
+    for _ in 0..3 {
+        let worker = wait_until("a worker runs", || server.workers().first().copied());
+        signal_to(worker, Signal::SIGKILL);
+        server.wait_until_gone(&[worker]);
+    }
+    assert!(began.elapsed() > Duration::from_millis(900), "the third worker was not held back");
+    assert_eq!(answer(&server), "one");
+}
+
+#[test]
+fn a_second_start_leaves_the_first_alone() {
+    let server = Server::start(ONE);
+    let outcome = server.control(&[]);
+    assert!(!outcome.status.success());
+    assert!(outcome.stderr.contains("failed (98: Address already in use)"), "{outcome:?}");
+    assert_eq!(server.pid_in_file(), Some(server.pid()));
+    assert_eq!(answer(&server), "one");
+}
+
+#[test]
+fn a_stale_pid_file_is_no_obstacle() {
+    let mut child = Command::new("true").spawn().unwrap();
+    child.wait().unwrap();
+    let stale = format!("{}\n", child.id());
+    let mut server = Server::config(ONE).file("nginx.pid", &stale).start();
+    wait_until("the pid file is written", || (server.pid_in_file() == Some(server.pid())).then_some(()));
+    assert!(server.stop().success());
+    server.write("nginx.pid", &stale);
+    let outcome = server.control(&["-s", "stop"]);
+    assert!(!outcome.status.success() && outcome.stderr.contains("No such process"), "{outcome:?}");
+}
+
+// Differs from nginx, which sends the signal to whatever process has the number.
+#[test]
+fn a_process_of_another_program_is_not_signalled() {
+    if skip_on_nginx("the signal is sent to whatever process has the number") {
+        return;
+    }
+    let server = Server::start(ONE);
+    let mut other = Command::new("sleep").arg("60").spawn().unwrap();
+    server.write("nginx.pid", other.id().to_string());
+    let outcome = server.control(&["-s", "stop"]);
+    let lives = other.try_wait().unwrap().is_none();
+    other.kill().unwrap();
+    other.wait().unwrap();
+    assert!(lives && !outcome.status.success() && outcome.stderr.contains("is no tidegate but sleep"), "{outcome:?}");
+}
+
+#[test]
+fn a_single_process_heeds_signals() {
+    let mut server = Server::start(&format!("master_process off; {ONE}"));
+    fs::rename(server.folder().join("error.log"), server.folder().join("error.log.1")).unwrap();
+    server.signal(Signal::SIGUSR1);
+    wait_until("the log is there again", || server.folder().join("error.log").exists().then_some(()));
+    assert_eq!(answer(&server), "one");
+    server.signal(Signal::SIGQUIT);
+    assert!(server.wait().success());
+    assert_eq!(server.pid_in_file(), None);
+}
+
+#[test]
+fn a_local_socket_goes_with_the_listen_that_made_it() {
+    let config = ONE.replace("listen 127", "listen unix:%%DIR%%/here.sock; listen 127");
+    let mut server = Server::start(&config);
+    let socket = server.folder().join("here.sock");
+    assert!(socket.exists());
+    server.reload();
+    assert!(socket.exists(), "it is listened on as before");
+    server.reload_with(ONE);
+    wait_until("the socket is removed", || (!socket.exists()).then_some(()));
 }

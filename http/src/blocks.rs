@@ -142,8 +142,7 @@ impl Site {
 }
 
 /// Applies and installs an http block.
-pub fn load(node: &Node, build: &mut Build<'_>) {
-    let modules = crate::modules();
+pub fn load(modules: &Modules<Exchange>, node: &Node, build: &mut Build<'_>) {
     let body = node.body.as_deref().unwrap_or_default();
     let mut http = modules.tables.apply(&node.name, &node.args, Levels::PROTOCOL, body, build.setup, build.errors);
     let mut variables = modules.fresh_variables();
@@ -160,7 +159,7 @@ pub fn load(node: &Node, build: &mut Build<'_>) {
     http.inherit();
     let groups = Groups::load(&http, Some(80), zones, env.errors);
     let shared = Rc::new(Shared::new(groups));
-    let mut loader = Loader { modules: &modules, env, outer_log: build.error_log.clone(), shared: shared.clone() };
+    let mut loader = Loader { modules, env, outer_log: build.error_log.clone(), shared: shared.clone() };
     let servers: Vec<(Rc<Server>, &Block)> =
         http.children_named("server").map(|block| (loader.server(block), block)).collect();
     shared.keeps_reply_fields.set(variables.is_used("upstream_http_") || variables.is_used("upstream_cookie_"));

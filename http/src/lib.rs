@@ -32,7 +32,34 @@ use tidegate_core::tls::{ClientCertificates, Tls};
 use exchange::Exchange;
 
 /// The `http` block.
-pub struct Http;
+pub struct Http {
+    more: fn(&mut Modules<Exchange>),
+}
+
+impl Http {
+    /// The block with the modules of this crate.
+    pub fn new() -> Self {
+        Http::with(|_| {})
+    }
+
+    /// The block with more modules, which `more` adds behind those of this crate: their handlers run last within a phase,
+    /// and their filters are the last to see an answer.
+    pub fn with(more: fn(&mut Modules<Exchange>)) -> Self {
+        Http { more }
+    }
+
+    fn modules(&self) -> Modules<Exchange> {
+        let mut modules = modules();
+        (self.more)(&mut modules);
+        modules
+    }
+}
+
+impl Default for Http {
+    fn default() -> Self {
+        Http::new()
+    }
+}
 
 /// Everything an http block can contain. The order is the order of handlers within a phase, and of filters.
 pub fn modules() -> Modules<Exchange> {
@@ -72,14 +99,14 @@ impl Domain for Http {
     }
 
     fn rows(&self) -> Vec<Row> {
-        modules().tables.rows().collect()
+        self.modules().tables.rows().collect()
     }
 
     fn variables(&self) -> Vec<(&'static str, &'static str)> {
-        modules().variables.iter().flat_map(|table| table.iter().map(|row| (row.name, row.doc))).collect()
+        self.modules().variables.iter().flat_map(|table| table.iter().map(|row| (row.name, row.doc))).collect()
     }
 
     fn load(&self, block: &Node, build: &mut Build<'_>) {
-        blocks::load(block, build);
+        blocks::load(&self.modules(), block, build);
     }
 }

@@ -58,29 +58,51 @@ pub fn check_announced(exchange: &Exchange) -> Result<(), BodyFault> {
 /// See [`BodyFault`]; it has been logged.
 pub async fn next(client: &mut Client, exchange: &Exchange) -> Result<Option<Bytes>, BodyFault> {
     loop {
-        match client.body.decode(&mut client.buffer) {
-            Ok(Decoded::Data(data)) => {
-                client.body_received =
-                    client.body_received.saturating_add(u64::try_from(data.len()).unwrap_or(u64::MAX));
-                exchange.received.set(exchange.received.get().saturating_add(u64::try_from(data.len()).unwrap_or(0)));
-                let most = exchange.plan().settings.client_max_body_size;
-                if most > 0 && client.body_received > most {
-                    log!(
-                        exchange.logger(),
-                        Error,
-                        "client intended to send too large chunked body: {} bytes",
-                        client.body_received
-                    );
-                    return Err(BodyFault::TooLarge);
-                }
-                return Ok(Some(data));
+        match piece(client, exchange)? {
+            Decoded::Data(data) => return Ok(Some(data)),
+            Decoded::End(_) => return Ok(None),
+            Decoded::NeedMore => more(client, exchange).await?,
+        }
+    }
+}
+
+/// What has arrived of the body, without waiting for more: for who passes it on as it comes.
+///
+/// # Errors
+/// See [`next`].
+pub fn arrived(client: &mut Client, exchange: &Exchange) -> Result<Held, BodyFault> {
+    let mut bytes = BytesMut::new();
+    loop {
+        match piece(client, exchange)? {
+            Decoded::Data(data) => bytes.extend_from_slice(&data),
+            Decoded::End(_) => return Ok(Held { bytes: bytes.freeze(), complete: true }),
+            Decoded::NeedMore => return Ok(Held { bytes: bytes.freeze(), complete: client.body.is_done() }),
+        }
+    }
+}
+
+/// The next part of what has arrived, counted and limited.
+fn piece(client: &mut Client, exchange: &Exchange) -> Result<Decoded, BodyFault> {
+    match client.body.decode(&mut client.buffer) {
+        Ok(Decoded::Data(data)) => {
+            client.body_received = client.body_received.saturating_add(u64::try_from(data.len()).unwrap_or(u64::MAX));
+            exchange.received.set(exchange.received.get().saturating_add(u64::try_from(data.len()).unwrap_or(0)));
+            let most = exchange.plan().settings.client_max_body_size;
+            if most > 0 && client.body_received > most {
+                log!(
+                    exchange.logger(),
+                    Error,
+                    "client intended to send too large chunked body: {} bytes",
+                    client.body_received
+                );
+                return Err(BodyFault::TooLarge);
             }
-            Ok(Decoded::End(_)) => return Ok(None),
-            Ok(Decoded::NeedMore) => more(client, exchange).await?,
-            Err(bad) => {
-                log!(exchange.logger(), Info, "{} while reading client request body", bad.by_client());
-                return Err(BodyFault::Bad);
-            }
+            Ok(Decoded::Data(data))
+        }
+        Ok(other) => Ok(other),
+        Err(bad) => {
+            log!(exchange.logger(), Info, "{} while reading client request body", bad.by_client());
+            Err(BodyFault::Bad)
         }
     }
 }

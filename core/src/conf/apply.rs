@@ -150,16 +150,17 @@ impl<C: Default + Inherit + 'static> AnyConf for Held<C> {
     }
 }
 
-/// The settings of one block, by feature. A feature that nobody mentioned takes no room.
+/// The settings of one block, by their type: features with the same settings are one feature whose table stands in
+/// several places, so that a balancing method can be added to `upstream` from outside. What nobody mentioned takes no room.
 #[derive(Default)]
 pub struct Confs {
-    by_feature: HashMap<TypeId, Rc<dyn AnyConf>>,
+    by_type: HashMap<TypeId, Rc<dyn AnyConf>>,
 }
 
 impl Confs {
     /// Looks at a feature's settings in this block; defaults if neither this block nor an outer one mentions it.
     pub fn with<F: Feature, R>(&self, look: impl FnOnce(&F::Conf) -> R) -> R {
-        let held = self.by_feature.get(&TypeId::of::<F>()).map(|conf| conf.clone().as_any());
+        let held = self.by_type.get(&TypeId::of::<F::Conf>()).map(|conf| conf.clone().as_any());
         match held.and_then(|any| any.downcast::<Held<F::Conf>>().ok()) {
             Some(held) => look(&held.0.borrow()),
             None => look(&F::Conf::default()),
@@ -168,19 +169,19 @@ impl Confs {
 
     fn slot<F: Feature>(&mut self) -> Option<Rc<Held<F::Conf>>> {
         let conf = self
-            .by_feature
-            .entry(TypeId::of::<F>())
+            .by_type
+            .entry(TypeId::of::<F::Conf>())
             .or_insert_with(|| Rc::new(Held::<F::Conf>(std::cell::RefCell::default())));
         conf.clone().as_any().downcast().ok()
     }
 
     fn inherit(&mut self, outer: &Confs) {
-        for (feature, theirs) in &outer.by_feature {
-            let merged = match self.by_feature.get(feature) {
+        for (feature, theirs) in &outer.by_type {
+            let merged = match self.by_type.get(feature) {
                 Some(own) => own.inherit_from(&**theirs),
                 None => theirs.inherited(),
             };
-            self.by_feature.insert(*feature, merged);
+            self.by_type.insert(*feature, merged);
         }
     }
 }
@@ -405,7 +406,14 @@ impl Tables {
             None => {
                 let fits = |rows: &[(usize, usize, Row)]| rows.iter().any(|(_, _, row)| row.levels.allows(level));
                 let here = self.by_name.iter().filter(|(_, rows)| fits(rows)).map(|(name, _)| *name);
+                let elsewhere: Vec<&str> = (setup.known.areas(&name).into_iter())
+                    .map(|area| if area == "core" { "main or events" } else { area })
+                    .collect();
                 match nearest(&name, here).or_else(|| nearest(&name, self.by_name.keys().copied())) {
+                    _ if !elsewhere.is_empty() => Err(format!(
+                        "\"{name}\" directive is not allowed here, its place is in {}",
+                        elsewhere.join(", ")
+                    )),
                     Some(near) => Err(format!("unknown directive \"{name}\", did you mean \"{near}\"?")),
                     None => Err(format!("unknown directive \"{name}\"")),
                 }

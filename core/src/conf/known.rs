@@ -21,6 +21,11 @@ impl Known {
         self.rows.iter().any(|(its_area, its_name)| *its_area == area && *its_name == name)
     }
 
+    /// The areas in which nginx has a directive of this name.
+    pub fn areas(&self, name: &str) -> Vec<&'static str> {
+        self.rows.iter().filter(|(_, its_name)| *its_name == name).map(|(area, _)| *area).collect()
+    }
+
     /// All rows, `(area, name)`.
     pub fn rows(&self) -> impl Iterator<Item = (&'static str, &'static str)> + '_ {
         self.rows.iter().copied()

@@ -108,18 +108,14 @@ impl Reader<'_> {
                 return Vec::new();
             }
         };
-        let nodes = self.parse(&text, path.to_string_lossy().into(), depth);
+        // A file comes before those that it includes, as `-T` prints them.
         if !self.files.iter().any(|(seen, _)| seen == path) {
-            self.files.push((path.to_owned(), text));
+            self.files.push((path.to_owned(), text.clone()));
         }
-        nodes
+        self.parse(&text, path.to_string_lossy().into(), depth)
     }
 
     fn parse(&mut self, text: &[u8], file: Rc<str>, depth: usize) -> Vec<Node> {
-        // What `-T` prints begins with the outermost file, so its slot is taken before its includes are read.
-        if depth == 0 && &*file != "command line" {
-            self.files.push((PathBuf::from(&*file), text.to_vec()));
-        }
         let mut lexer = Lexer::new(text, file);
         self.block(&mut lexer, None, depth)
     }
@@ -150,7 +146,7 @@ impl Reader<'_> {
                     }
                 },
                 Ok(Some((Token::Close, at))) => {
-                    self.unterminated(&mut words, &at, "}");
+                    self.unterminated(&mut words, &at, "\"}\"");
                     if opened.is_some() {
                         return nodes;
                     }
@@ -158,7 +154,7 @@ impl Reader<'_> {
                 }
                 Ok(None) => {
                     let at = lexer.place();
-                    self.unterminated(&mut words, &at, "end of file");
+                    self.unterminated(&mut words, &at, "end of file, expecting \";\" or \"}\"");
                     if let Some(name) = opened {
                         let message = format!(
                             "unexpected end of file, expecting \"}}\" to close \"{name}\" of line {}",
@@ -174,10 +170,8 @@ impl Reader<'_> {
 
     fn unterminated(&mut self, words: &mut Vec<Word>, at: &Place, found: &str) {
         if let Some((name, _)) = take_directive(words) {
-            let message = format!(
-                "unexpected \"{found}\": directive \"{name}\" of line {} is not terminated by \";\"",
-                name.at().line
-            );
+            let message =
+                format!("unexpected {found}: directive \"{name}\" of line {} is not terminated", name.at().line);
             self.errors.push(ConfigError::new(at, message));
         }
     }
@@ -236,14 +230,16 @@ mod tests {
         for (text, expected) in [
             (
                 "a 1\n}",
-                vec![
-                    "unexpected \"}\": directive \"a\" of line 1 is not terminated by \";\" in f:2",
-                    "unexpected \"}\" in f:2",
-                ],
+                vec!["unexpected \"}\": directive \"a\" of line 1 is not terminated in f:2", "unexpected \"}\" in f:2"],
             ),
             ("a {\n b;\n", vec!["unexpected end of file, expecting \"}\" to close \"a\" of line 1 in f:3"]),
             (";", vec!["unexpected \";\" in f:1"]),
-            ("a 1", vec!["unexpected \"end of file\": directive \"a\" of line 1 is not terminated by \";\" in f:1"]),
+            (
+                "a 1",
+                vec![
+                    "unexpected end of file, expecting \";\" or \"}\": directive \"a\" of line 1 is not terminated in f:1",
+                ],
+            ),
         ] {
             assert_eq!(parse(text).1, expected, "{text}");
         }

@@ -138,7 +138,7 @@ fn client<S: Subject>(subject: &S, out: &mut Vec<u8>, pick: fn(&ClientCertificat
     found.is_some_and(|value| text(out, value) && !value.is_empty())
 }
 
-/// The certificate as header lines can be continued, without the last line's end.
+/// The certificate with each line but the first indented, so that it can go where lines are continued so.
 fn indented_client_certificate<S: Subject>(subject: &S, out: &mut Vec<u8>) -> bool {
     let found = subject.peer().tls.get().and_then(|tls| tls.client.as_ref()).filter(|client| !client.pem.is_empty());
     found.is_some_and(|client| text(out, &client.pem.trim_end().replace('\n', "\n\t")))

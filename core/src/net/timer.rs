@@ -5,6 +5,7 @@ use std::pin::{Pin, pin};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
+use tokio::task::unconstrained;
 use tokio::time::Sleep;
 
 /// The time allowed is over.
@@ -52,7 +53,8 @@ impl Timer {
         if sleep.deadline() > deadline {
             sleep.as_mut().reset(deadline);
         }
-        while sleep.as_mut().poll(cx).is_ready() {
+        // A task that has used up its budget would be told to come back without anything having been armed.
+        while pin!(unconstrained(sleep.as_mut())).poll(cx).is_ready() {
             if sleep.deadline() >= deadline {
                 // What fired is this deadline; the next wait arms afresh.
                 (self.sleep, self.waker) = (None, None);
@@ -93,6 +95,22 @@ mod tests {
             let mut timer = Timer::default();
             assert_eq!(timer.limit(Duration::from_secs(1), ready(5)).await, Ok(5));
             assert_eq!(timer.limit(Duration::from_millis(20), pending::<()>()).await, Err(TimedOut));
+        });
+    }
+
+    #[test]
+    fn a_task_without_budget_arms_its_timer_all_the_same() {
+        run(async {
+            let mut timer = Timer::default();
+            let deadline = later(Duration::from_millis(20));
+            let mut has_budget = true;
+            let waiting = poll_fn(|cx| {
+                while has_budget {
+                    has_budget = pin!(tokio::task::consume_budget()).poll(cx).is_ready();
+                }
+                timer.poll_until(cx, deadline)
+            });
+            assert!(tokio::time::timeout(Duration::from_secs(5), waiting).await.is_ok());
         });
     }
 }

@@ -120,6 +120,9 @@ impl Loader {
         if errors.is_empty() && main.children_named("events").next().is_none() {
             errors.push(ConfigError::general("no \"events\" section in configuration"));
         }
+        if let Some(second) = main.children_named("events").nth(1) {
+            errors.push(ConfigError::new(second.at(), "\"events\" directive is duplicate"));
+        }
         let settings = Settings::of(&main, &self.setup);
         let logs = Logs::default();
         let error_log = main

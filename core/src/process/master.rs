@@ -1,6 +1,7 @@
 //! The master: loads configurations, owns the sockets, forks and supervises workers. It is a plain single-threaded
 //! program that never serves and never starts a runtime.
 
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -11,7 +12,7 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
-use super::generation::{Generation, Loader};
+use super::generation::{Bound, Generation, Loader};
 use super::identity::{self, Identity};
 use super::upgrade::{self, Inherited};
 use super::{readiness, worker};
@@ -101,8 +102,14 @@ pub fn start(loader: Loader) -> ExitCode {
     crate::log!(log, Notice, "start worker processes");
     if !generation.settings.master_process {
         let pid_file = generation.settings.pid.clone();
-        let code = worker::run(generation, None);
-        let _ = std::fs::remove_file(pid_file);
+        let sockets: Vec<_> =
+            generation.sockets.iter().filter_map(Bound::path).map(|(path, _)| path.to_owned()).collect();
+        let leave = || {
+            remove_pid_file(&pid_file);
+            sockets.iter().for_each(|path| drop(std::fs::remove_file(path)));
+        };
+        let code = worker::run(generation, None, leave);
+        leave();
         return code;
     }
     drop(inherited.sockets);
@@ -231,8 +238,9 @@ impl Master {
             self.on_time();
             if matches!(self.going, Going::Down { .. }) && self.children.is_empty() {
                 crate::log!(Logger::new(&self.generation.error_log, None), Notice, "exit");
-                let _ = std::fs::remove_file(self.pid_file());
-                self.remove_sockets();
+                remove_pid_file(&self.pid_file());
+                let sockets = std::mem::take(&mut self.generation.sockets);
+                self.remove_sockets(&sockets);
                 return ExitCode::SUCCESS;
             }
         }
@@ -265,8 +273,8 @@ impl Master {
                     self.going = Going::Down { kill_at: None };
                 }
                 // Nobody accepts any more: new clients must be refused, not left waiting for the last session to end.
-                self.remove_sockets();
-                self.generation.sockets.clear();
+                let sockets = std::mem::take(&mut self.generation.sockets);
+                self.remove_sockets(&sockets);
             }
             Signal::SIGHUP if matches!(self.going, Going::On) => {
                 readiness::notify("RELOADING=1");
@@ -312,13 +320,15 @@ impl Master {
                 notes.warnings().for_each(|warning| crate::log!(log, Warn, "{warning}"));
                 if generation.settings.pid != self.generation.settings.pid {
                     let _ = std::fs::write(&generation.settings.pid, format!("{}\n", std::process::id()));
-                    let _ = std::fs::remove_file(&self.generation.settings.pid);
+                    remove_pid_file(&self.generation.settings.pid);
                 }
                 self.identity = identity;
                 let old: Vec<Pid> =
                     self.children.iter().filter(|child| !child.leaving).map(|child| child.pid).collect();
+                let replaced = std::mem::replace(&mut self.generation, generation);
+                self.remove_sockets(&replaced.sockets);
                 // Dropped before any fork: a new worker must not hold sockets that are no longer configured.
-                drop(std::mem::replace(&mut self.generation, generation));
+                drop(replaced);
                 for child in &mut self.children {
                     child.leaving = true;
                 }
@@ -421,7 +431,7 @@ impl Master {
                     };
                     let generation = std::mem::replace(&mut self.generation, nothing);
                     worker::set_place(slot, index);
-                    let code = worker::run(generation, self.identity.take());
+                    let code = worker::run(generation, self.identity.take(), || {});
                     std::process::exit(if code == ExitCode::SUCCESS { 0 } else { 2 });
                 }
                 Err(error) => {
@@ -499,17 +509,27 @@ impl Master {
         }
     }
 
-    /// Removes the sockets in the file system, unless another master goes on serving them: the one we have started, or the
-    /// one that has started us.
-    fn remove_sockets(&self) {
+    /// Removes sockets in the file system that the generation in force does not serve, unless another master goes on
+    /// serving them: the one we have started, or the one that has started us.
+    fn remove_sockets(&self, sockets: &[Bound]) {
         if self.successor.is_some() {
             return;
         }
         let predecessor_lives = self.predecessor.is_some_and(|pid| pid == nix::unistd::getppid());
-        for (path, inherited) in self.generation.sockets.iter().filter_map(|bound| bound.path()) {
-            if !(inherited && predecessor_lives) {
+        for (path, inherited) in sockets.iter().filter_map(Bound::path) {
+            let is_served =
+                self.generation.sockets.iter().any(|kept| kept.path().is_some_and(|(other, _)| other == path));
+            if !(is_served || inherited && predecessor_lives) {
                 let _ = std::fs::remove_file(path);
             }
         }
+    }
+}
+
+/// Removes the pid file unless another master has written its own number there meanwhile.
+fn remove_pid_file(path: &Path) {
+    let own = std::process::id().to_string();
+    if std::fs::read_to_string(path).is_ok_and(|text| text.trim() == own) {
+        let _ = std::fs::remove_file(path);
     }
 }

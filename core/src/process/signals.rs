@@ -31,6 +31,9 @@ pub fn send(loader: &Loader, name: SignalName) -> ExitCode {
     let Some(pid) = text.trim().parse::<i32>().ok().filter(|pid| *pid > 1) else {
         return fail(format!("invalid PID number \"{}\" in \"{path}\"", text.trim()));
     };
+    if let Some(other) = stranger(pid) {
+        return fail(format!("process {pid} of \"{path}\" is no {program} but {other}, the signal is not sent"));
+    }
     let signal = match name {
         SignalName::Stop => Signal::SIGTERM,
         SignalName::Quit => Signal::SIGQUIT,
@@ -41,4 +44,17 @@ pub fn send(loader: &Loader, name: SignalName) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(format!("kill({pid}, {signal}) failed ({})", crate::log::os_error(&error.into()))),
     }
+}
+
+/// What a process runs, when that is certainly not this program: a pid file may be left over, and its number in use
+/// again. Names are compared, not files: the binary may have been replaced or moved since the master was started.
+fn stranger(pid: i32) -> Option<String> {
+    let its = executable(&pid.to_string())?;
+    (its != executable("self")?).then_some(its)
+}
+
+fn executable(process: &str) -> Option<String> {
+    let path = std::fs::read_link(format!("/proc/{process}/exe")).ok()?;
+    let name = path.file_name()?.to_string_lossy();
+    Some(name.trim_end_matches(" (deleted)").to_owned())
 }

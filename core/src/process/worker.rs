@@ -59,8 +59,8 @@ pub(super) fn forget_slot(zones: &Zones, slot: usize) {
     }
 }
 
-/// Runs a worker to its end.
-pub fn run(generation: Generation, identity: Option<Identity>) -> ExitCode {
+/// Runs a worker to its end; the last thing it does is `leave`, for it does not return when all went well.
+pub fn run(generation: Generation, identity: Option<Identity>, leave: impl FnOnce()) -> ExitCode {
     LOG.set(Some(generation.error_log.clone()));
     counters::install(generation.counters.clone());
     std::panic::set_hook(Box::new(|panic| {
@@ -91,7 +91,7 @@ pub fn run(generation: Generation, identity: Option<Identity>) -> ExitCode {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build_local(LocalOptions::default());
     match runtime {
         Err(error) => emerg("the event loop", error),
-        Ok(runtime) => runtime.block_on(serve(generation)).unwrap_or_else(|error| emerg("starting", error)),
+        Ok(runtime) => runtime.block_on(serve(generation, leave)).unwrap_or_else(|error| emerg("starting", error)),
     }
 }
 
@@ -150,7 +150,7 @@ fn place_on_processors(generation: &Generation) {
     }
 }
 
-async fn serve(generation: Generation) -> std::io::Result<ExitCode> {
+async fn serve(generation: Generation, leave: impl FnOnce()) -> std::io::Result<ExitCode> {
     let Generation { settings, bindings, sockets, logs, error_log, zones, .. } = generation;
     let connections = Connections::new(settings.worker_connections);
     let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
@@ -200,6 +200,7 @@ async fn serve(generation: Generation) -> std::io::Result<ExitCode> {
     crate::log!(log, Notice, "exiting");
     logs.flush_all();
     drop(zones);
+    leave();
     // What is still open is closed by the end of the process, not one by one.
     std::process::exit(0)
 }

@@ -138,7 +138,10 @@ async fn one(client: &mut Client, site: &Rc<Site>, default: &Settings, plain_on_
     let (exchange, refused) = begin(client, site, read, started)?;
     if let Some(status) = refused {
         Box::pin(run::refuse(client, &exchange, status)).await;
-        Box::pin(linger(client, default)).await;
+        // Whoever took too long is not waited for any longer.
+        if status != 408 {
+            Box::pin(linger(client, default)).await;
+        }
         return None;
     }
     let unwelcome = if plain_on_tls { Some(Unwelcome::PlainText) } else { unwelcome(site, &exchange.server, client) };

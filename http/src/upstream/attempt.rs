@@ -52,6 +52,8 @@ pub enum Fault {
     Closed,
     /// The head is no head.
     Reply(ReplyError),
+    /// Interim replies without end.
+    TooManyInterim,
     /// The status is reason to ask another peer.
     Status(u16),
     /// A field of the request would break out of its line.
@@ -105,6 +107,7 @@ impl fmt::Display for Fault {
             Fault::Send(error) => write!(f, "send() failed ({})", os_error(error))?,
             Fault::Read(error) => write!(f, "recv() failed ({})", os_error(error))?,
             Fault::Closed => f.write_str("upstream prematurely closed connection")?,
+            Fault::TooManyInterim => write!(f, "upstream sent more than {MOST_INTERIM} interim responses")?,
             Fault::Reply(error) => error.fmt(f)?,
             Fault::Status(status) => write!(f, "upstream answered with status {status}")?,
             Fault::BadRequest => f.write_str("a request field contains a line break or a zero byte")?,
@@ -356,7 +359,10 @@ async fn peer_spoke(peer: &mut PeerConnection) -> bool {
     }
 }
 
-/// Reads the head of the reply; interim replies are passed over.
+/// Interim replies that are passed over for one request.
+const MOST_INTERIM: usize = 32;
+
+/// Reads the head of the reply; interim replies are passed over, but not without end.
 async fn read_head(
     exchange: &Exchange,
     client: &mut Client,
@@ -366,6 +372,7 @@ async fn read_head(
     let mut buffer = buffers::take(settings.buffer_size);
     let mut parser = ReplyParser::new(settings.buffer_size);
     let ignore = settings.ignores_abort(exchange);
+    let mut interim = 0;
     loop {
         if buffer.len() == buffer.capacity() {
             buffer.reserve(settings.buffer_size.min(4096));
@@ -380,6 +387,10 @@ async fn read_head(
         while let Some(head) = parser.parse(&mut buffer).map_err(Fault::Reply)? {
             if head.status >= 200 || (head.status == 101 && head.version >= Version::Http11) {
                 return Ok((head, buffer));
+            }
+            interim += 1;
+            if interim > MOST_INTERIM {
+                return Err(Fault::TooManyInterim);
             }
             parser = ReplyParser::new(settings.buffer_size);
         }

@@ -159,7 +159,11 @@ impl ProxyPass {
         let held = if exchange.head.framing == Framing::None {
             request_body::Held { bytes: bytes::Bytes::new(), complete: true }
         } else {
-            match request_body::hold(client, exchange, most).await {
+            let held = match self.settings.request_buffering || most == usize::MAX {
+                true => request_body::hold(client, exchange, most).await,
+                false => request_body::arrived(client, exchange),
+            };
+            match held {
                 Ok(held) => held,
                 Err(fault) => return Outcome::Status(fault.status()),
             }

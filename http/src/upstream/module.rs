@@ -62,7 +62,7 @@ impl NextUpstream {
         match fault {
             Fault::ConnectTimeout | Fault::SendTimeout | Fault::ReadTimeout => self.timeout,
             Fault::Connect(_) | Fault::Send(_) | Fault::Read(_) | Fault::Closed => self.error,
-            Fault::Reply(_) => self.invalid_header,
+            Fault::Reply(_) | Fault::TooManyInterim => self.invalid_header,
             Fault::Status(status) => self.status(*status),
             Fault::BadRequest | Fault::ClientGone | Fault::ClientBody(_) => false,
         }

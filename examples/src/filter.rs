@@ -1,0 +1,101 @@
+//! An output filter: `upper_case on;` answers in capitals, whatever the content comes from and however it comes.
+//!
+//! 1. A [`Filter`] looks at the head of each answer, and returns a [`Transform`] when it wants to see the body. One that
+//!    changes the length of the body must see to it that none is announced.
+//! 2. A [`Transform`] takes a chunk and appends what becomes of it; it may hold something back until the end. It never
+//!    waits: reading and writing are the driver's business.
+//! 3. A [`Module`] puts it into the plans that ask for it, and nowhere else. Filters see an answer in the order of the
+//!    modules (`http/src/lib.rs`).
+
+use bytes::Bytes;
+use tidegate_core::conf::{Arity, ConfigError, Directive, Feature, Levels, Set, Setting};
+use tidegate_core::inherit;
+use tidegate_core::module::{Install, Module};
+use tidegate_http::answer::{Answer, Chunk};
+use tidegate_http::exchange::Exchange;
+use tidegate_http::filters::{Filter, Transform};
+use tidegate_http::plan::Plan;
+use tidegate_http_wire::Known;
+
+/// The settings of one block.
+#[derive(Default)]
+pub struct UpperCaseConf {
+    on: Setting<bool>,
+}
+
+inherit!(UpperCaseConf { on });
+
+/// `upper_case`
+pub struct UpperCase;
+
+impl Feature for UpperCase {
+    type Conf = UpperCaseConf;
+    const NAME: &'static str = "upper_case";
+    const DIRECTIVES: &'static [Directive<UpperCaseConf>] = &[Directive {
+        name: "upper_case",
+        levels: Levels::PROTOCOL.or(Levels::SERVER).or(Levels::LOCATION),
+        arity: Arity::Exactly(1),
+        set: Set::Flag(|conf| &mut conf.on),
+        doc: "Answers text in capitals.",
+    }];
+}
+
+impl Module<Exchange> for UpperCase {
+    fn install(conf: &UpperCaseConf, plan: &mut Plan, _env: &mut Install<'_, Exchange>) -> Result<(), ConfigError> {
+        if conf.on.or(false) {
+            plan.filters.push(Box::new(Text));
+        }
+        Ok(())
+    }
+}
+
+/// Lets through what is not text.
+struct Text;
+
+impl Filter for Text {
+    fn head(&self, _exchange: &Exchange, answer: &mut Answer) -> Option<Box<dyn Transform>> {
+        let is_text = answer.fields.get(Known::ContentType).is_some_and(|value| value.starts_with(b"text/"));
+        is_text.then(|| Box::new(Capitals) as Box<dyn Transform>)
+    }
+}
+
+struct Capitals;
+
+impl Transform for Capitals {
+    fn chunk(&mut self, chunk: Chunk, out: &mut Vec<Chunk>) {
+        out.push(match chunk {
+            Chunk::Data(data) => Chunk::Data(Bytes::from(data.to_ascii_uppercase())),
+            other => other,
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::ask;
+    use tidegate_http::Http;
+
+    #[test]
+    fn chunks_are_transformed_one_by_one() {
+        let mut out = Vec::new();
+        for chunk in [Chunk::Data("ab".into()), Chunk::Flush, Chunk::Data("c1".into()), Chunk::End] {
+            Capitals.chunk(chunk, &mut out);
+        }
+        assert!(
+            matches!(&out[..], [Chunk::Data(ab), Chunk::Flush, Chunk::Data(c), Chunk::End] if *ab == "AB" && *c == "C1")
+        );
+    }
+
+    #[test]
+    fn text_is_answered_in_capitals_where_asked_for() {
+        let http = Http::with(|modules| _ = modules.add::<UpperCase>());
+        let text = "http { default_type text/plain; server { listen 127.0.0.1:80; location /loud { upper_case on; return 200 $uri; }
+            location /quiet { return 200 $uri; } location /image { upper_case on; default_type image/png; return 200 $uri; } } }";
+        for (target, body) in [("/loud/a", "/LOUD/A"), ("/quiet/a", "/quiet/a"), ("/image/a", "/image/a")] {
+            let answer = ask(&http, text, &format!("GET {target} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"));
+            assert!(answer.contains("Content-Length: ") || answer.contains("Transfer-Encoding: chunked"), "{answer}");
+            assert!(answer.contains(body), "{answer}");
+        }
+    }
+}
