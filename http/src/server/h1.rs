@@ -92,7 +92,9 @@ async fn exchanges(client: &mut Client, site: &Rc<Site>, plain_on_tls: bool) {
 async fn handshake(site: &Site, connection: Connection) -> Option<(Connection, bool)> {
     let Connection { transport, mut timer, info } = connection;
     let default = site.servers.default_server();
-    let limit = default.tls.as_ref().map_or(Duration::from_secs(60), |tls| tls.timeout());
+    // nginx: a handshake may take as long as a head.
+    let head = default.plan.settings.client_header_timeout;
+    let limit = default.tls.as_ref().map_or(head, |tls| tls.timeout().min(head));
     let choose = |name: Option<&str>| site.tls(site.named(name)).cloned();
     match tls::accept(transport, &mut timer, limit, choose).await {
         Ok((transport, session)) => {
