@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use tidegate_conformance::backend::{HttpBackend, Reply, TcpBackend};
 use tidegate_conformance::client::{Offer, head};
 use tidegate_conformance::server::skip_on_nginx;
-use tidegate_conformance::{Certificate, Http, Server, Setup, Wire, processes, wait_until};
+use tidegate_conformance::{Certificate, Http, Server, Setup, Wire, is_nginx, processes, wait_until};
 
 /// A server, and how its worker was before it was ill-treated.
 struct Patient {
@@ -271,6 +271,7 @@ fn a_backend_cannot_split_a_response() {
         "HTTP/1.1 200 OK\r\nX: a\rSet-Cookie: b\r\nContent-Length: 0\r\n\r\n",
         "HTTP/1.1 200 OK\r\nX: a\0b\r\nContent-Length: 0\r\n\r\n",
         "HTTP/1.1 200 OK\r\nX\0: a\r\nContent-Length: 0\r\n\r\n",
+        // nginx passes this on.
         "HTTP/1.1 200 a\rb\r\nContent-Length: 0\r\n\r\n",
         "HTTP/1.1 200 OK\r\nContent-Length: 0\r\nContent-Length: 5\r\n\r\nhello",
         "HTTP/1.1 200 OK\r\nContent-Length: +5\r\n\r\nhello",
@@ -279,6 +280,9 @@ fn a_backend_cannot_split_a_response() {
         "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
         "HTTP/1.1 200 OK\r\nTransfer-Encoding: identity\r\n\r\nhello",
     ] {
+        if is_nginx() && reply.contains("a\rb") {
+            continue;
+        }
         let backend = backend_sending(reply);
         let patient = Patient::start(proxy(&backend.address(), "", "proxy_http_version 1.1;"));
         let answer = patient.says(head("GET", "/", &["Connection: close"]));
@@ -639,7 +643,7 @@ fn tls() -> Patient {
     let certificate = Certificate::for_names(&["a.example"]);
     Patient::start(
         Server::config(
-            "events {} http { access_log off; ssl_certificate a.crt; ssl_certificate_key a.key; ssl_handshake_timeout 2s;
+            "events {} http { access_log off; ssl_certificate a.crt; ssl_certificate_key a.key;
              client_header_timeout 2s;
              server { listen 127.0.0.1:%%PORT_0%%; location = /healthy { return 204; } }
              server { listen 127.0.0.1:%%PORT_1%% ssl; return 200 secure; } }",

@@ -307,6 +307,7 @@ fn an_idle_connection_may_ask_once_more_when_its_worker_leaves() {
     let mut idle = server.http(0);
     assert!(idle.get("/").keeps_alive());
     server.reload_with(&TWO.replace("access_log off;", "access_log off; keepalive_min_timeout 1s;"));
+    server.wait_for_log("gracefully shutting down");
     let last = idle.get("/");
     assert_eq!((last.text().as_str(), last.keeps_alive()), ("one", false));
     assert!(idle.wire.at_end());
@@ -330,6 +331,7 @@ fn a_client_that_has_said_nothing_yet_is_served_by_a_leaving_worker() {
     let mut silent = server.http(0);
     assert_eq!(answer(&server), "one", "and so the connection before it has been accepted");
     server.reload_with(TWO);
+    server.wait_for_log("gracefully shutting down");
     let response = silent.get("/");
     assert_eq!((response.text().as_str(), response.keeps_alive()), ("one", false));
 }
