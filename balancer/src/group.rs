@@ -10,7 +10,7 @@ use tidegate_core::zone::{Region, Zone};
 
 use crate::algorithm::{Ask, Balancer, Candidate};
 use crate::health;
-use crate::peer::{Peer, State, WORDS};
+use crate::peer::{self, Peer, State, WORDS};
 
 /// Peers that do the same work.
 pub struct Group {
@@ -54,7 +54,7 @@ impl Group {
         let (state, connections) = match zone {
             None => (Region::private(peers.len() * WORDS), PerWorker::private(peers.len())),
             Some(zone) => (
-                zone.region(&format!("upstream {name}"), peers.len() * WORDS)?,
+                zone.region(&format!("upstream {name}"), peers.len() * WORDS, peer::repair)?,
                 PerWorker::shared(zone, &format!("upstream {name}"), peers.len())?,
             ),
         };

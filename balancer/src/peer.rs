@@ -130,3 +130,46 @@ impl<'a> State<'a> {
         self.write(5, weight.cast_unsigned());
     }
 }
+
+/// Values that no peer can have become the best that a peer can have: a group must not be lost to a worker's death.
+pub fn repair(words: &[AtomicU64]) -> bool {
+    let (mut sound, now) = (true, tidegate_core::clock::monotonic());
+    for index in 0..words.len() / WORDS {
+        let state = State::of(words, index);
+        let most = i64::from(u32::MAX);
+        if state.fails() > u64::from(u32::MAX) || state.failed_at() > now || state.checked_at() > now {
+            state.set_fails(0);
+            state.set_failed_at(0);
+            state.set_checked_at(0);
+            sound = false;
+        }
+        if state.effective_weight() > most || state.current_weight().checked_abs().is_none_or(|credit| credit > 1 << 48)
+        {
+            state.set_effective_weight(1);
+            state.set_current_weight(0);
+            sound = false;
+        }
+    }
+    sound
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_impossible_values_are_repaired() {
+        let words: Vec<AtomicU64> = (0..2 * WORDS).map(|_| AtomicU64::new(0)).collect();
+        let (a, b) = (State::of(&words, 0), State::of(&words, 1));
+        a.reset(7, 3);
+        a.set_fails(2);
+        b.reset(9, 5);
+        assert!(repair(&words));
+        b.set_failed_at(u64::MAX);
+        b.set_current_weight(i64::MIN);
+        assert!(!repair(&words));
+        assert!(repair(&words));
+        assert_eq!((a.fails(), a.effective_weight(), a.identity()), (2, 3, 7));
+        assert_eq!((b.failed_at(), b.current_weight(), b.identity()), (0, 0, 9));
+    }
+}

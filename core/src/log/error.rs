@@ -1,5 +1,6 @@
 //! The error log: levels, targets and nginx's line format.
 
+use std::cell::RefCell;
 use std::fmt;
 use std::rc::Rc;
 
@@ -195,6 +196,22 @@ impl<'a> Logger<'a> {
             }
             _ => self.log.write(level, self.connection, message),
         }
+    }
+}
+
+thread_local! {
+    static PROCESS: RefCell<Option<ErrorLog>> = const { RefCell::new(None) };
+}
+
+/// Makes this the log of what belongs to no connection and to no block.
+pub fn install(log: ErrorLog) {
+    PROCESS.set(Some(log));
+}
+
+/// Logs to the log of the process, where one was installed.
+pub fn of_process(write: impl FnOnce(&Logger<'_>)) {
+    if let Some(log) = PROCESS.with_borrow(Clone::clone) {
+        write(&Logger::new(&log, None));
     }
 }
 

@@ -18,7 +18,10 @@ pub fn fork() -> io::Result<Option<Pid>> {
     // So no lock can be held by another thread at the time of the fork, and the child may do anything.
     match unsafe { nix::unistd::fork() }? {
         ForkResult::Parent { child } => Ok(Some(child)),
-        ForkResult::Child => Ok(None),
+        ForkResult::Child => {
+            crate::zone::owner::forked();
+            Ok(None)
+        }
     }
 }
 

@@ -90,6 +90,7 @@ pub fn start(loader: Loader) -> ExitCode {
     if generation.settings.daemon {
         identity::silence();
     }
+    crate::log::error::install(generation.error_log.clone());
     let log = Logger::new(&generation.error_log, None);
     crate::log!(log, Notice, "{}/{}", program, loader.program.version);
     for (_, name) in foreign {
@@ -329,6 +330,7 @@ impl Master {
                 self.remove_sockets(&replaced.sockets);
                 // Dropped before any fork: a new worker must not hold sockets that are no longer configured.
                 drop(replaced);
+                crate::log::error::install(self.generation.error_log.clone());
                 for child in &mut self.children {
                     child.leaving = true;
                 }

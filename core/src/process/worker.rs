@@ -1,6 +1,6 @@
 //! A worker: gives up privileges, builds its runtime, accepts and serves until told to go.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::future::poll_fn;
 use std::os::unix::net::UnixListener as StdUnixListener;
 use std::process::ExitCode;
@@ -32,7 +32,6 @@ const LAST_WORDS: Duration = Duration::from_millis(200);
 pub const SLOTS: usize = 64;
 
 thread_local! {
-    static LOG: RefCell<Option<ErrorLog>> = const { RefCell::new(None) };
     static SLOT: Cell<usize> = const { Cell::new(0) };
     static INDEX: Cell<usize> = const { Cell::new(0) };
 }
@@ -55,21 +54,17 @@ pub(super) fn set_place(slot: usize, index: usize) {
 /// Takes out of the zones what a worker that has ended left in its slot.
 pub(super) fn forget_slot(zones: &Zones, slot: usize) {
     for zone in zones.all() {
-        crate::zone::per_worker::forget(&zone, slot % SLOTS);
+        zone.forget(slot % SLOTS);
     }
 }
 
 /// Runs a worker to its end; the last thing it does is `leave`, for it does not return when all went well.
 pub fn run(generation: Generation, identity: Option<Identity>, leave: impl FnOnce()) -> ExitCode {
-    LOG.set(Some(generation.error_log.clone()));
+    crate::log::error::install(generation.error_log.clone());
     counters::install(generation.counters.clone());
     std::panic::set_hook(Box::new(|panic| {
         counters::of_worker().count(Total::Panics);
-        LOG.with_borrow(|log| {
-            if let Some(log) = log {
-                crate::log!(Logger::new(log, None), Alert, "panic, one connection is lost: {panic}");
-            }
-        });
+        crate::log::error::of_process(|log| crate::log!(log, Alert, "panic, one connection is lost: {panic}"));
     }));
     let log = generation.error_log.clone();
     let emerg = |what: &str, error: std::io::Error| {

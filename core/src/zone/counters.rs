@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use super::per_worker::PerWorker;
-use super::{Region, Zones};
+use super::{Region, Zones, always_sound};
 use crate::conf::{ConfigError, Place};
 use crate::process::worker::SLOTS;
 
@@ -64,7 +64,7 @@ impl Counters {
         let zone = zones.declare(ZONE, Some(SIZE), &at)?;
         let build = || {
             Ok(Counters {
-                totals: zone.region("totals", TOTALS * SLOTS)?,
+                totals: zone.region("totals", TOTALS * SLOTS, always_sound)?,
                 states: PerWorker::shared(&zone, "states", STATES)?,
             })
         };

@@ -10,8 +10,8 @@ use std::sync::atomic::{AtomicU32, AtomicU64};
 use memmap2::{MmapOptions, MmapRaw};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 
-/// Bytes before the words, for the lock.
-const LOCK_BYTES: usize = 64;
+/// Bytes before the words, for the word that waiters for the lock sleep on.
+const BELL_BYTES: usize = 64;
 
 /// A shared mapping.
 pub struct Memory {
@@ -30,7 +30,7 @@ impl Memory {
         let file = memfd_create(label.as_str(), MFdFlags::MFD_CLOEXEC)?;
         let words = bytes.div_ceil(8);
         let length =
-            words.checked_mul(8).and_then(|bytes| bytes.checked_add(LOCK_BYTES)).ok_or(io::ErrorKind::OutOfMemory)?;
+            words.checked_mul(8).and_then(|bytes| bytes.checked_add(BELL_BYTES)).ok_or(io::ErrorKind::OutOfMemory)?;
         nix::unistd::ftruncate(&file, i64::try_from(length).map_err(|_| io::ErrorKind::OutOfMemory)?)?;
         let map = MmapOptions::new().len(length).map_raw(&file)?;
         Ok(Memory { map, words, file })
@@ -43,21 +43,21 @@ impl Memory {
     pub fn adopt(file: OwnedFd) -> io::Result<Memory> {
         let length = usize::try_from(nix::sys::stat::fstat(&file)?.st_size).map_err(|_| io::ErrorKind::InvalidData)?;
         let words =
-            length.checked_sub(LOCK_BYTES).filter(|bytes| bytes % 8 == 0).ok_or(io::ErrorKind::InvalidData)? / 8;
+            length.checked_sub(BELL_BYTES).filter(|bytes| bytes % 8 == 0).ok_or(io::ErrorKind::InvalidData)? / 8;
         let map = MmapOptions::new().len(length).map_raw(&file)?;
         Ok(Memory { map, words, file })
     }
 
     /// The words.
     pub fn words(&self) -> &[AtomicU64] {
-        // SAFETY: the mapping is page-aligned, so `LOCK_BYTES` into it is aligned for u64; it is `LOCK_BYTES + 8 * words`
+        // SAFETY: the mapping is page-aligned, so `BELL_BYTES` into it is aligned for u64; it is `BELL_BYTES + 8 * words`
         // long and lives as long as `self`. Other processes write to it, which atomics allow. No reference of another
-        // type to these bytes is ever made: this slice and `lock_word`, which lies before it, are the only views.
-        unsafe { std::slice::from_raw_parts(self.map.as_ptr().add(LOCK_BYTES).cast::<AtomicU64>(), self.words) }
+        // type to these bytes is ever made: this slice and `bell`, which lies before it, are the only views.
+        unsafe { std::slice::from_raw_parts(self.map.as_ptr().add(BELL_BYTES).cast::<AtomicU64>(), self.words) }
     }
 
-    /// The word that the lock lives in.
-    pub fn lock_word(&self) -> &AtomicU32 {
+    /// What waiters for the lock sleep on: a futex has 32 bits.
+    pub fn bell(&self) -> &AtomicU32 {
         // SAFETY: the first four bytes of a page-aligned mapping that lives as long as `self`; see `words`.
         unsafe { &*self.map.as_ptr().cast::<AtomicU32>() }
     }

@@ -2,49 +2,81 @@
 //!
 //! A zone is an array of atomic words. Nothing in it is a pointer; a region is found by its key, and what is read from
 //! it is checked like input. A lock is held for the length of a closure, so it can never be held across a wait.
+//!
+//! While a closure runs the zone is marked. Who takes the lock and finds the mark knows that a process has died in the
+//! middle of a change: from then on every region is checked by its user before it is used again.
 
 pub mod counters;
 pub mod lock;
 pub mod memory;
+pub mod owner;
 pub mod per_worker;
 
 use std::cell::RefCell;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::rc::Rc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, Ordering, Ordering::Relaxed};
 
 use crate::conf::{ConfigError, Place};
-use lock::Lock;
+use lock::{Held, Lock};
 use memory::Memory;
+use owner::Owner;
 
 const MAGIC: u64 = 0x7469_6465_7a6f_6e65; // "tidezone"
 /// Changes when the meaning of the words below, or of any region, does.
-const LAYOUT: u64 = 1;
-/// Words before the first region: magic, layout, size, directory length, next free word, then the directory.
+const LAYOUT: u64 = 2;
+/// Words before the first region: magic, layout, size, directory length, next free word, the three below, the directory.
+const OWNER: usize = 5;
+/// Who is in the middle of a change; zero when nobody is.
+const CHANGING: usize = 6;
+/// How often a process has died in the middle of a change.
+const ACCIDENTS: usize = 7;
 const DIRECTORY_AT: usize = 8;
 const DIRECTORY_ENTRIES: usize = 64;
-const DIRECTORY_ENTRY: usize = 3;
+/// Key, first word, length, and the number of accidents after which the region was found sound.
+const DIRECTORY_ENTRY: usize = 4;
 const FIRST_FREE: usize = DIRECTORY_AT + DIRECTORY_ENTRIES * DIRECTORY_ENTRY;
 /// nginx: a zone is at least eight pages.
 const SMALLEST: u64 = 8 * 4096;
+
+/// Looks whether a region is as its user left it, and makes it so. False when something had to be given up.
+pub type Repair = fn(&[AtomicU64]) -> bool;
+/// Takes back what the worker of this slot, which has ended, had in a region.
+pub type Forget = fn(&[AtomicU64], usize);
 
 /// A named piece of memory that all workers see.
 pub struct Zone {
     name: String,
     size: u64,
     memory: Memory,
+    /// What a zone with a single user is for.
+    purpose: RefCell<Option<String>>,
+    forgetting: RefCell<Vec<(Span, Forget)>>,
+}
+
+/// Where a region lies.
+#[derive(Clone, Copy)]
+pub struct Span {
+    start: usize,
+    words: usize,
+    entry: usize,
+    repair: Repair,
 }
 
 impl Zone {
     fn create(name: &str, size: u64) -> std::io::Result<Zone> {
         let bytes = usize::try_from(size).map_err(|_| std::io::ErrorKind::OutOfMemory)?;
         let memory = Memory::create(name, bytes)?;
-        for (at, value) in [(0, MAGIC), (1, LAYOUT), (2, size), (3, 0), (4, u64::try_from(FIRST_FREE).unwrap_or(0))] {
+        for (at, value) in [(0, MAGIC), (1, LAYOUT), (2, size), (3, 0), (4, as_word(FIRST_FREE))] {
             if let Some(word) = memory.words().get(at) {
                 word.store(value, Relaxed);
             }
         }
-        Ok(Zone { name: name.to_owned(), size, memory })
+        Ok(Zone::of(name, size, memory))
+    }
+
+    fn of(name: &str, size: u64, memory: Memory) -> Zone {
+        Zone { name: name.to_owned(), size, memory, purpose: RefCell::default(), forgetting: RefCell::default() }
     }
 
     /// The zone behind a descriptor that another process has left us. `None` if it has another layout, or is no zone:
@@ -54,8 +86,7 @@ impl Zone {
         let read = |at: usize| memory.words().get(at).map(|word| word.load(Relaxed));
         let size = read(2)?;
         let fits = usize::try_from(size).is_ok_and(|size| size.div_ceil(8) == memory.words().len());
-        (read(0) == Some(MAGIC) && read(1) == Some(LAYOUT) && fits)
-            .then(|| Rc::new(Zone { name: name.to_owned(), size, memory }))
+        (read(0) == Some(MAGIC) && read(1) == Some(LAYOUT) && fits).then(|| Rc::new(Zone::of(name, size, memory)))
     }
 
     /// The zone's name.
@@ -63,67 +94,159 @@ impl Zone {
         &self.name
     }
 
-    /// The zone's lock.
-    pub fn lock(&self) -> Lock<'_> {
-        Lock::new(self.memory.lock_word())
+    fn word(&self, at: usize) -> &AtomicU64 {
+        static NONE: AtomicU64 = AtomicU64::new(0);
+        // The header is there: the smallest zone is larger.
+        self.memory.words().get(at).unwrap_or(&NONE)
+    }
+
+    fn number(&self, at: usize) -> usize {
+        usize::try_from(self.word(at).load(Relaxed)).unwrap_or(usize::MAX)
+    }
+
+    fn lock(&self) -> Lock<'_> {
+        Lock::new(self.word(OWNER), self.memory.bell())
+    }
+
+    /// Runs `act` while no other process is in such a closure on the zone.
+    fn exclusively<R>(&self, act: impl FnOnce() -> R) -> R {
+        self.change(self.lock().hold(), act)
+    }
+
+    fn change<R>(&self, held: Held<'_>, act: impl FnOnce() -> R) -> R {
+        let changing = self.word(CHANGING);
+        let died = Some(changing.load(Relaxed)).filter(|left| *left != 0).map(Owner::from_word);
+        if died.is_some() {
+            let accidents = self.word(ACCIDENTS);
+            accidents.store(accidents.load(Relaxed).wrapping_add(1), Relaxed);
+        }
+        changing.store(Owner::me().word(), Relaxed);
+        // The mark is there before anything is changed, and goes when everything has been.
+        std::sync::atomic::fence(Ordering::Release);
+        let unwinding = Unwinding;
+        let result = act();
+        std::mem::forget(unwinding);
+        changing.store(0, Ordering::Release);
+        drop(held);
+        if let Some(died) = died {
+            crate::log::error::of_process(|log| {
+                crate::log!(
+                    log,
+                    Alert,
+                    "shared memory zone \"{}\" was locked by {} in the middle of a change, it is checked",
+                    self.name,
+                    died.pid()
+                );
+            });
+        }
+        result
+    }
+
+    /// Frees the lock if `pid`, which is known to be dead, holds it.
+    fn release(&self, pid: u32) -> bool {
+        self.lock().succeed(pid).map(|held| self.change(held, || ())).is_some()
     }
 
     /// The region of `words` words kept under `key`; made on first use, found again by a later generation.
     ///
     /// # Errors
     /// The zone is too small.
-    pub fn region(self: &Rc<Self>, key: &str, words: usize) -> Result<Region, String> {
-        let _held = self.lock().hold();
-        if let Some(found) = self.find(key, words) {
-            return Ok(found);
-        }
-        let memory = self.memory.words();
-        let full = || format!("zone \"{}\" is too small: {} bytes more are needed", self.name, words * 8);
-        let read =
-            |at: usize| memory.get(at).map_or(0, |word| usize::try_from(word.load(Relaxed)).unwrap_or(usize::MAX));
-        let entries = read(3).min(DIRECTORY_ENTRIES);
-        let start = read(4);
-        let end = start.checked_add(words).filter(|end| *end <= memory.len()).ok_or_else(full)?;
-        let at = DIRECTORY_AT + entries * DIRECTORY_ENTRY;
-        if entries >= DIRECTORY_ENTRIES {
-            return Err(format!("zone \"{}\" has no room for another user", self.name));
-        }
-        let as_word = |value: usize| u64::try_from(value).unwrap_or(u64::MAX);
-        for (at, value) in [
-            (at, hash(key, words)),
-            (at + 1, as_word(start)),
-            (at + 2, as_word(words)),
-            (4, as_word(end)),
-            (3, as_word(entries + 1)),
-        ] {
-            if let Some(word) = memory.get(at) {
-                word.store(value, Relaxed);
+    pub fn region(self: &Rc<Self>, key: &str, words: usize, repair: Repair) -> Result<Region, String> {
+        self.exclusively(|| {
+            if let Some(found) = self.find(key, words, repair) {
+                return Ok(found);
             }
+            let full = || format!("zone \"{}\" is too small: {} bytes more are needed", self.name, words * 8);
+            let entries = self.number(3).min(DIRECTORY_ENTRIES);
+            let start = self.number(4);
+            let end = start.checked_add(words).filter(|end| *end <= self.memory.words().len()).ok_or_else(full)?;
+            if entries >= DIRECTORY_ENTRIES {
+                return Err(format!("zone \"{}\" has no room for another user", self.name));
+            }
+            let entry = DIRECTORY_AT + entries * DIRECTORY_ENTRY;
+            // The entry counts from the moment when the number of entries says so.
+            for (at, value) in [
+                (entry, hash(key, words)),
+                (entry + 1, as_word(start)),
+                (entry + 2, as_word(words)),
+                (entry + 3, self.word(ACCIDENTS).load(Relaxed)),
+                (4, as_word(end)),
+                (3, as_word(entries + 1)),
+            ] {
+                self.word(at).store(value, Ordering::Release);
+            }
+            self.checked(Span { start, words, entry, repair })
+        })
+    }
+
+    /// All of the zone, for a user that shares it with nobody.
+    ///
+    /// # Errors
+    /// Somebody else uses the zone, or used it before the configuration was read again.
+    pub fn whole(self: &Rc<Self>, purpose: &str, repair: Repair) -> Result<Region, String> {
+        let mut mine = self.purpose.borrow_mut();
+        match &*mine {
+            Some(other) if other != purpose => {
+                return Err(format!("shared memory zone \"{}\" is in use for {other}, not for {purpose}", self.name));
+            }
+            _ => {}
         }
-        self.checked(start, words)
+        let words = self.memory.words().len().saturating_sub(FIRST_FREE);
+        let region = self
+            .region(purpose, words, repair)
+            .map_err(|_| format!("the shared memory zone \"{}\" is already declared for a different use", self.name))?;
+        *mine = Some(purpose.to_owned());
+        Ok(region)
     }
 
     /// The region kept under `key`, if there is one already.
-    pub fn find(self: &Rc<Self>, key: &str, words: usize) -> Option<Region> {
-        let memory = self.memory.words();
-        let read =
-            |at: usize| memory.get(at).map_or(0, |word| usize::try_from(word.load(Relaxed)).unwrap_or(usize::MAX));
+    pub fn find(self: &Rc<Self>, key: &str, words: usize, repair: Repair) -> Option<Region> {
         let key = hash(key, words);
-        let at = (0..read(3).min(DIRECTORY_ENTRIES))
+        let entry = (0..self.number(3).min(DIRECTORY_ENTRIES))
             .map(|entry| DIRECTORY_AT + entry * DIRECTORY_ENTRY)
-            .find(|at| memory.get(*at).is_some_and(|word| word.load(Relaxed) == key))?;
-        self.checked(read(at + 1), words).ok()
+            .find(|at| self.word(*at).load(Ordering::Acquire) == key)?;
+        self.checked(Span { start: self.number(entry + 1), words, entry, repair }).ok()
     }
 
-    fn checked(self: &Rc<Self>, start: usize, words: usize) -> Result<Region, String> {
+    fn checked(self: &Rc<Self>, span: Span) -> Result<Region, String> {
+        let Span { start, words, .. } = span;
         let inside =
             start >= FIRST_FREE && start.checked_add(words).is_some_and(|end| end <= self.memory.words().len());
         if inside {
-            Ok(Region::Shared { zone: self.clone(), start, words })
+            Ok(Region::Shared { zone: self.clone(), span })
         } else {
             Err(format!("zone \"{}\" is damaged: a region lies outside of it", self.name))
         }
     }
+
+    /// Takes back what the worker of this slot, which has ended, had in the zone.
+    pub fn forget(self: &Rc<Self>, slot: usize) {
+        per_worker::forget(self, slot);
+        for (span, forget) in &*self.forgetting.borrow() {
+            if let Ok(region) = self.checked(*span) {
+                region.locked(|words| forget(words, slot));
+            }
+        }
+    }
+}
+
+/// Dropped only by a panic in the middle of a change: what others see is half done, and this process cannot repair it.
+/// Its end makes everybody check.
+struct Unwinding;
+
+impl Drop for Unwinding {
+    fn drop(&mut self) {
+        std::process::abort();
+    }
+}
+
+fn as_word(value: usize) -> u64 {
+    u64::try_from(value).unwrap_or(u64::MAX)
+}
+
+/// For regions in which every value is a plain number that may be anything.
+pub fn always_sound(_: &[AtomicU64]) -> bool {
+    true
 }
 
 fn hash(key: &str, words: usize) -> u64 {
@@ -146,10 +269,8 @@ pub enum Region {
     Shared {
         /// The zone.
         zone: Rc<Zone>,
-        /// The first word.
-        start: usize,
-        /// How many.
-        words: usize,
+        /// Where in it.
+        span: Span,
     },
 }
 
@@ -163,8 +284,8 @@ impl Region {
     pub fn words(&self) -> &[AtomicU64] {
         match self {
             Region::Private(words) => words,
-            Region::Shared { zone, start, words } => {
-                zone.memory.words().get(*start..start.saturating_add(*words)).unwrap_or_default()
+            Region::Shared { zone, span } => {
+                zone.memory.words().get(span.start..span.start.saturating_add(span.words)).unwrap_or_default()
             }
         }
     }
@@ -174,13 +295,37 @@ impl Region {
         matches!(self, Region::Shared { .. })
     }
 
-    /// Runs `act` while no other process is in such a closure on the same zone.
+    /// Runs `act` while no other process is in such a closure on the same zone, after a check of the region if a process
+    /// has died in the middle of a change.
     pub fn locked<R>(&self, act: impl FnOnce(&[AtomicU64]) -> R) -> R {
         match self {
             Region::Private(words) => act(words),
-            Region::Shared { zone, .. } => {
-                let _held = zone.lock().hold();
+            Region::Shared { zone, span } => zone.exclusively(|| {
+                self.check(zone, span);
                 act(self.words())
+            }),
+        }
+    }
+
+    fn check(&self, zone: &Zone, span: &Span) {
+        let (accidents, checked) = (zone.word(ACCIDENTS).load(Relaxed), zone.word(span.entry + 3));
+        if checked.load(Relaxed) == accidents {
+            return;
+        }
+        if !(span.repair)(self.words()) {
+            crate::log::error::of_process(|log| {
+                crate::log!(log, Alert, "shared memory zone \"{}\" was damaged and has been reset", zone.name);
+            });
+        }
+        checked.store(accidents, Ordering::Release);
+    }
+
+    /// Has `forget` called, in the master, for every worker that ends.
+    pub fn when_a_worker_ends(&self, forget: Forget) {
+        if let Region::Shared { zone, span } = self {
+            let mut list = zone.forgetting.borrow_mut();
+            if list.iter().all(|(other, _)| other.start != span.start) {
+                list.push((*span, forget));
             }
         }
     }
@@ -245,12 +390,7 @@ impl Zones {
 
     /// Releases every lock that `pid`, which has died, still holds. Returns the zones concerned.
     pub fn release(&self, pid: u32) -> Vec<String> {
-        self.list
-            .borrow()
-            .iter()
-            .filter(|(zone, _)| zone.lock().release_dead(pid))
-            .map(|(zone, _)| zone.name.clone())
-            .collect()
+        self.list.borrow().iter().filter(|(zone, _)| zone.release(pid)).map(|(zone, _)| zone.name.clone()).collect()
     }
 
     /// Every zone.
@@ -271,12 +411,12 @@ mod tests {
     fn regions_are_found_again_and_never_overlap() {
         let zones = Zones::default();
         let zone = zones.declare("z", Some(64 << 10), &place()).unwrap();
-        let a = zone.region("a", 10).unwrap();
-        let b = zone.region("b", 10).unwrap();
+        let a = zone.region("a", 10, always_sound).unwrap();
+        let b = zone.region("b", 10, always_sound).unwrap();
         a.words()[0].store(7, Relaxed);
         assert_eq!(b.words()[0].load(Relaxed), 0);
         let next = Zones::after(Some(&zones));
-        let again = next.declare("z", Some(64 << 10), &place()).unwrap().region("a", 10).unwrap();
+        let again = next.declare("z", Some(64 << 10), &place()).unwrap().region("a", 10, always_sound).unwrap();
         assert_eq!(again.words()[0].load(Relaxed), 7);
     }
 
@@ -292,15 +432,15 @@ mod tests {
             assert!(error.contains(expected) && error.ends_with("in f:3"), "{error}");
         }
         let zone = zones.declare("z", None, &place()).unwrap();
-        assert!(zone.region("big", 1 << 20).is_err());
+        assert!(zone.region("big", 1 << 20, always_sound).is_err());
     }
 
     #[test]
     fn a_directory_that_points_outside_is_an_error() {
         let zones = Zones::default();
         let zone = zones.declare("z", Some(64 << 10), &place()).unwrap();
-        zone.region("a", 10).unwrap();
+        zone.region("a", 10, always_sound).unwrap();
         zone.memory.words()[DIRECTORY_AT + 1].store(u64::MAX, Relaxed);
-        assert!(zone.find("a", 10).is_none());
+        assert!(zone.find("a", 10, always_sound).is_none());
     }
 }

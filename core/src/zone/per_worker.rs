@@ -5,7 +5,7 @@
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use super::{Region, Zone};
+use super::{Region, Span, Zone, always_sound};
 use crate::process::worker::SLOTS;
 
 /// Counts per worker.
@@ -30,9 +30,9 @@ impl PerWorker {
     /// # Errors
     /// The zone is too small.
     pub fn shared(zone: &Rc<Zone>, key: &str, columns: usize) -> Result<Self, String> {
-        let region = zone.region(&format!("{NAME} {key}"), columns.saturating_mul(SLOTS))?;
-        if let Region::Shared { start, words, .. } = &region {
-            let list = zone.region(LIST, TABLES * 2)?;
+        let region = zone.region(&format!("{NAME} {key}"), columns.saturating_mul(SLOTS), always_sound)?;
+        if let Region::Shared { span: Span { start, words, .. }, .. } = &region {
+            let list = zone.region(LIST, TABLES * 2, always_sound)?;
             let (start, words) = (u64::try_from(*start).unwrap_or(0), u64::try_from(*words).unwrap_or(0));
             let pairs: Vec<&[AtomicU64]> = list.words().chunks_exact(2).collect();
             let known = pairs.iter().any(|pair| matches!(pair, [at, _] if at.load(Relaxed) == start));
@@ -85,7 +85,7 @@ impl PerWorker {
 
 /// Forgets everything that the worker of this slot counted in the tables of a zone.
 pub fn forget(zone: &Rc<Zone>, slot: usize) {
-    let Some(list) = zone.find(LIST, TABLES * 2) else { return };
+    let Some(list) = zone.find(LIST, TABLES * 2, always_sound) else { return };
     for pair in list.words().chunks_exact(2) {
         let [at, length] = pair else { continue };
         let read = |word: &AtomicU64| usize::try_from(word.load(Relaxed)).unwrap_or(usize::MAX);
@@ -94,7 +94,7 @@ pub fn forget(zone: &Rc<Zone>, slot: usize) {
             continue;
         }
         let columns = words / SLOTS;
-        if let Ok(table) = zone.checked(start, words) {
+        if let Ok(table) = zone.checked(Span { start, words, entry: 0, repair: always_sound }) {
             table.words().iter().skip(slot * columns).take(columns).for_each(|word| word.store(0, Relaxed));
         }
     }
