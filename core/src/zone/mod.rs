@@ -7,10 +7,13 @@
 //! middle of a change: from then on every region is checked by its user before it is used again.
 
 pub mod counters;
+#[cfg(test)]
+mod kill_test;
 pub mod lock;
 pub mod memory;
 pub mod owner;
 pub mod per_worker;
+pub mod table;
 
 use std::cell::RefCell;
 use std::hash::{DefaultHasher, Hash, Hasher};
