@@ -7,10 +7,10 @@ pub const CONFIGURE: &str = "--prefix=/etc/nginx --conf-path=/etc/nginx/nginx.co
     --without-http_auth_basic_module --without-http_mirror_module --without-http_autoindex_module --without-http_geo_module \
     --without-http_split_clients_module --without-http_referer_module --without-http_fastcgi_module \
     --without-http_uwsgi_module --without-http_scgi_module --without-http_grpc_module --without-http_memcached_module \
-    --without-http_limit_conn_module --without-http_limit_req_module --without-http_empty_gif_module --without-http_browser_module \
+    --without-http_empty_gif_module --without-http_browser_module \
     --without-http_upstream_hash_module --without-http_upstream_ip_hash_module --without-http_upstream_random_module \
     --without-http_upstream_least_time_module --without-http_upstream_sticky_module --without-http-cache \
     --without-mail_pop3_module --without-mail_smtp_module \
-    --without-stream_limit_conn_module --without-stream_geo_module --without-stream_split_clients_module \
+    --without-stream_geo_module --without-stream_split_clients_module \
     --without-stream_pass_module --without-stream_upstream_hash_module --without-stream_upstream_random_module \
     --without-stream_upstream_least_time_module";

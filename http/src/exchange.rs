@@ -8,6 +8,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use tidegate_balancer::{Attempts, HasAttempts};
 use tidegate_core::log::Logger;
+use tidegate_core::modules::{HasLimits, Limited};
 use tidegate_core::net::PeerInfo;
 use tidegate_core::script::Slots;
 use tidegate_core::subject::Subject;
@@ -68,6 +69,8 @@ pub struct Exchange {
     pub slots: Slots,
     /// Upstream peers tried.
     pub attempts: Attempts,
+    /// What limits have noted.
+    pub limited: Limited,
     /// When it began.
     pub started: Instant,
     /// How many requests the connection has carried, this one included.
@@ -195,6 +198,12 @@ impl Subject for Exchange {
             "combined",
             "$remote_addr - $remote_user [$time_local] \"$request\" $status $body_bytes_sent \"$http_referer\" \"$http_user_agent\"",
         ))
+    }
+}
+
+impl HasLimits for Exchange {
+    fn limited(&self) -> &Limited {
+        &self.limited
     }
 }
 

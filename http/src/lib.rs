@@ -25,7 +25,7 @@ use tidegate_core::conf::apply::Row;
 use tidegate_core::log::access::AccessLogs;
 use tidegate_core::log::error::ErrorLogs;
 use tidegate_core::module::Modules;
-use tidegate_core::modules::{Access, BuiltIn, Map};
+use tidegate_core::modules::{Access, BuiltIn, LimitConnWithStatus, LimitReq, Map};
 use tidegate_core::process::{Build, Domain};
 use tidegate_core::tls::{ClientCertificates, Tls};
 
@@ -76,6 +76,8 @@ pub fn modules() -> Modules<Exchange> {
         .add::<Map>()
         .add::<rewrite::Rewrite>()
         .add::<limit_except::LimitExcept>()
+        .add::<LimitReq>()
+        .add::<LimitConnWithStatus>()
         .add::<Access>()
         .add::<error_page::ErrorPage>()
         .add::<content::files::StaticFiles>()

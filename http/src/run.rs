@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use tidegate_balancer::Attempts;
 use tidegate_core::log;
+use tidegate_core::modules::Limited;
 use tidegate_core::phase::{Phase, Verdict};
 use tidegate_core::process::stall;
 use tidegate_core::script::Slots;
@@ -139,6 +140,7 @@ pub fn begin(client: &Client, server: Rc<Server>, head: RequestHead, slots: Slot
         sent: Sent::default(),
         slots,
         attempts: Attempts::default(),
+        limited: Limited::default(),
         started,
         number: client.served,
         pipelined: client.pipelined,

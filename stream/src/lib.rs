@@ -15,7 +15,7 @@ use tidegate_core::conf::apply::Row;
 use tidegate_core::log::access::AccessLogs;
 use tidegate_core::log::error::ErrorLogs;
 use tidegate_core::module::Modules;
-use tidegate_core::modules::{Access, Assign, BuiltIn, Map};
+use tidegate_core::modules::{Access, Assign, BuiltIn, LimitConn, Map};
 use tidegate_core::process::{Build, Domain};
 use tidegate_core::tls::{ClientCertificates, Tls};
 
@@ -56,6 +56,7 @@ fn modules() -> Modules<Session> {
         .add::<Servers>()
         .add::<Map>()
         .add::<Assign>()
+        .add::<LimitConn>()
         .add::<Access>();
     modules.add::<Proxy>().add::<Return>().add::<AccessLogs>();
     modules.tables.add::<ErrorLogs>();

@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use tidegate_balancer::{Attempts, HasAttempts};
 use tidegate_core::log::Logger;
+use tidegate_core::modules::{HasLimits, Limited};
 use tidegate_core::net::pump::{Counters, Doing};
 use tidegate_core::net::{Address, PeerInfo};
 use tidegate_core::script::Slots;
@@ -22,6 +23,7 @@ pub struct Session {
     slots: Slots,
     status: Cell<u16>,
     attempts: Attempts,
+    limited: Limited,
     /// When the try of the peer that it is connected to began.
     pub connected: Cell<Option<Instant>>,
     /// What logs tell of it.
@@ -37,6 +39,7 @@ impl Session {
             slots: Slots::default(),
             status: Cell::new(0),
             attempts: Attempts::default(),
+            limited: Limited::default(),
             connected: Cell::new(None),
             details: Details {
                 client,
@@ -168,6 +171,12 @@ impl Subject for Session {
 
     fn bytes_received(&self) -> u64 {
         self.details.counters.from_client.get()
+    }
+}
+
+impl HasLimits for Session {
+    fn limited(&self) -> &Limited {
+        &self.limited
     }
 }
 

@@ -32,6 +32,8 @@ pub fn fail_point() {
     }
 }
 
+type Change = fn(&View<'_>) -> Result<(), Damaged>;
+
 fn key(number: u32) -> [u8; 4] {
     number.to_be_bytes()
 }
@@ -67,7 +69,7 @@ fn zone() -> (Zones, Rc<Zone>) {
 fn death_at_any_store_of_any_change_delays_nobody_and_leaves_a_sound_table() {
     let (_zones, zone) = zone();
     let table = Table::in_zone(&zone, "test", Shape { key: 255, values: 2 }).unwrap();
-    let changes: [fn(&View<'_>) -> Result<(), Damaged>; 5] = [
+    let changes: [Change; 5] = [
         newest,
         |view| middle(view, |entry| view.remove(entry)),
         |view| middle(view, |entry| view.touch(entry)),

@@ -40,7 +40,7 @@ const DIRECTORY_ENTRIES: usize = 64;
 const DIRECTORY_ENTRY: usize = 4;
 const FIRST_FREE: usize = DIRECTORY_AT + DIRECTORY_ENTRIES * DIRECTORY_ENTRY;
 /// nginx: a zone is at least eight pages.
-const SMALLEST: u64 = 8 * 4096;
+pub const SMALLEST: u64 = 8 * 4096;
 
 /// Looks whether a region is as its user left it, and makes it so. False when something had to be given up.
 pub type Repair = fn(&[AtomicU64]) -> bool;
