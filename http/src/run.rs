@@ -26,6 +26,7 @@ use crate::plan::Plan;
 use crate::request_body;
 use crate::route::location::Found;
 use crate::server::client::Client;
+use crate::server::h1;
 use crate::settings::Settings;
 
 /// nginx: internal redirects and rewrites of one request.
@@ -367,8 +368,14 @@ fn limited(exchange: &Exchange, plan: Rc<Plan>) -> Rc<Plan> {
 /// Limits, access and what precedes the content; then the content.
 async fn guarded(exchange: &Exchange, client: &mut Client) -> Outcome {
     let plan = exchange.plan();
-    if let Some(outcome) = run(exchange, &plan, Phase::PreAccess, Phase::PreContent).await {
-        return outcome;
+    // A client that is made to wait may give up.
+    match h1::unless_gone(client, run(exchange, &plan, Phase::PreAccess, Phase::PreContent)).await {
+        Some(None) => {}
+        Some(Some(outcome)) => return outcome,
+        None => {
+            log!(exchange.logger(), Info, "client prematurely closed connection");
+            return Outcome::Gone;
+        }
     }
     match plan.content.as_ref().or_else(|| plan.around.get()) {
         None => files::answer(exchange),

@@ -1,8 +1,9 @@
 //! HTTP/1: a connection as a sequence of heads, each run to its end before the next is read.
 
 use std::cell::Cell;
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
 use std::io;
+use std::pin::pin;
 use std::rc::Rc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
@@ -334,4 +335,15 @@ pub async fn gone(client: &mut Client) -> io::Error {
         Ok(_) => std::future::pending().await,
         Err(error) => error,
     }
+}
+
+/// Runs `work` unless the client closes first: then `None`.
+pub async fn unless_gone<F: Future>(client: &mut Client, work: F) -> Option<F::Output> {
+    let mut work = pin!(work);
+    let mut gone = pin!(gone(client));
+    poll_fn(|cx| match work.as_mut().poll(cx) {
+        Poll::Ready(output) => Poll::Ready(Some(output)),
+        Poll::Pending => gone.as_mut().poll(cx).map(|_| None),
+    })
+    .await
 }

@@ -5,7 +5,7 @@ use std::fmt;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::task::Poll;
 use std::time::Instant;
 
@@ -397,23 +397,7 @@ async fn read_head(
     }
 }
 
-/// Runs `work` unless the client closes first.
+/// Runs `work` unless the client closes first, or whatever the client does.
 async fn unless_client_leaves<F: Future>(client: &mut Client, ignore: bool, work: F) -> Result<F::Output, Fault> {
-    if ignore {
-        return Ok(work.await);
-    }
-    let mut work = pin!(work);
-    let mut gone = pin!(h1::gone(client));
-    let mut watching = true;
-    poll_fn(|cx| {
-        if let Poll::Ready(output) = work.as_mut().poll(cx) {
-            return Poll::Ready(Ok(output));
-        }
-        if watching && gone.as_mut().poll(cx).is_ready() {
-            watching = false;
-            return Poll::Ready(Err(Fault::ClientGone));
-        }
-        Poll::Pending
-    })
-    .await
+    if ignore { Ok(work.await) } else { h1::unless_gone(client, work).await.ok_or(Fault::ClientGone) }
 }
