@@ -202,6 +202,8 @@ impl Subject for Exchange {
 }
 
 impl HasLimits for Exchange {
+    const PROTOCOL: &'static str = "http";
+
     fn limited(&self) -> &Limited {
         &self.limited
     }

@@ -175,6 +175,8 @@ impl Subject for Session {
 }
 
 impl HasLimits for Session {
+    const PROTOCOL: &'static str = "stream";
+
     fn limited(&self) -> &Limited {
         &self.limited
     }

@@ -144,8 +144,7 @@ fn install<S: HasLimits>(
 ) -> Result<(), ConfigError> {
     let mut list = Vec::new();
     for (name, most) in &conf.limits {
-        let module = format!("limit_conn of {}", std::any::type_name::<S>());
-        let (zone, _) = KeyedZone::build(&conf.zones, name, &module, SLOTS / PER_WORD, env)?;
+        let (zone, _) = KeyedZone::build(&conf.zones, name, "limit_conn", SLOTS / PER_WORD, env)?;
         zone.table.when_a_worker_ends(forget);
         list.push((zone, *most));
     }

@@ -150,8 +150,7 @@ impl<S: HasLimits> Module<S> for LimitReq {
     fn install(conf: &LimitReqConf, plan: &mut S::Plan, env: &mut Install<'_, S>) -> Result<(), ConfigError> {
         let mut list = Vec::new();
         for limit in &conf.limits {
-            let module = format!("limit_req of {}", std::any::type_name::<S>());
-            let (zone, rate) = KeyedZone::build(&conf.zones, &limit.zone, &module, VALUES, env)?;
+            let (zone, rate) = KeyedZone::build(&conf.zones, &limit.zone, "limit_req", VALUES, env)?;
             list.push(Bucket { zone, rate, burst: limit.burst, delay: limit.delay });
         }
         if !list.is_empty() {

@@ -13,6 +13,9 @@ use crate::zone::table::{LONGEST_KEY, Shape, Table};
 
 /// A subject that can be limited.
 pub trait HasLimits: Subject {
+    /// The protocol's name: its zones are not those of another.
+    const PROTOCOL: &'static str;
+
     /// What limits have noted in it.
     fn limited(&self) -> &Limited;
 }
@@ -107,7 +110,7 @@ pub struct KeyedZone<S: 'static> {
     pub name: String,
 }
 
-impl<S: Subject> KeyedZone<S> {
+impl<S: HasLimits> KeyedZone<S> {
     /// The zone called `name` among those written, whose entries have this many values; `module` tells its use apart.
     ///
     /// # Errors
@@ -128,7 +131,7 @@ impl<S: Subject> KeyedZone<S> {
         // The usual key is an address; then there is room for many more entries.
         let is_address = written.key.is("$binary_remote_addr") || written.key.is("${binary_remote_addr}");
         let shape = Shape { key: if is_address { 16 } else { LONGEST_KEY }, values };
-        let purpose = format!("{module} \"{}\"", written.key);
+        let purpose = format!("{module} of {} by \"{}\"", S::PROTOCOL, written.key);
         let table = Table::in_zone(&zone, &purpose, shape).map_err(refuse)?;
         let key = env.template(&written.key)?;
         Ok((KeyedZone { key, table: Rc::new(table), name: name.to_string() }, written.rate))

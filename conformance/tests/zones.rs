@@ -1,0 +1,97 @@
+//! State that workers share: it is one for all of them, outlives reloads, and forgets what a killed worker had.
+
+use nix::sys::signal::Signal;
+use tidegate_conformance::backend::TcpBackend;
+use tidegate_conformance::client::Wire;
+use tidegate_conformance::server::{signal_to, skip_on_nginx};
+use tidegate_conformance::{Server, wait_until};
+
+const ONE_SESSION: &str = "worker_processes 2; events {}
+     stream { limit_conn_zone $binary_remote_addr zone=z:1m; limit_conn z 1;
+      server { listen 127.0.0.1:%%PORT_0%%; proxy_pass %%BACKEND%%; } }";
+
+fn one_session(backend: &TcpBackend) -> Server {
+    Server::config(ONE_SESSION).set("BACKEND", backend.address()).start()
+}
+
+/// A session that is served, when there is room for one.
+fn session(server: &Server) -> Wire {
+    wait_until("a session is served", || {
+        let mut wire = server.connect(0);
+        let sent = wire.try_send("in\r\n");
+        (sent.is_ok() && matches!(wire.try_line(), Ok(Some(line)) if line == "in")).then_some(wire)
+    })
+}
+
+fn requests(rate: &str, key: &str) -> String {
+    format!(
+        "worker_processes 4; events {{}} http {{ access_log off; limit_req_zone {key} zone=z:1m rate={rate};
+         server {{ listen 127.0.0.1:%%PORT_0%%; location / {{ limit_req zone=z; return 204; }}
+                  location /limited {{ limit_req zone=z; try_files /n =204; }} }} }}"
+    )
+}
+
+#[test]
+fn what_a_killed_worker_counted_is_forgotten() {
+    if skip_on_nginx("the connections of a killed worker count for ever") {
+        return;
+    }
+    let backend = TcpBackend::echo();
+    let server = one_session(&backend);
+    for _ in 0..5 {
+        let held = session(&server);
+        assert!(server.connect(0).at_end(), "one is enough");
+        // Only one of them has the session, and both are replaced.
+        let workers = server.workers();
+        workers.iter().for_each(|pid| signal_to(*pid, Signal::SIGKILL));
+        server.wait_until_gone(&workers);
+        drop(held);
+        wait_until("both are replaced", || (server.workers().len() == 2).then_some(()));
+    }
+    session(&server);
+}
+
+#[test]
+fn sessions_of_old_workers_count_after_a_reload() {
+    let backend = TcpBackend::echo();
+    let mut server = one_session(&backend);
+    let mut held = session(&server);
+    let old = server.workers();
+    server.reload();
+    assert!(server.connect(0).at_end(), "one is enough");
+    assert_eq!(held.ask("still"), "still");
+    drop(held);
+    session(&server);
+    server.wait_until_gone(&old);
+}
+
+#[test]
+fn a_rate_is_one_for_all_workers_and_outlives_reloads() {
+    let mut server = Server::start(&requests("1r/m", "$arg_k"));
+    assert_eq!(server.http(0).get("/limited?k=a").status, 204);
+    for _ in 0..20 {
+        assert_eq!(server.http(0).get("/limited?k=a").status, 503);
+    }
+    server.reload();
+    assert_eq!(server.http(0).get("/limited?k=a").status, 503);
+    assert_eq!(server.http(0).get("/limited?k=b").status, 204);
+}
+
+#[test]
+fn a_key_as_long_as_can_be_is_limited_too() {
+    let server = Server::start(&requests("1r/m", "$arg_k"));
+    let long = "k".repeat(4000);
+    let ask = |end: &str| server.http(0).get(&format!("/limited?k={long}{end}")).status;
+    assert_eq!([ask("a"), ask("b"), ask("a"), ask("b")], [204, 204, 503, 503]);
+}
+
+#[test]
+fn a_zone_does_not_change_its_key_while_it_is_in_use() {
+    let server = Server::start(&requests("1r/m", "$arg_k"));
+    assert_eq!(server.http(0).get("/limited?k=a").status, 204);
+    let text = server.read("nginx.conf").replace("$arg_k", "$arg_j");
+    server.write("nginx.conf", text);
+    server.signal(Signal::SIGHUP);
+    server.wait_for_log(r#"\[emerg\] .*"z""#);
+    assert_eq!(server.http(0).get("/limited?k=a").status, 503);
+}
