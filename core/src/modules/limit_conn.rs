@@ -296,6 +296,7 @@ mod tests {
     use super::*;
     use crate::conf::Place;
     use crate::zone::Zones;
+    use crate::zone::kill_test::killed_at;
     use crate::zone::table::Shape;
 
     #[test]
@@ -329,5 +330,39 @@ mod tests {
             drop(Taken { table: table.clone(), key: b"a".to_vec() });
         }
         assert_eq!(totals(), [None, None]);
+    }
+
+    #[test]
+    fn death_in_the_middle_of_counting_leaves_nothing_behind() {
+        let zones = Zones::default();
+        let zone = zones.declare("z", Some(64 << 10), &Place { file: "f".into(), line: 1, column: 1 }).unwrap();
+        let table = Rc::new(Table::in_zone(&zone, "test", Shape { key: 16, values: SLOTS / PER_WORD }).unwrap());
+        table.when_a_worker_ends(forget);
+        // The worker that dies has slot 0, another has one of `a` all the time.
+        let of_other = |view: &View<'_>| {
+            let entry = match view.find(b"a")? {
+                Some(entry) => entry,
+                None => view.insert(b"a")?.ok_or(Damaged)?,
+            };
+            set_count(view, entry, 5, 1);
+            Ok(total(view, entry))
+        };
+        let (mut killed, mut kept) = (0, 0);
+        for store in 0..40 {
+            for key in [b"a", b"b"] {
+                table.with(of_other).unwrap();
+                let change = || {
+                    table.with(|view| take(view, key, 3));
+                    table.with(|view| give_back(view, key));
+                };
+                killed += u32::from(killed_at(store, change, || zone.forget(0)));
+                table.with(|view| view.verify()).unwrap();
+                let left = table.with(|view| Ok(view.len())).unwrap();
+                assert!(left <= 1, "{left}");
+                kept += left;
+                assert_eq!(table.with(of_other), Some(1));
+            }
+        }
+        assert!(killed > 20 && kept > 20, "{killed} {kept}");
     }
 }

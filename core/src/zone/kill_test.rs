@@ -5,8 +5,9 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, raise};
-use nix::sys::wait::waitpid;
+use nix::sys::wait::{WaitStatus, waitpid};
 
+use super::owner::Owner;
 use super::table::{Damaged, Shape, Table, View};
 use super::{Zone, Zones};
 use crate::conf::Place;
@@ -33,6 +34,24 @@ pub fn fail_point() {
 }
 
 type Change = fn(&View<'_>) -> Result<(), Damaged>;
+
+/// Has a child make a change and kill itself at its store of this number. While it is a zombie that nobody has waited
+/// for, `then` is run, which must not be delayed. False when the change has fewer stores.
+pub fn killed_at(store: u32, change: impl FnOnce(), then: impl FnOnce()) -> bool {
+    let Some(child) = crate::process::identity::fork().unwrap() else {
+        STORES_LEFT.set(Some(store));
+        change();
+        let _ = raise(Signal::SIGTERM);
+        std::process::abort();
+    };
+    while !Owner::living(u32::try_from(child.as_raw()).unwrap()).is_dead() {
+        std::thread::yield_now();
+    }
+    let start = Instant::now();
+    then();
+    assert!(start.elapsed() < PATIENCE, "{:?}", start.elapsed());
+    matches!(waitpid(child, None).unwrap(), WaitStatus::Signaled(_, Signal::SIGKILL, _))
+}
 
 fn key(number: u32) -> [u8; 4] {
     number.to_be_bytes()
@@ -88,26 +107,19 @@ fn death_at_any_store_of_any_change_delays_nobody_and_leaves_a_sound_table() {
             let mut reached = false;
             for _ in 0..TIMES {
                 table.with(fill).unwrap();
-                let Some(child) = crate::process::identity::fork().unwrap() else {
-                    STORES_LEFT.set(Some(store));
-                    table.with(change);
-                    nix::sys::signal::kill(nix::unistd::Pid::this(), Signal::SIGTERM).unwrap();
-                    std::process::abort();
-                };
-                // Nobody waits for the child before the lock is asked for: it is a zombie that holds the lock.
-                while !super::owner::Owner::living(u32::try_from(child.as_raw()).unwrap()).is_dead() {
-                    std::thread::yield_now();
-                }
-                let start = Instant::now();
-                let length = table.with(|view| view.verify().map(|()| view.len())).unwrap();
-                assert!(start.elapsed() < PATIENCE, "{:?}", start.elapsed());
-                let status = waitpid(child, None).unwrap();
-                if matches!(status, nix::sys::wait::WaitStatus::Signaled(_, Signal::SIGKILL, _)) {
-                    (killed, reached) = (killed + 1, true);
-                    kept += usize::from(length >= 9);
-                } else {
+                let mut length = 0;
+                let was_killed = killed_at(
+                    store,
+                    || table.with(change).unwrap(),
+                    || {
+                        length = table.with(|view| view.verify().map(|()| view.len())).unwrap();
+                    },
+                );
+                if !was_killed {
                     break;
                 }
+                (killed, reached) = (killed + 1, true);
+                kept += usize::from(length >= 9);
             }
             if !reached {
                 break;
@@ -130,7 +142,7 @@ fn a_panic_in_the_middle_of_a_change_is_the_end_of_the_process() {
         std::process::exit(0);
     };
     let status = waitpid(child, None).unwrap();
-    assert!(matches!(status, nix::sys::wait::WaitStatus::Signaled(_, Signal::SIGABRT, _)), "{status:?}");
+    assert!(matches!(status, WaitStatus::Signaled(_, Signal::SIGABRT, _)), "{status:?}");
     assert_eq!(zones.release(u32::try_from(child.as_raw()).unwrap()), ["z"]);
     assert_eq!(table.with(|view| Ok(view.len())), Some(1));
 }

@@ -8,7 +8,7 @@
 
 pub mod counters;
 #[cfg(test)]
-mod kill_test;
+pub(crate) mod kill_test;
 pub mod lock;
 pub mod memory;
 pub mod owner;
