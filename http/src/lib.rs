@@ -8,6 +8,7 @@ pub mod exchange;
 pub mod filters;
 pub mod later;
 pub mod limit_except;
+pub mod limit_req;
 pub mod output;
 pub mod plan;
 pub mod request_body;
@@ -25,7 +26,7 @@ use tidegate_core::conf::apply::Row;
 use tidegate_core::log::access::AccessLogs;
 use tidegate_core::log::error::ErrorLogs;
 use tidegate_core::module::Modules;
-use tidegate_core::modules::{Access, BuiltIn, LimitConnWithStatus, LimitReq, Map};
+use tidegate_core::modules::{Access, BuiltIn, LimitConnWithStatus, Map};
 use tidegate_core::process::{Build, Domain};
 use tidegate_core::tls::{ClientCertificates, Tls};
 
@@ -76,7 +77,7 @@ pub fn modules() -> Modules<Exchange> {
         .add::<Map>()
         .add::<rewrite::Rewrite>()
         .add::<limit_except::LimitExcept>()
-        .add::<LimitReq>()
+        .add::<limit_req::LimitReq>()
         .add::<LimitConnWithStatus>()
         .add::<Access>()
         .add::<error_page::ErrorPage>()

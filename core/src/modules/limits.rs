@@ -25,8 +25,8 @@ pub trait HasLimits: Subject {
 pub struct Limited {
     /// `$limit_conn_status`
     pub connections: Cell<Option<&'static str>>,
-    /// `$limit_req_status`
-    pub requests: Cell<Option<&'static str>>,
+    /// What a limit of their rate has decided.
+    pub rate: Cell<Option<&'static str>>,
     held: RefCell<Vec<Box<dyn Any>>>,
 }
 
@@ -49,7 +49,7 @@ pub struct WrittenZone {
     /// The zone's name.
     pub name: Word,
     size: u64,
-    /// Thousandths of a request a second; for limits of a rate.
+    /// Thousandths of a subject a second; for limits of a rate.
     pub rate: u64,
 }
 

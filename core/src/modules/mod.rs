@@ -3,7 +3,6 @@
 pub mod access;
 pub mod builtin;
 pub mod limit_conn;
-pub mod limit_req;
 pub mod limits;
 pub mod map;
 pub mod set;
@@ -11,7 +10,6 @@ pub mod set;
 pub use access::Access;
 pub use builtin::BuiltIn;
 pub use limit_conn::{LimitConn, LimitConnWithStatus};
-pub use limit_req::LimitReq;
 pub use limits::{HasLimits, Limited};
 pub use map::Map;
 pub use set::Assign;

@@ -99,7 +99,7 @@ impl Zone {
 
     fn word(&self, at: usize) -> &AtomicU64 {
         static NONE: AtomicU64 = AtomicU64::new(0);
-        // The header is there: the smallest zone is larger.
+        // The words before the regions are there: the smallest zone is larger.
         self.memory.words().get(at).unwrap_or(&NONE)
     }
 

@@ -6,19 +6,19 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use crate::clock;
-use crate::conf::directive::{Arity, Directive, Feature, Levels, Set};
-use crate::conf::{ConfigError, Line, Refusal, Setting, Word, value};
-use crate::inherit;
-use crate::log::Level;
-use crate::module::{Install, Module};
-use crate::phase::{Gate, Phase, Step, Verdict};
-use crate::script::Variable;
-use crate::script::variable::Get;
-use crate::subject::Plan;
-use crate::zone::table::{Damaged, Entry, View};
+use tidegate_core::clock;
+use tidegate_core::conf::directive::{Arity, Directive, Feature, Levels, Set};
+use tidegate_core::conf::{ConfigError, Line, Refusal, Setting, Word, value};
+use tidegate_core::inherit;
+use tidegate_core::log::Level;
+use tidegate_core::module::{Install, Module};
+use tidegate_core::phase::{Gate, Phase, Step, Verdict};
+use tidegate_core::script::Variable;
+use tidegate_core::script::variable::Get;
+use tidegate_core::subject::Plan;
+use tidegate_core::zone::table::{Damaged, Entry, View};
 
-use super::limits::{self, HasLimits, KeyedZone, LOG_LEVELS, WrittenZone};
+use tidegate_core::modules::limits::{self, HasLimits, KeyedZone, LOG_LEVELS, WrittenZone};
 
 /// Values of an entry: the excess, and when it was computed.
 const EXCESS: usize = 0;
@@ -143,7 +143,7 @@ fn limit(conf: &mut LimitReqConf, line: &mut Line<'_>) -> Result<(), Refusal> {
 impl<S: HasLimits> Module<S> for LimitReq {
     const VARIABLES: &'static [Variable<S>] = &[Variable {
         name: "limit_req_status",
-        get: Get::Value(|subject: &S, out| limits::decision(&subject.limited().requests, out)),
+        get: Get::Value(|subject: &S, out| limits::decision(&subject.limited().rate, out)),
         doc: "PASSED, DELAYED, REJECTED, DELAYED_DRY_RUN or REJECTED_DRY_RUN.",
     }];
 
@@ -196,7 +196,7 @@ struct Limits<S: 'static> {
 impl<S: HasLimits> Gate<S> for Limits<S> {
     fn check<'a>(&'a self, subject: &'a S) -> Step<'a> {
         let limited = subject.limited();
-        if limited.requests.get().is_some() {
+        if limited.rate.get().is_some() {
             return Step::Now(Verdict::Continue);
         }
         let (dry, log) = (if self.dry_run { ", dry run" } else { "" }, subject.logger());
@@ -228,7 +228,7 @@ impl<S: HasLimits> Gate<S> for Limits<S> {
                 }
             }
         };
-        limited.requests.set(Some(noted));
+        limited.rate.set(Some(noted));
         step
     }
 }
@@ -383,7 +383,7 @@ fn expire(view: &View<'_>, now: u64, rate: u64, force: bool) -> Result<(), Damag
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::zone::table::{Shape, Table};
+    use tidegate_core::zone::table::{Shape, Table};
 
     fn table(entries: usize) -> Table {
         Table::private(8 + entries * 8, Shape { key: 16, values: VALUES })
@@ -442,7 +442,7 @@ mod tests {
 
     #[test]
     fn rates() {
-        let at = crate::conf::Place { file: "f".into(), line: 1, column: 1 };
+        let at = tidegate_core::conf::Place { file: "f".into(), line: 1, column: 1 };
         let parse = |text: &str| rate(&Word::new(text.as_bytes(), at.clone()));
         assert_eq!(
             (parse("rate=2r/s"), parse("rate=30r/m"), parse("rate=1")),
