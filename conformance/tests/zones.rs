@@ -95,3 +95,31 @@ fn a_zone_does_not_change_its_key_while_it_is_in_use() {
     server.wait_for_log(r#"\[emerg\] .*"z""#);
     assert_eq!(server.http(0).get("/limited?k=a").status, 503);
 }
+
+#[test]
+fn wrong_limits_are_told() {
+    for (lines, message) in [
+        ("limit_req_zone $arg_k zone=z rate=1r/s;", "invalid zone size \"zone=z\""),
+        ("limit_req_zone $arg_k zone=z:1k rate=1r/s;", "zone \"zone=z:1k\" is too small"),
+        ("limit_req_zone $arg_k zone=z:1m rate=0r/s;", "invalid rate \"rate=0r/s\""),
+        ("limit_req_zone $arg_k zone=z:1m burst=1;", "invalid parameter \"burst=1\""),
+        ("limit_req_zone $arg_k rate=1r/s rate=1r/s;", "\"limit_req_zone\" must have \"zone\" parameter"),
+        (
+            "limit_conn_zone $arg_k zone=z:1m; limit_conn_zone $arg_j zone=z:1m;",
+            "limit_conn_zone \"z\" is already bound to key \"$arg_k\"",
+        ),
+        ("limit_conn_zone $arg_k zone=z:1m; limit_conn z 0;", "invalid number of connections \"0\""),
+        ("limit_conn_zone $arg_k zone=z:1m; limit_conn z 65536;", "connection limit must be less 65536"),
+        ("limit_conn_zone $arg_k zone=z:1m; limit_conn z 1; limit_conn z 2;", "\"limit_conn\" directive is duplicate"),
+        ("limit_conn z 1;", "zero size shared memory zone \"z\""),
+        ("limit_req burst=1;", "\"limit_req\" must have \"zone\" parameter"),
+        ("limit_req zone=z burst=0;", "invalid burst value \"burst=0\""),
+        ("limit_req zone=z delay=x;", "invalid delay value \"delay=x\""),
+        ("limit_req_status 399;", "value must be between 400 and 599"),
+    ] {
+        let text = format!("events {{}} http {{ {lines} server {{ listen 127.0.0.1:%%PORT_0%%; }} }}");
+        let outcome = Server::config(&text).run(&["-t"]);
+        assert!(!outcome.status.success(), "{lines}");
+        assert!(outcome.stderr.contains(message), "{lines}: {}", outcome.stderr);
+    }
+}
