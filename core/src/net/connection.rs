@@ -290,7 +290,7 @@ pub async fn write(
 /// Writes two pieces one after the other, together where the transport can.
 ///
 /// # Errors
-/// As [`write`].
+/// As [`write()`].
 pub async fn write_both(
     transport: &mut Transport,
     timer: &mut Timer,

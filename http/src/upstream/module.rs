@@ -30,7 +30,7 @@ pub struct NextUpstream {
     pub invalid_header: bool,
     /// Requests that are not idempotent too.
     pub non_idempotent: bool,
-    /// One bit for each of [`STATUSES`].
+    /// One bit for each status that the directive can name.
     pub statuses: u16,
 }
 
