@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use tidegate_core::conf::directive::{Arity, Directive, Feature, Levels, Set};
-use tidegate_core::conf::{ConfigError, Word};
+use tidegate_core::conf::{ConfigError, Line, Refusal, Word};
 use tidegate_core::inherit;
 use tidegate_core::module::{Install, Module};
 use tidegate_core::script::Template;
@@ -14,8 +14,39 @@ use crate::answer::Answer;
 use crate::exchange::Exchange;
 use crate::plan::Plan;
 
-/// One `add_header`: name, value, always.
-type Written = (Word, Word, bool);
+/// One `add_header` or `add_trailer` as it is written.
+#[derive(Clone)]
+pub struct Written {
+    name: Word,
+    value: Word,
+    always: bool,
+}
+
+/// Its name, its value, and whether every answer gets it.
+pub type Compiled = (Rc<[u8]>, Template<Exchange>, bool);
+
+impl Written {
+    /// Reads the arguments: name, value, `always`.
+    ///
+    /// # Errors
+    /// A third argument that is not `always`.
+    pub fn parse(line: &Line<'_>) -> Result<Written, Refusal> {
+        let always = match line.args().get(2) {
+            None => false,
+            Some(word) if word.is("always") => true,
+            Some(word) => return Err(format!("invalid parameter \"{word}\"").into()),
+        };
+        Ok(Written { name: line.arg(0)?.clone(), value: line.arg(1)?.clone(), always })
+    }
+
+    /// The run-time form.
+    ///
+    /// # Errors
+    /// The value is no template.
+    pub fn compile(&self, env: &Install<'_, Exchange>) -> Result<Compiled, ConfigError> {
+        Ok((self.name.bytes().into(), env.template(&self.value)?, self.always))
+    }
+}
 
 /// The settings of one block.
 #[derive(Default)]
@@ -36,12 +67,7 @@ impl Feature for AddHeader {
         levels: Levels::PROTOCOL.or(Levels::SERVER).or(Levels::LOCATION).or(Levels::LOCATION_IF),
         arity: Arity::Between(2, 3),
         set: Set::With(|conf, line| {
-            let always = match line.args().get(2) {
-                None => false,
-                Some(word) if word.is("always") => true,
-                Some(word) => return Err(format!("invalid parameter \"{word}\"").into()),
-            };
-            conf.added.push((line.arg(0)?.clone(), line.arg(1)?.clone(), always));
+            conf.added.push(Written::parse(line)?);
             Ok(())
         }),
         doc: "A field added to answers: to successful ones and redirects, or always.",
@@ -53,11 +79,7 @@ impl Module<Exchange> for AddHeader {
         if conf.added.is_empty() {
             return Ok(());
         }
-        let added = conf
-            .added
-            .iter()
-            .map(|(name, value, always)| Ok((name.bytes().into(), env.template(value)?, *always)))
-            .collect::<Result<Vec<_>, ConfigError>>()?;
+        let added = conf.added.iter().map(|written| written.compile(env)).collect::<Result<_, _>>()?;
         plan.filters.push(Box::new(Added(added)));
         Ok(())
     }
@@ -87,7 +109,7 @@ fn evaluate(template: &Template<Exchange>, exchange: &Exchange, answer: &mut Ans
     value
 }
 
-struct Added(Vec<(Rc<[u8]>, Template<Exchange>, bool)>);
+struct Added(Vec<Compiled>);
 
 impl Filter for Added {
     fn head(&self, exchange: &Exchange, answer: &mut Answer) -> Option<Box<dyn Transform>> {

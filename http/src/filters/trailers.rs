@@ -1,23 +1,18 @@
 //! `add_trailer`: fields behind the body of answers that go in chunks.
 
-use std::rc::Rc;
-
+use tidegate_core::conf::ConfigError;
 use tidegate_core::conf::directive::{Arity, Directive, Feature, Levels, Set};
-use tidegate_core::conf::{ConfigError, Word};
 use tidegate_core::inherit;
 use tidegate_core::module::{Install, Module};
+use tidegate_core::script::Variable;
 use tidegate_core::script::variable::Get;
-use tidegate_core::script::{Template, Variable};
 use tidegate_http_wire::Version;
 use tidegate_http_wire::h1::body::LAST_CHUNK;
 use tidegate_http_wire::h1::write;
 
-use super::headers::{in_one_line, is_usual};
+use super::headers::{Compiled, Written, in_one_line, is_usual};
 use crate::exchange::Exchange;
 use crate::plan::Plan;
-
-/// One `add_trailer`: name, value, always.
-type Written = (Word, Word, bool);
 
 /// The settings of one block.
 #[derive(Default)]
@@ -38,12 +33,7 @@ impl Feature for AddTrailer {
         levels: Levels::PROTOCOL.or(Levels::SERVER).or(Levels::LOCATION).or(Levels::LOCATION_IF),
         arity: Arity::Between(2, 3),
         set: Set::With(|conf, line| {
-            let always = match line.args().get(2) {
-                None => false,
-                Some(word) if word.is("always") => true,
-                Some(word) => return Err(format!("invalid parameter \"{word}\"").into()),
-            };
-            conf.added.push((line.arg(0)?.clone(), line.arg(1)?.clone(), always));
+            conf.added.push(Written::parse(line)?);
             Ok(())
         }),
         doc: "A field behind the body of HTTP/1.1 answers: of successful ones and redirects, or always.",
@@ -61,8 +51,8 @@ impl Module<Exchange> for AddTrailer {
     }];
 
     fn install(conf: &TrailersConf, plan: &mut Plan, env: &mut Install<'_, Exchange>) -> Result<(), ConfigError> {
-        for (name, value, always) in &conf.added {
-            plan.trailers.0.push((name.bytes().into(), env.template(value)?, *always));
+        for written in &conf.added {
+            plan.trailers.0.push(written.compile(env)?);
         }
         Ok(())
     }
@@ -70,7 +60,7 @@ impl Module<Exchange> for AddTrailer {
 
 /// A location's trailers.
 #[derive(Default)]
-pub struct Trailers(Vec<(Rc<[u8]>, Template<Exchange>, bool)>);
+pub struct Trailers(Vec<Compiled>);
 
 impl Trailers {
     /// True when an answer of this status should be sent in a way that allows for trailers.
