@@ -3,8 +3,9 @@
 use std::marker::PhantomData;
 
 use crate::conf::apply::Setup;
-use crate::conf::{Block, ConfigError, Errors, Feature, Place, Tables, Word};
+use crate::conf::{Block, ConfigError, Errors, Feature, Levels, Node, Place, Tables, Word};
 use crate::log::Logs;
+use crate::process::Build;
 use crate::script::{Regex, Template, Variable, Variables};
 use crate::subject::Subject;
 
@@ -104,6 +105,11 @@ impl<S: Subject> Modules<S> {
         self
     }
 
+    /// The built-in variables as `(name, documentation)`.
+    pub fn described_variables(&self) -> Vec<(&'static str, &'static str)> {
+        self.variables.iter().flat_map(|table| table.iter()).map(|row| (row.name, row.doc)).collect()
+    }
+
     /// The built-in variables of all modules.
     pub fn fresh_variables(&self) -> Variables<S> {
         let mut variables = Variables::default();
@@ -113,8 +119,20 @@ impl<S: Subject> Modules<S> {
         variables
     }
 
+    /// A protocol's block from its words: settings applied, variables defined, inner blocks completed from outer ones.
+    /// Mistakes go to the build's errors.
+    pub fn read(&self, node: &Node, variables: &mut Variables<S>, build: &mut Build<'_>) -> Block {
+        let body = node.body.as_deref().unwrap_or_default();
+        let mut block = self.tables.apply(&node.name, &node.args, Levels::PROTOCOL, body, build.setup, build.errors);
+        let at = block.at().clone();
+        let (setup, logs, zones) = (build.setup, build.logs, build.zones);
+        self.define(&block, &mut Install { variables, setup, logs, zones, errors: build.errors, at });
+        block.inherit();
+        block
+    }
+
     /// Lets every module define its variables, for `block` and everything in it.
-    pub fn define(&self, block: &Block, env: &mut Install<'_, S>) {
+    fn define(&self, block: &Block, env: &mut Install<'_, S>) {
         env.at = block.at().clone();
         for module in &self.list {
             if let Err(error) = module.define(block, env) {

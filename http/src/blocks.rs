@@ -143,21 +143,17 @@ impl Site {
 
 /// Applies and installs an http block.
 pub fn load(modules: &Modules<Exchange>, node: &Node, build: &mut Build<'_>) {
-    let body = node.body.as_deref().unwrap_or_default();
-    let mut http = modules.tables.apply(&node.name, &node.args, Levels::PROTOCOL, body, build.setup, build.errors);
     let mut variables = modules.fresh_variables();
-    let zones = build.zones;
-    let mut env = Install {
+    let http = modules.read(node, &mut variables, build);
+    let groups = Groups::load(&http, Some(80), build.zones, build.errors);
+    let env = Install {
         variables: &mut variables,
         setup: build.setup,
         logs: build.logs,
-        zones,
+        zones: build.zones,
         errors: build.errors,
         at: node.name.at().clone(),
     };
-    modules.define(&http, &mut env);
-    http.inherit();
-    let groups = Groups::load(&http, Some(80), zones, env.errors);
     let shared = Rc::new(Shared::new(groups));
     let mut loader = Loader { modules, env, outer_log: build.error_log.clone(), shared: shared.clone() };
     let servers: Vec<(Rc<Server>, &Block)> =

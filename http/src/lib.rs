@@ -106,7 +106,7 @@ impl Domain for Http {
     }
 
     fn variables(&self) -> Vec<(&'static str, &'static str)> {
-        self.modules().variables.iter().flat_map(|table| table.iter().map(|row| (row.name, row.doc))).collect()
+        self.modules().described_variables()
     }
 
     fn load(&self, block: &Node, build: &mut Build<'_>) {

@@ -134,10 +134,8 @@ impl ServersConf {
 
 /// Makes endpoints of a `mail` block.
 pub fn load(modules: &Modules<Session>, node: &Node, build: &mut Build<'_>) {
-    let body = node.body.as_deref().unwrap_or_default();
-    let mut mail = modules.tables.apply(&node.name, &node.args, Levels::PROTOCOL, body, build.setup, build.errors);
-    mail.inherit();
     let mut variables = modules.fresh_variables();
+    let mail = modules.read(node, &mut variables, build);
     let mut env = Install {
         variables: &mut variables,
         setup: build.setup,
@@ -146,7 +144,6 @@ pub fn load(modules: &Modules<Session>, node: &Node, build: &mut Build<'_>) {
         errors: build.errors,
         at: mail.at().clone(),
     };
-    modules.define(&mail, &mut env);
     let directory = Rc::new(Directory::default());
     let mut endpoints: Vec<Endpoint> = Vec::new();
     for block in mail.children_named("server") {

@@ -112,11 +112,9 @@ impl Module<Session> for Servers {}
 
 /// Applies and installs the `stream` block.
 pub fn load(modules: &Modules<Session>, node: &Node, build: &mut Build<'_>) {
-    let nodes = node.body.as_deref().unwrap_or_default();
-    let mut block = modules.tables.apply(&node.name, &node.args, Levels::PROTOCOL, nodes, build.setup, build.errors);
-    block.inherit();
-    let groups = Rc::new(RefCell::new(Groups::load(&block, None, build.zones, build.errors)));
     let mut variables = modules.fresh_variables();
+    let block = modules.read(node, &mut variables, build);
+    let groups = Rc::new(RefCell::new(Groups::load(&block, None, build.zones, build.errors)));
     let mut env = Install {
         variables: &mut variables,
         setup: build.setup,
@@ -125,7 +123,6 @@ pub fn load(modules: &Modules<Session>, node: &Node, build: &mut Build<'_>) {
         errors: build.errors,
         at: block.at().clone(),
     };
-    modules.define(&block, &mut env);
     let mut addresses = Addresses::default();
     for server in block.children_named("server") {
         let error_log = server.confs.with::<ErrorLogs, _>(|conf| conf.build(build.setup, build.logs));

@@ -38,7 +38,7 @@ impl Domain for Stream {
     }
 
     fn variables(&self) -> Vec<(&'static str, &'static str)> {
-        modules().variables.iter().flat_map(|table| table.iter()).map(|row| (row.name, row.doc)).collect()
+        modules().described_variables()
     }
 
     fn load(&self, block: &Node, build: &mut Build<'_>) {

@@ -85,14 +85,6 @@ impl<S: Subject> Template<S> {
         }
     }
 
-    /// The text before the first variable.
-    pub fn leading_literal(&self) -> &[u8] {
-        match self.parts.first() {
-            Some(Part::Literal(text)) => text,
-            _ => b"",
-        }
-    }
-
     /// Appends the value for `subject`; absent variables are empty.
     pub fn write(&self, subject: &S, out: &mut Vec<u8>) {
         self.write_escaped(subject, out, |_, _| {});

@@ -229,7 +229,7 @@ impl Sending<'_> {
             (whole, sent) = self.stream_body(exchange, client, peer, framing, sent).await?;
         }
         exchange.attempts.current(|attempt| attempt.sent = u64::try_from(sent).unwrap_or(0));
-        let (head, buffer) = read_head(exchange, client, peer, settings).await?;
+        let (head, buffer) = read_head(client, peer, settings).await?;
         let arrived = Instant::now();
         exchange.attempts.current(|attempt| {
             attempt.first_byte = Some(arrived.saturating_duration_since(begun));
@@ -266,7 +266,7 @@ impl Sending<'_> {
         let mut timer = Timer::default();
         let connecting =
             timer.limit(settings.connect_timeout, Transport::connect_from(self.local(exchange), lease.address()));
-        let connected = unless_client_leaves(client, settings.ignores_abort(exchange), connecting).await?;
+        let connected = unless_client_leaves(client, settings.ignores_abort(), connecting).await?;
         match connected {
             Ok(Ok(transport)) => {
                 transport.set_nodelay();
@@ -364,14 +364,13 @@ const MOST_INTERIM: usize = 32;
 
 /// Reads the head of the reply; interim replies are passed over, but not without end.
 async fn read_head(
-    exchange: &Exchange,
     client: &mut Client,
     peer: &mut PeerConnection,
     settings: &super::module::Settings,
 ) -> Result<(ReplyHead, BytesMut), Fault> {
     let mut buffer = buffers::take(settings.buffer_size);
     let mut parser = ReplyParser::new(settings.buffer_size);
-    let ignore = settings.ignores_abort(exchange);
+    let ignore = settings.ignores_abort();
     let mut interim = 0;
     loop {
         if buffer.len() == buffer.capacity() {

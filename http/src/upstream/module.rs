@@ -373,7 +373,7 @@ impl Settings {
     }
 
     /// True when the upstream is asked to the end although the client has gone.
-    pub fn ignores_abort(&self, _exchange: &Exchange) -> bool {
+    pub fn ignores_abort(&self) -> bool {
         self.ignore_client_abort
     }
 
