@@ -1,12 +1,11 @@
 //! A group of peers and the lease of one: who takes a lease must report how it went, and cannot forget to give it back.
 
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::rc::Rc;
 
 use tidegate_core::clock;
 use tidegate_core::net::Address;
 use tidegate_core::zone::per_worker::PerWorker;
-use tidegate_core::zone::{Region, Zone};
+use tidegate_core::zone::{Region, Zone, hash};
 
 use crate::algorithm::{Ask, Balancer, Candidate};
 use crate::health;
@@ -107,10 +106,13 @@ impl Group {
     /// No peer can be used now.
     pub fn lease(self: &Rc<Self>, ask: &Ask<'_>) -> Result<Lease, NoPeer> {
         let now = clock::monotonic();
-        let chosen =
-            self.state.locked(|words| [false, true].into_iter().find_map(|backup| self.pick(words, ask, backup, now)));
+        // Counted before anybody else chooses: `max_conns` holds over all workers.
+        let chosen = self.state.locked(|words| {
+            let peer = [false, true].into_iter().find_map(|backup| self.pick(words, ask, backup, now))?;
+            self.connections.increment(peer);
+            Some(peer)
+        });
         let peer = chosen.ok_or(NoPeer)?;
-        self.connections.increment(peer);
         Ok(Lease { group: self.clone(), peer, reported: false })
     }
 
@@ -153,9 +155,8 @@ impl Group {
 }
 
 fn identity(peer: &Peer) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    (&peer.address, peer.weight, peer.backup).hash(&mut hasher);
-    hasher.finish() | 1
+    let address = peer.address.to_string();
+    hash::of_parts(&[address.as_bytes(), &peer.weight.to_le_bytes(), &[u8::from(peer.backup)]])
 }
 
 /// A connection's worth of one peer. Dropped without a report it counts as declined, so counts cannot leak.
@@ -236,6 +237,9 @@ mod tests {
     use super::*;
     use crate::algorithm::least_conn::LeastConn;
     use crate::algorithm::round_robin::RoundRobin;
+    use tidegate_core::conf::Place;
+    use tidegate_core::zone::Zones;
+    use tidegate_core::zone::kill::{alone, at_every_store};
 
     fn peers(texts: &[&str]) -> Vec<Peer> {
         texts.iter().map(|text| Peer::new(Address::Unix((*text).into()))).collect()
@@ -295,5 +299,46 @@ mod tests {
         assert_eq!(lease(&group, &[]).err(), Some(NoPeer));
         session.proved();
         assert!(lease(&group, &[]).is_ok());
+    }
+
+    #[test]
+    fn death_in_the_middle_of_choosing_or_reporting_leaves_a_group_that_serves() {
+        if !alone("group::tests::death_in_the_middle_of_choosing_or_reporting_leaves_a_group_that_serves") {
+            return;
+        }
+        let zones = Zones::default();
+        let zone = zones.declare("z", Some(64 << 10), &Place { file: "f".into(), line: 1, column: 1 }).unwrap();
+        let group = |weight: u32| {
+            let mut list = peers(&["/a", "/b", "/c"]);
+            list.iter_mut().for_each(|peer| (peer.max_fails, peer.weight) = (3, weight));
+            Rc::new(Group::new("g", list, Box::new(RoundRobin), Some(&zone)).unwrap())
+        };
+        let shared = group(5);
+        let deaths = at_every_store(
+            &zone,
+            || {
+                // Another weight is another identity: every peer begins anew.
+                group(4);
+                group(5);
+            },
+            || {
+                drop(lease(&shared, &[]));
+                lease(&shared, &[]).unwrap().report(Outcome::Failure);
+                lease(&shared, &[0]).unwrap().report(Outcome::Success);
+                group(4);
+            },
+            || {
+                // What the dead worker had is taken back, and nobody is left out.
+                zone.forget(0);
+                let group = group(5);
+                let mut served = [0; 3];
+                for _ in 0..30 {
+                    served[lease(&group, &[]).unwrap().index()] += 1;
+                }
+                assert!(served.iter().all(|count| *count > 0), "{served:?}");
+                assert_eq!((0..3).map(|peer| group.connections.sum(peer)).collect::<Vec<_>>(), [0; 3]);
+            },
+        );
+        assert!(deaths.count > 100, "{deaths:?}");
     }
 }

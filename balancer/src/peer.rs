@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use tidegate_core::net::Address;
+use tidegate_core::zone;
 
 /// What the configuration says of a server.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,7 +65,7 @@ impl<'a> State<'a> {
 
     fn write(&self, at: usize, value: u64) {
         if let Some(word) = self.words.get(at) {
-            word.store(value, Relaxed);
+            zone::store(word, value);
         }
     }
 
@@ -75,7 +76,7 @@ impl<'a> State<'a> {
 
     /// Begins the state of another server.
     pub fn reset(&self, identity: u64, weight: u32) {
-        self.words.iter().for_each(|word| word.store(0, Relaxed));
+        self.words.iter().for_each(|word| zone::store(word, 0));
         self.write(4, weight.into());
         self.write(0, identity);
     }

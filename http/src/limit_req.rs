@@ -383,6 +383,9 @@ fn expire(view: &View<'_>, now: u64, rate: u64, force: bool) -> Result<(), Damag
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tidegate_core::conf::Place;
+    use tidegate_core::zone::Zones;
+    use tidegate_core::zone::kill::{alone, at_every_store};
     use tidegate_core::zone::table::{Shape, Table};
 
     fn table(entries: usize) -> Table {
@@ -452,5 +455,34 @@ mod tests {
         for wrong in ["rate=", "rate=r/s", "rate=0r/s", "rate=-1r/s", "rate=1r/h"] {
             assert!(parse(wrong).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn death_in_the_middle_of_counting_delays_nobody_and_leaves_a_sound_table() {
+        if !alone("limit_req::tests::death_in_the_middle_of_counting_delays_nobody_and_leaves_a_sound_table") {
+            return;
+        }
+        let zones = Zones::default();
+        let zone = zones.declare("z", Some(32 << 10), &Place { file: "f".into(), line: 1, column: 1 }).unwrap();
+        let table = Table::in_zone(&zone, "limit_req", Shape { key: 16, values: VALUES }).unwrap();
+        let capacity = table.with(|view| Ok(view.capacity())).unwrap();
+        for key in 0..capacity {
+            ask(&table, &key.to_be_bytes(), 1000);
+        }
+        let deaths = at_every_store(
+            &zone,
+            || assert!(matches!(ask(&table, b"known", 1000), Found::Within(_) | Found::TooFast(_))),
+            || {
+                ask(&table, b"known", 1001);
+                // The table is full: the oldest makes room, and old ones go.
+                ask(&table, b"new", 1002);
+                ask(&table, b"another", 90_000);
+            },
+            || {
+                table.with(|view| view.verify()).unwrap();
+                assert!(matches!(ask(&table, b"known", 1003), Found::Within(_) | Found::TooFast(_)));
+            },
+        );
+        assert!(deaths.count > 100, "{deaths:?}");
     }
 }

@@ -87,6 +87,7 @@ impl<'a> Lock<'a> {
 impl Drop for Held<'_> {
     fn drop(&mut self) {
         if self.lock.word.swap(0, Release) & WAITED_FOR != 0 {
+            super::kill_point();
             self.lock.bell.fetch_add(1, Release);
             let _ = futex::wake(self.lock.bell, futex::Flags::empty(), 1);
         }

@@ -7,8 +7,9 @@
 //! middle of a change: from then on every region is checked by its user before it is used again.
 
 pub mod counters;
-#[cfg(test)]
-pub(crate) mod kill_test;
+pub mod hash;
+#[cfg(any(test, feature = "kill-points"))]
+pub mod kill;
 pub mod lock;
 pub mod memory;
 pub mod owner;
@@ -16,7 +17,6 @@ pub mod per_worker;
 pub mod table;
 
 use std::cell::RefCell;
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, Ordering, Ordering::Relaxed};
 
@@ -27,7 +27,7 @@ use owner::Owner;
 
 const MAGIC: u64 = 0x7469_6465_7a6f_6e65; // "tidezone"
 /// Changes when the meaning of the words below, or of any region, does.
-const LAYOUT: u64 = 2;
+const LAYOUT: u64 = 3;
 /// Words before the first region: magic, layout, size, directory length, next free word, the three below, the directory.
 const OWNER: usize = 5;
 /// Who is in the middle of a change; zero when nobody is.
@@ -121,15 +121,17 @@ impl Zone {
         let died = Some(changing.load(Relaxed)).filter(|left| *left != 0).map(Owner::from_word);
         if died.is_some() {
             let accidents = self.word(ACCIDENTS);
-            accidents.store(accidents.load(Relaxed).wrapping_add(1), Relaxed);
+            store(accidents, accidents.load(Relaxed).wrapping_add(1));
         }
-        changing.store(Owner::me().word(), Relaxed);
+        store(changing, Owner::me().word());
         // The mark is there before anything is changed, and goes when everything has been.
         std::sync::atomic::fence(Ordering::Release);
         let unwinding = Unwinding;
         let result = act();
         std::mem::forget(unwinding);
+        kill_point();
         changing.store(0, Ordering::Release);
+        kill_point();
         drop(held);
         if let Some(died) = died {
             crate::log::error::of_process(|log| {
@@ -176,6 +178,7 @@ impl Zone {
                 (4, as_word(end)),
                 (3, as_word(entries + 1)),
             ] {
+                kill_point();
                 self.word(at).store(value, Ordering::Release);
             }
             self.checked(Span { start, words, entry, repair })
@@ -243,6 +246,18 @@ impl Drop for Unwinding {
     }
 }
 
+/// Writes a word of a zone: what lives in zones writes by this, so that tests can end the process before any store.
+pub fn store(word: &AtomicU64, value: u64) {
+    kill_point();
+    word.store(value, Relaxed);
+}
+
+/// Where tests can end the process.
+fn kill_point() {
+    #[cfg(any(test, feature = "kill-points"))]
+    kill::point();
+}
+
 fn as_word(value: usize) -> u64 {
     u64::try_from(value).unwrap_or(u64::MAX)
 }
@@ -253,9 +268,7 @@ pub fn always_sound(_: &[AtomicU64]) -> bool {
 }
 
 fn hash(key: &str, words: usize) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    (key, words).hash(&mut hasher);
-    hasher.finish() | 1
+    hash::of_parts(&[key.as_bytes(), &as_word(words).to_le_bytes()])
 }
 
 impl std::os::fd::AsFd for Zone {
@@ -320,6 +333,7 @@ impl Region {
                 crate::log!(log, Alert, "shared memory zone \"{}\" was damaged and has been reset", zone.name);
             });
         }
+        kill_point();
         checked.store(accidents, Ordering::Release);
     }
 

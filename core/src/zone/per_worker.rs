@@ -5,7 +5,7 @@
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use super::{Region, Span, Zone, always_sound};
+use super::{Region, Span, Zone, always_sound, store};
 use crate::process::worker::SLOTS;
 
 /// Counts per worker.
@@ -43,8 +43,8 @@ impl PerWorker {
             match (known, free) {
                 (true, _) => {}
                 (false, Some((at, length))) => {
-                    length.store(words, Relaxed);
-                    at.store(start, Relaxed);
+                    store(length, words);
+                    store(at, start);
                 }
                 (false, None) => return Err(format!("zone \"{}\" has no room for another table", zone.name())),
             }
@@ -65,15 +65,14 @@ impl PerWorker {
     /// Adds one for this worker.
     pub fn increment(&self, column: usize) {
         if let Some(word) = self.own(column) {
-            // Only this worker writes to its row, so nothing can come between.
-            word.store(word.load(Relaxed).saturating_add(1), Relaxed);
+            word.fetch_add(1, Relaxed);
         }
     }
 
     /// Takes one back for this worker; never below zero.
     pub fn decrement(&self, column: usize) {
         if let Some(word) = self.own(column) {
-            word.store(word.load(Relaxed).saturating_sub(1), Relaxed);
+            let _ = word.fetch_update(Relaxed, Relaxed, |count| count.checked_sub(1));
         }
     }
 

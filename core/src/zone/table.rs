@@ -4,13 +4,12 @@
 //! whatever has happened to the words, an operation ends with a result or with [`Damaged`]; then the table is begun anew.
 
 use std::borrow::Cow;
-use std::hash::{DefaultHasher, Hasher};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use sha1::{Digest, Sha1};
 
-use super::{Forget, Region, Zone};
+use super::{Forget, Region, Zone, hash};
 
 const MAGIC: u64 = 0x7469_6465_7461_626c; // "tidetabl"
 /// Words of the table's own: magic, shape, two of the hash's key, newest and oldest, free and fresh, length, spare.
@@ -114,7 +113,7 @@ fn repair(words: &[AtomicU64]) -> bool {
         return true;
     }
     if let Some(word) = words.first() {
-        word.store(0, Relaxed);
+        super::store(word, 0);
     }
     false
 }
@@ -469,11 +468,7 @@ impl<'a> View<'a> {
     }
 
     fn hash(&self, key: &[u8]) -> u64 {
-        let mut hasher = DefaultHasher::new();
-        hasher.write_u64(self.read(SEED));
-        hasher.write_u64(self.read(SEED + 1));
-        hasher.write(key);
-        hasher.finish()
+        hash::keyed((self.read(SEED), self.read(SEED + 1)), key)
     }
 
     fn read(&self, at: usize) -> u64 {
@@ -481,10 +476,8 @@ impl<'a> View<'a> {
     }
 
     fn write(&self, at: usize, value: u64) {
-        #[cfg(test)]
-        super::kill_test::fail_point();
         if let Some(word) = self.words.get(at) {
-            word.store(value, Relaxed);
+            super::store(word, value);
         }
     }
 }
