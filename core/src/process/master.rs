@@ -411,8 +411,7 @@ impl Master {
         while self.serving
             && self.children.iter().filter(|child| !child.leaving).count() < self.generation.settings.worker_processes
         {
-            let free = |slot: &usize| self.children.iter().all(|child| child.slot != *slot);
-            let slot = (self.first_slot..).find(free).unwrap_or(self.first_slot);
+            let slot = worker::choose_slot(self.first_slot, self.children.iter().map(|child| child.slot));
             let stays = |index: usize| self.children.iter().any(|child| !child.leaving && child.index == index);
             let index = (0..).find(|index| !stays(*index)).unwrap_or(0);
             match identity::fork() {
@@ -473,7 +472,9 @@ impl Master {
             for zone in self.generation.zones.release(u32::try_from(pid.as_raw()).unwrap_or(0)) {
                 crate::log!(log, Alert, "shared memory zone \"{zone}\" was locked by {pid}");
             }
-            worker::forget_slot(&self.generation.zones, child.slot);
+            if self.children.iter().all(|other| other.slot != child.slot) {
+                worker::forget_slot(&self.generation.zones, child.slot);
+            }
             if matches!(self.going, Going::On) && !child.leaving {
                 let wait = if child.started.elapsed() < HEALTHY { HEALTHY } else { Duration::ZERO };
                 if wait.is_zero() {

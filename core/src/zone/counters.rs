@@ -1,6 +1,6 @@
 //! What all workers count together: totals since the start, and how many connections are in which state now.
 //!
-//! Every worker writes only its own row, so counting is a plain load and store; readers add the rows up.
+//! Every worker writes to its own row, which no other processor wants at the same time; readers add the rows up.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -80,7 +80,7 @@ impl Counters {
     pub fn count(&self, what: Total) {
         let row = crate::process::worker::slot();
         if let Some(word) = self.totals.words().get(row * TOTALS + index_of_total(what)) {
-            word.store(word.load(Relaxed).wrapping_add(1), Relaxed);
+            word.fetch_add(1, Relaxed);
         }
     }
 
