@@ -11,9 +11,12 @@ pub mod hash;
 #[cfg(any(test, feature = "kill-points"))]
 pub mod kill;
 pub mod lock;
+#[cfg(test)]
+mod lock_test;
 pub mod memory;
 pub mod owner;
 pub mod per_worker;
+mod sync;
 pub mod table;
 
 use std::cell::RefCell;
