@@ -1,9 +1,14 @@
-//! Descriptors that another process has left open for us: sockets and zones across an upgrade, sockets of systemd.
+//! Descriptors that another process has left open for us: sockets and zones across an upgrade, sockets of systemd; and
+//! how listening sockets, which come that way, are watched.
 //!
-//! `unsafe` is allowed in this file: it is where a number becomes an owned descriptor.
+//! `unsafe` is allowed in this file: it is where a number becomes an owned descriptor, and where one is lent to the event loop.
 #![allow(unsafe_code)]
 
+use std::io;
 use std::os::fd::{AsFd, FromRawFd, OwnedFd, RawFd};
+
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 
@@ -28,6 +33,16 @@ pub fn adopt(numbers: impl IntoIterator<Item = RawFd>) -> Vec<(RawFd, OwnedFd)> 
         }
     }
     taken
+}
+
+/// Registers a socket, which must not block, with the event loop, to learn when it can be read from.
+///
+/// # Errors
+/// Those of epoll_ctl(2).
+pub fn watch(socket: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    // SAFETY: an owned descriptor is open, and gives the same number, for as long as it lives; the registration owns it.
+    let watched = unsafe { AsyncFd::register_with_interest(socket, Interest::READABLE) };
+    Ok(watched?)
 }
 
 /// Says whether a descriptor survives an exec. False when the system refuses.

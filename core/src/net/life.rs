@@ -9,9 +9,18 @@ use std::task::{Poll, Waker};
 use slab::Slab;
 use tokio::sync::Notify;
 
+/// nginx: at most so many idle connections are closed at once to make room.
+const MOST_RECLAIMED: usize = 32;
+/// Not idle.
+const BUSY: u64 = 0;
+/// Told to end, to make room.
+const RECLAIMED: u64 = u64::MAX;
+
 /// All connections of a worker.
 pub struct Connections {
-    tasks: RefCell<Slab<Option<Waker>>>,
+    tasks: RefCell<Slab<Member>>,
+    /// How often a connection has become idle.
+    idled: Cell<u64>,
     limit: usize,
     stopping: Cell<bool>,
     cut: Cell<bool>,
@@ -24,6 +33,7 @@ impl Connections {
     pub fn new(limit: usize) -> Rc<Self> {
         Rc::new(Connections {
             tasks: RefCell::default(),
+            idled: Cell::new(BUSY),
             limit,
             stopping: Cell::new(false),
             cut: Cell::new(false),
@@ -35,7 +45,30 @@ impl Connections {
     /// A place for one more connection; `None` at the limit.
     pub fn admit(self: &Rc<Self>) -> Option<Lifetime> {
         let mut tasks = self.tasks.borrow_mut();
-        (tasks.len() < self.limit).then(|| Lifetime { key: tasks.insert(None), owner: self.clone() })
+        let member = Member { task: None, idle: BUSY };
+        (tasks.len() < self.limit).then(|| Lifetime { key: tasks.insert(member), owner: self.clone() })
+    }
+
+    /// Tells some of the connections that have been idle longest to end, to make room for others: an eighth of them, at
+    /// least one, at most 32. Returns how many.
+    pub fn reclaim(&self) -> usize {
+        let mut tasks = self.tasks.borrow_mut();
+        let mut idle: Vec<(u64, usize)> = tasks
+            .iter()
+            .filter(|(_, member)| !matches!(member.idle, BUSY | RECLAIMED))
+            .map(|(key, m)| (m.idle, key))
+            .collect();
+        let count = (idle.len() / 8).clamp(1, MOST_RECLAIMED).min(idle.len());
+        if count > 0 && count < idle.len() {
+            idle.select_nth_unstable(count);
+        }
+        for (_, key) in idle.iter().take(count) {
+            if let Some(member) = tasks.get_mut(*key) {
+                member.idle = RECLAIMED;
+                member.task.iter().for_each(Waker::wake_by_ref);
+            }
+        }
+        count
     }
 
     /// The next connection number, for logs.
@@ -67,10 +100,8 @@ impl Connections {
     }
 
     fn wake(&self) {
-        for (_, waker) in &*self.tasks.borrow() {
-            if let Some(waker) = waker {
-                waker.wake_by_ref();
-            }
+        for (_, member) in &*self.tasks.borrow() {
+            member.task.iter().for_each(Waker::wake_by_ref);
         }
     }
 
@@ -78,6 +109,12 @@ impl Connections {
     pub async fn one_gone(&self) {
         self.gone.notified().await;
     }
+}
+
+struct Member {
+    task: Option<Waker>,
+    /// Since when it is idle, in the order in which connections became so.
+    idle: u64,
 }
 
 /// One connection's membership; dropped when it ends, however it ends.
@@ -90,6 +127,22 @@ impl Lifetime {
     /// True when the worker is going away: finish what is in flight, start nothing new.
     pub fn is_stopping(&self) -> bool {
         self.owner.stopping.get()
+    }
+
+    /// Says whether nothing is under way on the connection. While it is idle it may be told to end, to make room.
+    pub fn set_idle(&self, is_idle: bool) {
+        if let Some(member) = self.owner.tasks.borrow_mut().get_mut(self.key) {
+            member.idle = BUSY;
+            if is_idle {
+                self.owner.idled.set(self.owner.idled.get().saturating_add(1));
+                member.idle = self.owner.idled.get();
+            }
+        }
+    }
+
+    /// True when the connection was idle and its place is needed: it should end, unless it is idle no more.
+    pub fn is_reclaimed(&self) -> bool {
+        self.owner.tasks.borrow().get(self.key).is_some_and(|member| member.idle == RECLAIMED)
     }
 
     /// Runs `work`, which belongs to the calling task, unless the connection is told to end at once: then `None`, and
@@ -108,8 +161,8 @@ impl Lifetime {
     pub fn entering(&self) -> impl Future<Output = ()> + use<> {
         let (owner, key) = (self.owner.clone(), self.key);
         poll_fn(move |cx| {
-            if let Some(task) = owner.tasks.borrow_mut().get_mut(key) {
-                *task = Some(cx.waker().clone());
+            if let Some(member) = owner.tasks.borrow_mut().get_mut(key) {
+                member.task = Some(cx.waker().clone());
             }
             Poll::Ready(())
         })
@@ -148,5 +201,22 @@ mod tests {
             drop(life);
             assert!(connections.is_empty());
         });
+    }
+
+    #[test]
+    fn those_idle_longest_make_room() {
+        let connections = Connections::new(20);
+        let lives: Vec<Lifetime> = (0..20).filter_map(|_| connections.admit()).collect();
+        assert_eq!((lives.len(), connections.reclaim()), (20, 0));
+        lives.iter().rev().for_each(|life| life.set_idle(true));
+        lives[19].set_idle(false);
+        assert_eq!(connections.reclaim(), 2);
+        let reclaimed = || (0..20).filter(|at| lives[*at].is_reclaimed()).collect::<Vec<_>>();
+        assert_eq!(reclaimed(), [17, 18]);
+        // One of them was asked for something just then.
+        lives[17].set_idle(false);
+        lives[17].set_idle(true);
+        assert_eq!((reclaimed(), connections.reclaim()), (vec![18], 2));
+        assert_eq!(reclaimed(), [15, 16, 18]);
     }
 }

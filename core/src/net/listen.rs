@@ -7,6 +7,8 @@ use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::time::Duration;
 
+use nix::sys::socket::setsockopt;
+use nix::{libc, setsockopt_impl, sockopt_impl};
 use socket2::{Domain, Protocol as SocketProtocol, Socket, Type};
 
 use super::Protocol;
@@ -44,6 +46,12 @@ pub struct SocketOptions {
     pub reuse_port: bool,
     /// `so_keepalive`
     pub keep_alive: Option<KeepAlive>,
+    /// `fastopen`: how many connections may have sent data before their handshake is complete.
+    pub fast_open: Option<usize>,
+    /// `deferred`: a connection is accepted when it has sent something.
+    pub deferred: bool,
+    /// `multipath`: Multipath TCP, where the system has it.
+    pub multipath: bool,
     /// `bind`, or anything else that needs a socket of its own.
     pub bind: bool,
 }
@@ -70,7 +78,7 @@ pub struct Listen {
 pub struct Takes {
     /// `default_server`, `default`
     pub default_server: bool,
-    /// `reuseport`
+    /// `reuseport`, `deferred`, `fastopen`, `multipath`
     pub tuning: bool,
     /// Used when no port is written; without it a port is demanded.
     pub default_port: Option<u16>,
@@ -142,8 +150,9 @@ impl Listen {
             options.send_buffer = Some(buffer_size(&size, "sndbuf")?);
         } else if let Some(flag) = word.after("ipv6only=") {
             options.ipv6_only = Some(value::flag(&flag).ok_or_else(|| format!("invalid ipv6only flags \"{flag}\""))?);
-        } else if word.after("fastopen=").is_some_and(|_| takes.tuning) {
-            self.ignored.push("fastopen".to_owned());
+        } else if let Some(n) = word.after("fastopen=").filter(|_| takes.tuning) {
+            let most = value::number(&n).and_then(|n| usize::try_from(n).ok()).filter(|n| i32::try_from(*n).is_ok());
+            options.fast_open = Some(most.ok_or_else(|| format!("invalid fastopen \"{n}\""))?);
         } else if let Some(spec) = word.after("so_keepalive=") {
             options.keep_alive =
                 Some(keep_alive(&spec).ok_or_else(|| format!("invalid so_keepalive value: \"{spec}\""))?);
@@ -162,7 +171,8 @@ impl Listen {
                     self.ignored.push(word.to_string());
                     return Ok(());
                 }
-                b"deferred" | b"multipath" if takes.tuning => self.ignored.push(word.to_string()),
+                b"deferred" if takes.tuning => options.deferred = true,
+                b"multipath" if takes.tuning => options.multipath = true,
                 b"reuseport" if takes.tuning => options.reuse_port = true,
                 b"deferred" | b"multipath" | b"udp" | b"quic" | b"http2" | b"proxy_protocol" => {
                     return Err(format!("the \"{word}\" parameter is not supported yet").into());
@@ -291,7 +301,11 @@ pub fn open(address: &Address, options: &SocketOptions) -> Result<OwnedFd, (Stri
         move |error: io::Error| (format!("{what} ({})", crate::log::os_error(&error)), error)
     };
     let target = address.to_socket_address().map_err(step("socket()"))?;
-    let protocol = matches!(address, Address::Inet(_)).then_some(SocketProtocol::TCP);
+    let protocol = match address {
+        Address::Inet(_) if options.multipath => Some(SocketProtocol::MPTCP),
+        Address::Inet(_) => Some(SocketProtocol::TCP),
+        Address::Unix(_) => None,
+    };
     let socket =
         Socket::new(target.domain(), Type::STREAM.nonblocking().cloexec(), protocol).map_err(step("socket()"))?;
     if matches!(address, Address::Inet(_)) {
@@ -324,6 +338,13 @@ pub fn configure(socket: &Socket, options: &SocketOptions) -> io::Result<()> {
     if let Some(size) = options.send_buffer {
         socket.set_send_buffer_size(size)?;
     }
+    if socket.domain()? != Domain::UNIX {
+        if let Some(most) = options.fast_open {
+            setsockopt(socket, FastOpen, &most)?;
+        }
+        // Not only when it is wanted: the socket may be one that is kept.
+        setsockopt(socket, DeferAccept, &options.deferred)?;
+    }
     match options.keep_alive {
         None => {}
         Some(KeepAlive::Off) => socket.set_keepalive(false)?,
@@ -343,6 +364,23 @@ pub fn configure(socket: &Socket, options: &SocketOptions) -> io::Result<()> {
     }
     Ok(())
 }
+
+sockopt_impl!(
+    /// How many connections may have sent data before their handshake is complete.
+    FastOpen,
+    SetOnly,
+    libc::IPPROTO_TCP,
+    libc::TCP_FASTOPEN,
+    usize
+);
+sockopt_impl!(
+    /// Seconds that the system waits for something to be sent; nginx: one.
+    DeferAccept,
+    SetOnly,
+    libc::IPPROTO_TCP,
+    libc::TCP_DEFER_ACCEPT,
+    bool
+);
 
 #[cfg(test)]
 mod tests {
@@ -404,5 +442,17 @@ mod tests {
         let shape: Vec<(String, usize)> =
             list.iter().map(|binding| (binding.address.to_string(), binding.specific.len())).collect();
         assert_eq!(shape, [("0.0.0.0:80".into(), 1), ("127.0.0.2:80".into(), 0), ("127.0.0.1:81".into(), 0)]);
+    }
+
+    #[test]
+    fn options_that_tune_are_taken_by_the_system() {
+        let mut listen = parse("127.0.0.1:1 deferred fastopen=7").unwrap().remove(0);
+        listen.address = listen.address.with_port(0);
+        assert_eq!((listen.options.deferred, listen.options.fast_open), (true, Some(7)));
+        let socket = Socket::from(open(&listen.address, &listen.options).unwrap());
+        (listen.options.deferred, listen.options.fast_open) = (false, Some(3));
+        configure(&socket, &listen.options).unwrap();
+        assert_eq!(parse("127.0.0.1:1 fastopen=x").unwrap_err().0, "invalid fastopen \"x\"");
+        assert!(parse("127.0.0.1:1 multipath").unwrap()[0].options.multipath);
     }
 }

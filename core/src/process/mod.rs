@@ -1,5 +1,6 @@
 //! Processes: the command line, the master that owns the sockets and never serves, and the workers that serve.
 
+pub mod accept;
 pub mod cli;
 pub mod generation;
 pub mod identity;
@@ -8,6 +9,7 @@ pub mod readiness;
 pub mod settings;
 pub mod signals;
 pub mod stall;
+pub mod turn;
 pub mod upgrade;
 pub mod worker;
 

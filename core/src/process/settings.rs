@@ -186,9 +186,12 @@ impl Feature for Main {
 #[derive(Default)]
 pub struct EventsConf {
     worker_connections: Setting<u64>,
+    multi_accept: Setting<bool>,
+    accept_mutex: Setting<bool>,
+    accept_mutex_delay: Setting<Duration>,
 }
 
-inherit!(EventsConf { worker_connections });
+inherit!(EventsConf { worker_connections, multi_accept, accept_mutex, accept_mutex_delay });
 
 /// `events`
 pub struct Events;
@@ -221,22 +224,22 @@ impl Feature for Events {
             name: "multi_accept",
             levels: Levels::EVENTS,
             arity: Arity::Exactly(1),
-            set: Set::Accepted,
-            doc: "All waiting connections are always accepted.",
+            set: Set::Flag(|conf| &mut conf.multi_accept),
+            doc: "Whether all who wait are let in at once, or one at a time with other work in between.",
         },
         Directive {
             name: "accept_mutex",
             levels: Levels::EVENTS,
             arity: Arity::Exactly(1),
-            set: Set::Accepted,
-            doc: "Workers accept without a mutex.",
+            set: Set::Flag(|conf| &mut conf.accept_mutex),
+            doc: "Whether one worker accepts at a time; without it workers that are ahead stand back for others.",
         },
         Directive {
             name: "accept_mutex_delay",
             levels: Levels::EVENTS,
             arity: Arity::Exactly(1),
-            set: Set::Accepted,
-            doc: "Workers accept without a mutex.",
+            set: Set::Time(|conf| &mut conf.accept_mutex_delay),
+            doc: "After what time a worker looks again whether it may accept; 500ms.",
         },
     ];
 }
@@ -256,6 +259,10 @@ pub struct Settings {
     pub worker_processes: usize,
     /// `worker_connections`
     pub worker_connections: usize,
+    /// `multi_accept`
+    pub multi_accept: bool,
+    /// `accept_mutex_delay`, where `accept_mutex` is on and there are several workers to take turns.
+    pub accept_mutex_delay: Option<Duration>,
     /// `worker_rlimit_nofile`
     pub open_files: Option<u64>,
     /// `worker_shutdown_timeout`
@@ -300,8 +307,16 @@ impl Settings {
     /// Reads the settings out of the main block.
     pub fn of(main: &Block, setup: &crate::conf::apply::Setup) -> Settings {
         let events = main.children_named("events").next();
-        let connections =
-            events.map_or(512, |events| events.confs.with::<Events, _>(|conf| conf.worker_connections.or(512)));
+        let (connections, multi_accept, delay) = events.map_or((512, false, None), |events| {
+            events.confs.with::<Events, _>(|conf| {
+                let delay = conf.accept_mutex_delay.or(Duration::from_millis(500));
+                (
+                    conf.worker_connections.or(512),
+                    conf.multi_accept.or(false),
+                    conf.accept_mutex.or(false).then_some(delay),
+                )
+            })
+        });
         main.confs.with::<Main, _>(|conf| Settings {
             daemon: conf.daemon.or(true),
             master_process: conf.master_process.or(true),
@@ -309,6 +324,8 @@ impl Settings {
             user: conf.user.get().map(|(name, group)| (name.to_string(), group.as_ref().map(ToString::to_string))),
             worker_processes: conf.worker_processes.or(1),
             worker_connections: usize::try_from(connections).unwrap_or(usize::MAX),
+            multi_accept,
+            accept_mutex_delay: delay.filter(|_| conf.worker_processes.or(1) > 1),
             open_files: conf.worker_rlimit_nofile.get().copied(),
             shutdown_timeout: conf.worker_shutdown_timeout.get().copied().filter(|limit| !limit.is_zero()),
             working_directory: conf.working_directory.get().map(|word| setup.path(word)),

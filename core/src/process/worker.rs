@@ -1,31 +1,25 @@
 //! A worker: gives up privileges, builds its runtime, accepts and serves until told to go.
 
 use std::cell::Cell;
-use std::future::poll_fn;
-use std::os::unix::net::UnixListener as StdUnixListener;
 use std::process::ExitCode;
 use std::rc::Rc;
-use std::task::{Context, Poll, ready};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nix::sys::signal::SigSet;
-use tokio::net::{TcpListener, UnixListener};
 use tokio::runtime::LocalOptions;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::task::{JoinHandle, spawn_local};
 
+use super::accept::{Acceptor, Listener};
 use super::generation::Generation;
 use super::identity::Identity;
-use super::stall;
-use crate::log::{ErrorLog, Logger};
-use crate::net::listen::Binding;
-use crate::net::{Address, Connection, Connections, PeerInfo, Timer, Transport};
+use super::turn::Turn;
+use crate::log::Logger;
+use crate::net::{Connections, Timer};
 use crate::zone::Zones;
-use crate::zone::counters::{self, Counters, Standing, State, Total};
+use crate::zone::counters::{self, Total};
 
-/// How long to wait before accepting again when the process has no descriptors left.
-const BREATHER: Duration = Duration::from_millis(500);
 /// Longest time for connections that are cut to tell their logs.
 const LAST_WORDS: Duration = Duration::from_millis(200);
 /// Workers that can be told apart in a zone at once, those of two masters during an upgrade. More of them share: then
@@ -154,7 +148,7 @@ fn place_on_processors(generation: &Generation) {
 }
 
 async fn serve(generation: Generation, leave: impl FnOnce()) -> std::io::Result<ExitCode> {
-    let Generation { settings, bindings, sockets, logs, error_log, zones, .. } = generation;
+    let Generation { settings, bindings, sockets, logs, error_log, zones, counters, .. } = generation;
     let connections = Connections::new(settings.worker_connections);
     let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
     listen_for(SignalKind::terminate(), Told::Leave, &tell)?;
@@ -167,16 +161,20 @@ async fn serve(generation: Generation, leave: impl FnOnce()) -> std::io::Result<
     // The master blocks its signals; what came since the fork is delivered to the handlers above now.
     SigSet::all().thread_unblock()?;
     let mut acceptors: Vec<JoinHandle<()>> = Vec::new();
+    let turn = settings.accept_mutex_delay.map(|delay| Turn::new(counters.clone(), delay));
     for (binding, bound) in bindings.into_iter().zip(&sockets) {
         let Some(socket) = bound.socket(index()) else { continue };
-        let listener = Listener::new(socket.try_clone()?)?;
-        acceptors.push(spawn_local(accept(
+        let acceptor = Acceptor {
             binding,
-            listener,
-            connections.clone(),
-            settings.stall_threshold,
-            error_log.clone(),
-        )));
+            listener: Listener::new(socket.try_clone()?)?,
+            connections: connections.clone(),
+            counters: counters.clone(),
+            turn: turn.clone(),
+            multi_accept: settings.multi_accept,
+            stall_threshold: settings.stall_threshold,
+            log: error_log.clone(),
+        };
+        acceptors.push(spawn_local(acceptor.run()));
     }
     drop(sockets);
     let ticking = tell.clone();
@@ -237,129 +235,6 @@ async fn finish(connections: Rc<Connections>, limit: Option<Duration>, tell: Unb
 async fn all_gone(connections: &Connections) {
     while !connections.is_empty() {
         connections.one_gone().await;
-    }
-}
-
-enum Listener {
-    Tcp(TcpListener),
-    Unix(UnixListener),
-}
-
-impl Listener {
-    fn new(socket: std::os::fd::OwnedFd) -> std::io::Result<Self> {
-        let is_unix = socket2::SockRef::from(&socket).local_addr()?.is_unix();
-        Ok(if is_unix {
-            Listener::Unix(UnixListener::from_std(StdUnixListener::from(socket))?)
-        } else {
-            Listener::Tcp(TcpListener::from_std(socket.into())?)
-        })
-    }
-
-    fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<std::io::Result<(Transport, Address)>> {
-        match self {
-            Listener::Tcp(listener) => {
-                let (stream, client) = ready!(listener.poll_accept(cx))?;
-                Poll::Ready(Ok((Transport::Tcp(stream), Address::Inet(client))))
-            }
-            Listener::Unix(listener) => {
-                let (stream, client) = ready!(listener.poll_accept(cx))?;
-                let path = client.as_pathname().unwrap_or(std::path::Path::new("")).to_owned();
-                Poll::Ready(Ok((Transport::Unix(stream), Address::Unix(path))))
-            }
-        }
-    }
-
-    /// The next connection, in this worker's turn.
-    ///
-    /// The kernel gives a connection to whoever asks first, which at low load is again and again the same worker. So one
-    /// that is clearly ahead of another stands back: for a millisecond, then for two, and so on. After the longest pause
-    /// it takes what is there, so that nobody waits for a worker that is stuck, and goes on standing back. A socket of the
-    /// worker's `own` is not shared, so there the kernel does the spreading.
-    async fn accept(&self, own: bool, counters: &Counters) -> std::io::Result<(Transport, Address)> {
-        const LONGEST: Duration = Duration::from_millis(64);
-        let mut pause = Duration::from_millis(1);
-        while !own && counters.is_ahead() {
-            tokio::time::sleep(pause).await;
-            if pause >= LONGEST
-                && let Poll::Ready(accepted) = poll_fn(|cx| Poll::Ready(self.poll_accept(cx))).await
-            {
-                return accepted;
-            }
-            pause = (pause * 2).min(LONGEST);
-        }
-        poll_fn(|cx| self.poll_accept(cx)).await
-    }
-}
-
-async fn accept(
-    binding: Binding,
-    listener: Listener,
-    connections: Rc<Connections>,
-    threshold: Option<Duration>,
-    log: ErrorLog,
-) {
-    let counters = counters::of_worker();
-    let mut complained: Option<Instant> = None;
-    let mut complain = |message: std::fmt::Arguments<'_>| {
-        if complained.is_none_or(|at| at.elapsed() >= Duration::from_secs(1)) {
-            complained = Some(Instant::now());
-            crate::log!(Logger::new(&log, None), Alert, "{message}");
-        }
-    };
-    let mut accepting = None;
-    loop {
-        let Some(life) = connections.admit() else {
-            complain(format_args!("{} worker_connections are not enough", connections.len()));
-            accepting = None;
-            connections.one_gone().await;
-            continue;
-        };
-        let _ = accepting.get_or_insert_with(|| Standing::enter(counters.clone(), State::Accepting));
-        let (transport, client) = match listener.accept(binding.options.reuse_port, &counters).await {
-            Ok(accepted) => accepted,
-            Err(error)
-                if matches!(
-                    error.raw_os_error(),
-                    Some(nix::libc::EMFILE | nix::libc::ENFILE | nix::libc::ENOBUFS | nix::libc::ENOMEM)
-                ) =>
-            {
-                complain(format_args!("accept4() failed ({})", crate::log::os_error(&error)));
-                tokio::time::sleep(BREATHER).await;
-                continue;
-            }
-            // The client has given up before we came to it.
-            Err(_) => continue,
-        };
-        counters.count(Total::Accepted);
-        let local = if binding.is_wildcard() {
-            transport.local_address().unwrap_or_else(|| binding.address.clone())
-        } else {
-            binding.address.clone()
-        };
-        let Some(protocol) = binding.route(&local) else { continue };
-        let info = PeerInfo {
-            number: connections.number(),
-            client,
-            local,
-            accepted: Instant::now(),
-            tls: std::cell::OnceCell::new(),
-        };
-        let info = Rc::new(info);
-        let connection = Connection { transport, timer: Timer::default(), info: info.clone() };
-        counters.count(Total::Handled);
-        let active = Standing::enter(counters.clone(), State::Active);
-        // Made before the task, which then has room for two pointers and not for what they were made of.
-        let entering = life.entering();
-        let serving = protocol.serve(connection, life);
-        let (log, threshold) = (log.clone(), threshold);
-        spawn_local(async move {
-            let _active = active;
-            entering.await;
-            match threshold {
-                Some(threshold) => stall::watched(serving, &info, threshold, &log).await,
-                None => serving.await,
-            }
-        });
     }
 }
 

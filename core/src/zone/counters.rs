@@ -28,6 +28,10 @@ pub enum Total {
     Panics,
     /// Turns of a worker's loop that took longer than `worker_stall_threshold`.
     Stalls,
+    /// Idle connections closed to make room for others.
+    Reclaimed,
+    /// Times that a connection had to wait because there were `worker_connections` already, none of them idle.
+    Exhausted,
 }
 
 /// A state that a connection is in.
@@ -45,11 +49,12 @@ pub enum State {
     Accepting,
 }
 
-const TOTALS: usize = 5;
+const TOTALS: usize = 8;
 const STATES: usize = 5;
 
 /// The counters of all workers.
 pub struct Counters {
+    turn: Region,
     totals: Region,
     states: PerWorker,
 }
@@ -64,6 +69,7 @@ impl Counters {
         let zone = zones.declare(ZONE, Some(SIZE), &at)?;
         let build = || {
             Ok(Counters {
+                turn: zone.region("turn", 1, always_sound)?,
                 totals: zone.region("totals", TOTALS * SLOTS, always_sound)?,
                 states: PerWorker::shared(&zone, "states", STATES)?,
             })
@@ -73,7 +79,17 @@ impl Counters {
 
     /// Counters that only this process sees, for tests.
     pub fn private() -> Counters {
-        Counters { totals: Region::private(TOTALS * SLOTS), states: PerWorker::private(STATES) }
+        Counters {
+            turn: Region::private(1),
+            totals: Region::private(TOTALS * SLOTS),
+            states: PerWorker::private(STATES),
+        }
+    }
+
+    /// The word that tells which worker accepts, where one does at a time.
+    pub fn turn(&self) -> &AtomicU64 {
+        static NONE: AtomicU64 = AtomicU64::new(0);
+        self.turn.words().first().unwrap_or(&NONE)
     }
 
     /// Counts one more.
@@ -121,6 +137,8 @@ fn index_of_total(what: Total) -> usize {
         Total::Exchanges => 2,
         Total::Panics => 3,
         Total::Stalls => 4,
+        Total::Reclaimed => 5,
+        Total::Exhausted => 6,
     }
 }
 

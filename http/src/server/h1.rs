@@ -111,7 +111,8 @@ async fn handshake(site: &Site, connection: Connection) -> Option<(Connection, b
     }
 }
 
-/// Waits for the first byte of a head. A worker that is going away gives idle connections `grace`.
+/// Waits for the first byte of a head. A worker that is going away gives idle connections `grace`; one that has no room
+/// for others may end it at once.
 async fn idle(client: &mut Client, limit: Duration, grace: Duration) -> bool {
     let mut deadline = None;
     let mut warned = client.life.is_stopping();
@@ -120,15 +121,25 @@ async fn idle(client: &mut Client, limit: Duration, grace: Duration) -> bool {
         if client.connection.transport.poll_readable(cx).is_ready() {
             return Poll::Ready(true);
         }
-        let mut until = *deadline.get_or_insert_with(|| later(if warned && !first { grace.min(limit) } else { limit }));
+        if client.life.is_reclaimed() {
+            return Poll::Ready(false);
+        }
+        let mut until = *deadline.get_or_insert_with(|| {
+            client.life.set_idle(true);
+            later(if warned && !first { grace.min(limit) } else { limit })
+        });
         if client.life.is_stopping() && !warned && !first {
             warned = true;
             until = until.min(later(grace));
             deadline = Some(until);
         }
         client.connection.timer.poll_until(cx, until).map(|()| false)
-    });
-    readable.await
+    })
+    .await;
+    if deadline.is_some() {
+        client.life.set_idle(false);
+    }
+    readable
 }
 
 /// One head and its exchange. `Some` with the time to wait for the next when the connection goes on.
