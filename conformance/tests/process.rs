@@ -533,3 +533,49 @@ fn workers_take_turns_where_accept_mutex_is_on() {
         }
     }
 }
+
+#[test]
+fn workers_outlive_their_master_and_a_new_start_names_them() {
+    if skip_on_nginx("its workers do not notice, and bind() only fails") {
+        return;
+    }
+    let server = Server::start(&format!("worker_processes 2; error_log error.log info; {ONE}"));
+    let workers = wait_until("two workers run", || Some(server.workers()).filter(|pids| pids.len() == 2));
+    let mut kept = server.http(0);
+    assert_eq!(kept.get("/").text(), "one");
+    signal_to(server.pid(), Signal::SIGKILL);
+    for worker in &workers {
+        server.wait_for_log(&format!(r"\[alert\] {worker}#{worker}: the master process has died"));
+    }
+    assert_eq!(kept.get("/").text(), "one");
+    assert_eq!(answer(&server), "one");
+    let outcome = server.control(&[]);
+    assert!(!outcome.status.success());
+    for worker in &workers {
+        assert!(outcome.stderr.contains("Address already in use"), "{}", outcome.stderr);
+        assert!(outcome.stderr.contains(&format!("process {worker} tidegate")), "{}", outcome.stderr);
+    }
+    workers.iter().for_each(|pid| signal_to(*pid, Signal::SIGQUIT));
+    server.wait_until_gone(&workers);
+}
+
+#[test]
+fn a_storm_of_reloads_becomes_a_few() {
+    let mut server = Server::start(&format!("worker_processes 1; error_log error.log notice; {ONE}"));
+    for round in 0..50 {
+        if round == 49 {
+            server.rewrite(&format!("worker_processes 1; error_log error.log notice; {TWO}"));
+        }
+        server.signal(Signal::SIGHUP);
+        wait_until("it is received", || {
+            let signals = server.log_lines().iter().filter(|line| line.contains("signal 1 ")).count();
+            (signals > round).then_some(())
+        });
+    }
+    wait_for_answer(&server, "two");
+    let reloads = server.log_lines().iter().filter(|line| line.contains("reconfiguring")).count();
+    println!("50 times HUP: {reloads} reloads");
+    if !skip_on_nginx("it reloads every time") {
+        assert!(reloads < 25, "{reloads}");
+    }
+}

@@ -4,6 +4,7 @@ pub mod address;
 pub mod adopt;
 pub mod buffers;
 pub mod connection;
+pub mod holder;
 pub mod life;
 pub mod listen;
 pub mod pump;

@@ -13,6 +13,7 @@ use crate::conf::{ConfigError, Errors, Levels, Place, Tables, Tree, Word};
 use crate::log::error::ErrorLogs;
 use crate::log::{ErrorLog, Level, Logs};
 use crate::net::Address;
+use crate::net::holder;
 use crate::net::listen::{self, Binding};
 use crate::zone::Zones;
 use crate::zone::counters::Counters;
@@ -269,6 +270,9 @@ fn open(address: &Address, options: &listen::SocketOptions) -> Result<OwnedFd, S
             Err((_, error)) if error.kind() == std::io::ErrorKind::AddrInUse && tries < TRIES => {
                 tries += 1;
                 std::thread::sleep(std::time::Duration::from_millis(500));
+            }
+            Err((message, error)) if error.kind() == std::io::ErrorKind::AddrInUse => {
+                return Err(message + &address.port().map(holder::of_port).unwrap_or_default());
             }
             Err((message, _)) => return Err(message),
         }

@@ -1,11 +1,13 @@
 //! The master: loads configurations, owns the sockets, forks and supervises workers. It is a plain single-threaded
 //! program that never serves and never starts a runtime.
 
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
+use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal, kill};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
@@ -22,6 +24,8 @@ use crate::zone::{Zone, Zones};
 
 /// How long workers may take to end on TERM before they are killed.
 const PATIENCE: Duration = Duration::from_secs(1);
+/// After a reload the next one waits for so long, and takes with it all that are asked for meanwhile.
+const RELOAD_PAUSE: Duration = Duration::from_millis(100);
 /// A worker that lives for less than this counts as crashed at start, and the next one waits.
 const HEALTHY: Duration = Duration::from_secs(1);
 
@@ -109,10 +113,17 @@ pub fn start(loader: Loader) -> ExitCode {
             remove_pid_file(&pid_file);
             sockets.iter().for_each(|path| drop(std::fs::remove_file(path)));
         };
-        let code = worker::run(generation, None, leave);
+        let code = worker::run(generation, None, None, leave);
         leave();
         return code;
     }
+    let alive = match nix::unistd::pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK) {
+        Ok((reading, writing)) => (reading, Some(writing)),
+        Err(error) => {
+            crate::log!(log, Emerg, "pipe2() failed ({})", crate::log::os_error(&error.into()));
+            return ExitCode::from(1);
+        }
+    };
     drop(inherited.sockets);
     let predecessor = inherited.upgrading.then(nix::unistd::getppid);
     let first_slot = inherited.first_slot;
@@ -122,11 +133,14 @@ pub fn start(loader: Loader) -> ExitCode {
         identity,
         children: Vec::new(),
         respawn_at: None,
+        reloaded: None,
+        reload_at: None,
         going: Going::On,
         serving: true,
         successor: None,
         predecessor,
         first_slot,
+        alive,
     }
     .run()
 }
@@ -195,6 +209,9 @@ struct Master {
     identity: Option<Identity>,
     children: Vec<Child>,
     respawn_at: Option<Instant>,
+    /// When the configuration was last read again, and when it is to be.
+    reloaded: Option<Instant>,
+    reload_at: Option<Instant>,
     going: Going,
     /// False after WINCH, until HUP: workers are not replaced.
     serving: bool,
@@ -203,6 +220,9 @@ struct Master {
     /// The master that has started this one by USR2.
     predecessor: Option<Pid>,
     first_slot: usize,
+    /// A pipe that nothing is ever written to. Only this process keeps its writing end, so that workers, which keep the
+    /// other, see its end.
+    alive: (OwnedFd, Option<OwnedFd>),
 }
 
 impl Master {
@@ -249,7 +269,7 @@ impl Master {
 
     fn timeout(&self) -> PollTimeout {
         let at = match &self.going {
-            Going::On => self.respawn_at,
+            Going::On => self.respawn_at.into_iter().chain(self.reload_at).min(),
             Going::Down { kill_at } => *kill_at,
         };
         let wait = at.map(|at| at.saturating_duration_since(Instant::now()));
@@ -278,9 +298,8 @@ impl Master {
                 self.remove_sockets(&sockets);
             }
             Signal::SIGHUP if matches!(self.going, Going::On) => {
-                readiness::notify("RELOADING=1");
-                self.reload();
-                readiness::notify("READY=1");
+                let earliest = self.reloaded.map_or(Instant::now(), |at| at + RELOAD_PAUSE);
+                self.reload_at.get_or_insert(earliest);
             }
             Signal::SIGUSR1 => self.reopen(),
             Signal::SIGUSR2 if matches!(self.going, Going::On) => self.upgrade(),
@@ -432,7 +451,8 @@ impl Master {
                     };
                     let generation = std::mem::replace(&mut self.generation, nothing);
                     worker::set_place(slot, index);
-                    let code = worker::run(generation, self.identity.take(), || {});
+                    self.alive.1 = None;
+                    let code = worker::run(generation, self.identity.take(), self.alive.0.try_clone().ok(), || {});
                     std::process::exit(if code == ExitCode::SUCCESS { 0 } else { 2 });
                 }
                 Err(error) => {
@@ -497,6 +517,13 @@ impl Master {
 
     fn on_time(&mut self) {
         let now = Instant::now();
+        if matches!(self.going, Going::On) && self.reload_at.is_some_and(|at| at <= now) {
+            self.reload_at = None;
+            readiness::notify("RELOADING=1");
+            self.reload();
+            readiness::notify("READY=1");
+            self.reloaded = Some(Instant::now());
+        }
         match &mut self.going {
             Going::On if self.respawn_at.is_some_and(|at| at <= now) => {
                 self.respawn_at = None;

@@ -1,11 +1,13 @@
 //! A worker: gives up privileges, builds its runtime, accepts and serves until told to go.
 
 use std::cell::Cell;
+use std::os::fd::OwnedFd;
 use std::process::ExitCode;
 use std::rc::Rc;
 use std::time::Duration;
 
 use nix::sys::signal::SigSet;
+use tokio::io::unix::AsyncFd;
 use tokio::runtime::LocalOptions;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc::UnboundedSender;
@@ -15,8 +17,8 @@ use super::accept::{Acceptor, Listener};
 use super::generation::Generation;
 use super::identity::Identity;
 use super::turn::Turn;
-use crate::log::Logger;
-use crate::net::{Connections, Timer};
+use crate::log::{ErrorLog, Logger};
+use crate::net::{Connections, Timer, adopt};
 use crate::zone::Zones;
 use crate::zone::counters::{self, Total};
 
@@ -60,8 +62,14 @@ pub(super) fn forget_slot(zones: &Zones, slot: usize) {
     }
 }
 
-/// Runs a worker to its end; the last thing it does is `leave`, for it does not return when all went well.
-pub fn run(generation: Generation, identity: Option<Identity>, leave: impl FnOnce()) -> ExitCode {
+/// Runs a worker to its end; the last thing it does is `leave`, for it does not return when all went well. `master` can be
+/// read from when the master has died.
+pub fn run(
+    generation: Generation,
+    identity: Option<Identity>,
+    master: Option<OwnedFd>,
+    leave: impl FnOnce(),
+) -> ExitCode {
     crate::log::error::install(generation.error_log.clone());
     counters::install(generation.counters.clone());
     std::panic::set_hook(Box::new(|panic| {
@@ -88,7 +96,9 @@ pub fn run(generation: Generation, identity: Option<Identity>, leave: impl FnOnc
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build_local(LocalOptions::default());
     match runtime {
         Err(error) => emerg("the event loop", error),
-        Ok(runtime) => runtime.block_on(serve(generation, leave)).unwrap_or_else(|error| emerg("starting", error)),
+        Ok(runtime) => {
+            runtime.block_on(serve(generation, master, leave)).unwrap_or_else(|error| emerg("starting", error))
+        }
     }
 }
 
@@ -147,7 +157,7 @@ fn place_on_processors(generation: &Generation) {
     }
 }
 
-async fn serve(generation: Generation, leave: impl FnOnce()) -> std::io::Result<ExitCode> {
+async fn serve(generation: Generation, master: Option<OwnedFd>, leave: impl FnOnce()) -> std::io::Result<ExitCode> {
     let Generation { settings, bindings, sockets, logs, error_log, zones, counters, .. } = generation;
     let connections = Connections::new(settings.worker_connections);
     let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
@@ -183,6 +193,9 @@ async fn serve(generation: Generation, leave: impl FnOnce()) -> std::io::Result<
             tokio::time::sleep(Duration::from_secs(1)).await;
         }
     });
+    if let Some(master) = master {
+        spawn_local(notice_death(adopt::watch(master)?, error_log.clone()));
+    }
     let log = Logger::new(&error_log, None);
     while let Some(what) = told.recv().await {
         match what {
@@ -220,6 +233,18 @@ fn listen_for(kind: SignalKind, what: Told, tell: &UnboundedSender<Told>) -> std
     let (mut signals, tell) = (signal(kind)?, tell.clone());
     spawn_local(async move { while signals.recv().await.is_some() && tell.send(what).is_ok() {} });
     Ok(())
+}
+
+/// As nginx's, a worker whose master has died goes on serving; unlike nginx's it says so, since nobody else can.
+async fn notice_death(master: AsyncFd<OwnedFd>, log: ErrorLog) {
+    if master.readable().await.is_ok() {
+        crate::log!(
+            Logger::new(&log, None),
+            Alert,
+            "the master process has died: this worker goes on serving, but nobody replaces it or reloads; \
+             it ends on SIGQUIT or SIGTERM"
+        );
+    }
 }
 
 /// Leaves when the last connection has ended, or when the time for that is over and the rest have been told.
