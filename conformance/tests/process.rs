@@ -247,6 +247,23 @@ fn shutdown_is_not_held_up_longer_than_allowed() {
 }
 
 #[test]
+fn what_is_cut_at_the_shutdown_timeout_is_logged() {
+    let backend = HttpBackend::start(|_| Reply::silence());
+    let mut server = Server::config(
+        "worker_shutdown_timeout 500ms; events {} error_log error.log info; http { log_format f '$status $request_uri';
+         access_log access.log f; server { listen 127.0.0.1:%%PORT_0%%; location / { proxy_pass http://%%BACKEND%%; } } }",
+    )
+    .set("BACKEND", backend.address())
+    .start();
+    let mut waiting = server.http(0);
+    waiting.send(head("GET", "/slow", &[]));
+    wait_until("the backend is asked", || (!backend.requests().is_empty()).then_some(()));
+    server.signal(Signal::SIGQUIT);
+    assert!(server.wait().success());
+    assert_eq!(server.lines("access.log"), ["499 /slow"]);
+}
+
+#[test]
 fn connections_spread_over_the_workers() {
     let text = ONE.replace("location /", "location = /pid { return 200 $pid; } location /");
     let server = Server::start(&format!("worker_processes 2; {text}"));

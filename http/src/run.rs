@@ -160,6 +160,15 @@ pub fn begin(client: &Client, server: Rc<Server>, head: RequestHead, slots: Slot
     }
 }
 
+/// Tells the logs of an exchange that `worker_shutdown_timeout` has cut short. nginx: as if the client had gone.
+pub fn cut(exchange: &Exchange) {
+    if exchange.sent.head.get() == 0 {
+        exchange.sent.status.set(499);
+    }
+    log!(exchange.logger(), Info, "shutdown timeout");
+    finish(exchange);
+}
+
 fn finish(exchange: &Exchange) {
     let plan = exchange.plan();
     for sink in &plan.sinks {

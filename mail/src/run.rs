@@ -1,5 +1,6 @@
 //! The life of a session, top to bottom.
 
+use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -47,7 +48,12 @@ impl Protocol for Entry {
             let log = Logger::new(&self.server.error_log, Some(info.number));
             log!(log, Info, "client {} connected to {}", info.client, self.address);
             let session = Session::new(self.clone(), info.clone());
-            let ending = run(&session, self.tls.as_ref(), connection, life).await;
+            let connections = life.connections();
+            let mut running = pin!(run(&session, self.tls.as_ref(), connection, life));
+            let ending = connections.unless_cut(running.as_mut()).await.unwrap_or_else(|| {
+                log!(session.logger(), Info, "shutdown timeout");
+                Ending::Stopped
+            });
             session.ends(ending);
         })
     }

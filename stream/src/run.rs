@@ -37,7 +37,8 @@ impl Protocol for Listener {
         Box::pin(async move {
             let session = Session::new(self.default.clone(), connection.info.clone(), self.address.clone());
             // A session in flight goes on when the worker is told to finish, and ends when the time for that is over.
-            let (status, left) = life.unless_cut(self.attend(&session, connection)).await.unwrap_or_else(|| {
+            let attended = life.connections().unless_cut(self.attend(&session, connection)).await;
+            let (status, left) = attended.unwrap_or_else(|| {
                 log!(session.logger(), Info, "shutdown timeout");
                 (200, None)
             });

@@ -99,6 +99,18 @@ impl Connections {
         self.wake();
     }
 
+    /// Runs `work`, which belongs to the calling task, unless it is told to end at once: then `None`, and what is left to
+    /// do is to tell the logs.
+    pub async fn unless_cut<F: Future>(&self, work: F) -> Option<F::Output> {
+        let mut work = pin!(work);
+        poll_fn(|cx| match work.as_mut().poll(cx) {
+            Poll::Ready(output) => Poll::Ready(Some(output)),
+            Poll::Pending if self.cut.get() => Poll::Ready(None),
+            Poll::Pending => Poll::Pending,
+        })
+        .await
+    }
+
     fn wake(&self) {
         for (_, member) in &*self.tasks.borrow() {
             member.task.iter().for_each(Waker::wake_by_ref);
@@ -145,16 +157,9 @@ impl Lifetime {
         self.owner.tasks.borrow().get(self.key).is_some_and(|member| member.idle == RECLAIMED)
     }
 
-    /// Runs `work`, which belongs to the calling task, unless the connection is told to end at once: then `None`, and
-    /// what is left to do is to tell the logs.
-    pub async fn unless_cut<F: Future>(&self, work: F) -> Option<F::Output> {
-        let mut work = pin!(work);
-        poll_fn(|cx| match work.as_mut().poll(cx) {
-            Poll::Ready(output) => Poll::Ready(Some(output)),
-            Poll::Pending if self.owner.cut.get() => Poll::Ready(None),
-            Poll::Pending => Poll::Pending,
-        })
-        .await
+    /// The connections of the worker.
+    pub fn connections(&self) -> Rc<Connections> {
+        self.owner.clone()
     }
 
     /// Remembers the task that awaits this, so that stopping wakes it wherever it waits.
@@ -191,12 +196,12 @@ mod tests {
             life.entering().await;
             connections.stop();
             assert!(life.is_stopping());
-            assert_eq!(life.unless_cut(ready(1)).await, Some(1));
+            assert_eq!(connections.unless_cut(ready(1)).await, Some(1));
             let cutting = async {
                 tokio::task::yield_now().await;
                 connections.cut();
             };
-            let (cut, ()) = tokio::join!(life.unless_cut(pending::<()>()), cutting);
+            let (cut, ()) = tokio::join!(connections.unless_cut(pending::<()>()), cutting);
             assert_eq!(cut, None);
             drop(life);
             assert!(connections.is_empty());

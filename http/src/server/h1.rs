@@ -159,7 +159,15 @@ async fn one(client: &mut Client, site: &Rc<Site>, default: &Settings, plain_on_
         return None;
     }
     let unwelcome = if plain_on_tls { Some(Unwelcome::PlainText) } else { unwelcome(site, &exchange.server, client) };
-    let (after, settings) = run::exchange(client, &exchange, unwelcome).await;
+    let connections = client.life.connections();
+    let ended = {
+        let mut running = pin!(run::exchange(client, &exchange, unwelcome));
+        connections.unless_cut(running.as_mut()).await
+    };
+    let Some((after, settings)) = ended else {
+        run::cut(&exchange);
+        return None;
+    };
     if after == After::Keep {
         return Some(settings.keepalive_timeout);
     }
