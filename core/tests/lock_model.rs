@@ -2,7 +2,7 @@
 //! nobody sleeps for ever, and a dead owner is succeeded by exactly one.
 //!
 //! It is the same file that the zones use; atomics, sleeping and owners are models here.
-#![allow(dead_code, missing_docs, unused_imports)]
+#![allow(dead_code, missing_docs, unused_imports, clippy::unwrap_used)]
 
 mod sync {
     use std::time::Duration;

@@ -35,6 +35,7 @@ pub fn load(domain: &dyn Domain, text: &str) -> Result<Rc<dyn Protocol>, String>
         errors: &mut errors,
         error_log: &error_log,
         endpoints: Vec::new(),
+        helpers: Vec::new(),
     };
     domain.load(&tree.nodes[0], &mut build);
     let endpoints = build.endpoints;

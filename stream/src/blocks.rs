@@ -321,6 +321,7 @@ mod tests {
             errors: &mut errors,
             error_log: &error_log,
             endpoints: Vec::new(),
+            helpers: Vec::new(),
         };
         super::load(&crate::modules(), &tree.nodes[0], &mut build);
         let served = build.endpoints.iter().map(|endpoint| endpoint.address.to_string()).collect();

@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use super::cli::Options;
 use super::settings::{Events, Main, Settings};
-use super::{Build, Program};
+use super::{Build, Helper, Program};
 use crate::conf::apply::Setup;
 use crate::conf::known::Known;
 use crate::conf::{ConfigError, Errors, Levels, Place, Tables, Tree, Word};
@@ -35,6 +35,8 @@ pub struct Generation {
     pub bindings: Vec<Binding>,
     /// The sockets, in the order of `bindings`, once committed.
     pub sockets: Vec<Bound>,
+    /// What runs beside the workers.
+    pub helpers: Vec<Rc<dyn Helper>>,
     /// All log files.
     pub logs: Logs,
     /// The outermost error log.
@@ -137,6 +139,7 @@ impl Loader {
             errors: &mut errors,
             error_log: &error_log,
             endpoints: Vec::new(),
+            helpers: Vec::new(),
         };
         let mut seen: Vec<&Word> = Vec::new();
         for block in &blocks {
@@ -154,6 +157,7 @@ impl Loader {
             seen.push(&block.name);
         }
         let bindings = listen::bindings(std::mem::take(&mut build.endpoints));
+        let helpers = std::mem::take(&mut build.helpers);
         match errors.keep(Counters::shared(&zones)).filter(|_| errors.is_empty()) {
             None => Err(errors),
             Some(counters) => Ok((
@@ -161,6 +165,7 @@ impl Loader {
                     settings,
                     bindings,
                     sockets: Vec::new(),
+                    helpers,
                     logs,
                     error_log,
                     zones,

@@ -14,6 +14,7 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
+use super::children::{Child, Children, Role};
 use super::generation::{Bound, Generation, Loader};
 use super::identity::{self, Identity};
 use super::upgrade::{self, Inherited};
@@ -113,7 +114,7 @@ pub fn start(loader: Loader) -> ExitCode {
             remove_pid_file(&pid_file);
             sockets.iter().for_each(|path| drop(std::fs::remove_file(path)));
         };
-        let code = worker::run(generation, None, None, leave);
+        let code = worker::run(generation, None, None, None, leave);
         leave();
         return code;
     }
@@ -131,7 +132,7 @@ pub fn start(loader: Loader) -> ExitCode {
         loader,
         generation,
         identity,
-        children: Vec::new(),
+        children: Children::default(),
         respawn_at: None,
         reloaded: None,
         reload_at: None,
@@ -190,14 +191,6 @@ fn test_only(loader: &Loader, generation: &Generation) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-struct Child {
-    pid: Pid,
-    slot: usize,
-    index: usize,
-    started: Instant,
-    leaving: bool,
-}
-
 enum Going {
     On,
     Down { kill_at: Option<Instant> },
@@ -207,7 +200,7 @@ struct Master {
     loader: Loader,
     generation: Generation,
     identity: Option<Identity>,
-    children: Vec<Child>,
+    children: Children,
     respawn_at: Option<Instant>,
     /// When the configuration was last read again, and when it is to be.
     reloaded: Option<Instant>,
@@ -305,9 +298,8 @@ impl Master {
             Signal::SIGUSR2 if matches!(self.going, Going::On) => self.upgrade(),
             Signal::SIGWINCH => {
                 self.serving = false;
-                for child in self.children.iter_mut().filter(|child| !child.leaving) {
-                    child.leaving = true;
-                    let _ = kill(child.pid, Signal::SIGQUIT);
+                for pid in self.children.dismiss() {
+                    let _ = kill(pid, Signal::SIGQUIT);
                 }
             }
             _ => {}
@@ -315,8 +307,8 @@ impl Master {
     }
 
     fn tell_all(&mut self, signal: Signal) {
-        for child in &mut self.children {
-            child.leaving = true;
+        self.children.dismiss();
+        for child in self.children.iter() {
             let _ = kill(child.pid, signal);
         }
     }
@@ -343,16 +335,13 @@ impl Master {
                     remove_pid_file(&self.generation.settings.pid);
                 }
                 self.identity = identity;
-                let old: Vec<Pid> =
-                    self.children.iter().filter(|child| !child.leaving).map(|child| child.pid).collect();
+                let old = self.children.dismiss();
+                self.children.begin();
                 let replaced = std::mem::replace(&mut self.generation, generation);
                 self.remove_sockets(&replaced.sockets);
                 // Dropped before any fork: a new worker must not hold sockets that are no longer configured.
                 drop(replaced);
                 crate::log::error::install(self.generation.error_log.clone());
-                for child in &mut self.children {
-                    child.leaving = true;
-                }
                 self.respawn_at = None;
                 self.serving = true;
                 self.top_up();
@@ -370,7 +359,7 @@ impl Master {
         if let Some(identity) = &self.identity {
             self.generation.logs.give_all_to(identity.uid());
         }
-        for child in &self.children {
+        for child in self.children.iter() {
             let _ = kill(child.pid, Signal::SIGUSR1);
         }
     }
@@ -425,24 +414,29 @@ impl Master {
         }
     }
 
-    /// Forks workers until there are as many as configured.
+    /// Forks until there are as many workers and helpers as configured.
     fn top_up(&mut self) {
         while self.serving
-            && self.children.iter().filter(|child| !child.leaving).count() < self.generation.settings.worker_processes
+            && let Some(role) =
+                self.children.missing(self.generation.settings.worker_processes, self.generation.helpers.len())
         {
-            let slot = worker::choose_slot(self.first_slot, self.children.iter().map(|child| child.slot));
-            let stays = |index: usize| self.children.iter().any(|child| !child.leaving && child.index == index);
-            let index = (0..).find(|index| !stays(*index)).unwrap_or(0);
+            let slot = self.children.slot(self.first_slot);
+            let (index, helper) = match role {
+                Role::Worker(index) => (index, None),
+                Role::Helper(place) => (0, self.generation.helpers.get(place).cloned()),
+            };
+            let name = helper.as_ref().map_or("worker process", |helper| helper.name());
             match identity::fork() {
                 Ok(Some(pid)) => {
-                    crate::log!(Logger::new(&self.generation.error_log, None), Notice, "start worker process {pid}");
-                    self.children.push(Child { pid, slot, index, started: Instant::now(), leaving: false });
+                    crate::log!(Logger::new(&self.generation.error_log, None), Notice, "start {name} {pid}");
+                    self.children.add(Child { pid, slot, role, name, started: Instant::now(), leaving: false });
                 }
                 Ok(None) => {
                     let nothing = Generation {
                         settings: self.generation.settings.clone(),
                         bindings: Vec::new(),
                         sockets: Vec::new(),
+                        helpers: Vec::new(),
                         logs: crate::log::Logs::default(),
                         error_log: self.generation.error_log.clone(),
                         zones: crate::zone::Zones::default(),
@@ -452,7 +446,8 @@ impl Master {
                     let generation = std::mem::replace(&mut self.generation, nothing);
                     worker::set_place(slot, index);
                     self.alive.1 = None;
-                    let code = worker::run(generation, self.identity.take(), self.alive.0.try_clone().ok(), || {});
+                    let code =
+                        worker::run(generation, self.identity.take(), self.alive.0.try_clone().ok(), helper, || {});
                     std::process::exit(if code == ExitCode::SUCCESS { 0 } else { 2 });
                 }
                 Err(error) => {
@@ -483,16 +478,18 @@ impl Master {
                 self.successor_ended();
                 continue;
             }
-            let Some(index) = self.children.iter().position(|child| child.pid == pid) else { continue };
-            let child = self.children.swap_remove(index);
+            let Some(child) = self.children.remove(pid) else { continue };
             match how {
-                Ok(code) => crate::log!(log, Notice, "worker process {pid} exited with code {code}"),
-                Err(signal) => crate::log!(log, Alert, "worker process {pid} exited on signal {}", signal as i32),
+                Ok(code) => crate::log!(log, Notice, "{} {pid} exited with code {code}", child.name),
+                Err(signal) => crate::log!(log, Alert, "{} {pid} exited on signal {}", child.name, signal as i32),
+            }
+            if let (Role::Helper(place), Ok(0), false) = (child.role, how, child.leaving) {
+                self.children.is_done(place);
             }
             for zone in self.generation.zones.release(u32::try_from(pid.as_raw()).unwrap_or(0)) {
                 crate::log!(log, Alert, "shared memory zone \"{zone}\" was locked by {pid}");
             }
-            if self.children.iter().all(|other| other.slot != child.slot) {
+            if !self.children.uses(child.slot) {
                 worker::forget_slot(&self.generation.zones, child.slot);
             }
             if matches!(self.going, Going::On) && !child.leaving {
@@ -531,7 +528,7 @@ impl Master {
             }
             Going::Down { kill_at } if kill_at.is_some_and(|at| at <= now) => {
                 *kill_at = None;
-                for child in &self.children {
+                for child in self.children.iter() {
                     let _ = kill(child.pid, Signal::SIGKILL);
                 }
             }

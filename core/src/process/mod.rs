@@ -1,8 +1,10 @@
 //! Processes: the command line, the master that owns the sockets and never serves, and the workers that serve.
 
 pub mod accept;
+pub mod children;
 pub mod cli;
 pub mod generation;
+pub mod helper;
 pub mod identity;
 pub mod master;
 pub mod readiness;
@@ -14,6 +16,7 @@ pub mod upgrade;
 pub mod worker;
 
 use std::process::ExitCode;
+use std::rc::Rc;
 
 use crate::conf::apply::Setup;
 use crate::conf::known::Known;
@@ -21,6 +24,7 @@ use crate::conf::{Errors, Node};
 use crate::log::{ErrorLog, Logs};
 use crate::net::listen::Endpoint;
 use crate::zone::Zones;
+pub use helper::Helper;
 
 /// What the binary is made of.
 pub struct Program {
@@ -64,6 +68,8 @@ pub struct Build<'a> {
     pub error_log: &'a ErrorLog,
     /// The addresses to serve.
     pub endpoints: Vec<Endpoint>,
+    /// The processes to run beside the workers.
+    pub helpers: Vec<Rc<dyn Helper>>,
 }
 
 /// Runs the program with the process's arguments.

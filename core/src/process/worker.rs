@@ -15,6 +15,7 @@ use tokio::task::{JoinHandle, spawn_local};
 
 use super::accept::{Acceptor, Listener};
 use super::generation::Generation;
+use super::helper::Helper;
 use super::identity::Identity;
 use super::turn::Turn;
 use crate::log::{ErrorLog, Logger};
@@ -63,11 +64,12 @@ pub(super) fn forget_slot(zones: &Zones, slot: usize) {
 }
 
 /// Runs a worker to its end; the last thing it does is `leave`, for it does not return when all went well. `master` can be
-/// read from when the master has died.
+/// read from when the master has died. With a `helper` the process does its work and accepts nothing.
 pub fn run(
     generation: Generation,
     identity: Option<Identity>,
     master: Option<OwnedFd>,
+    helper: Option<Rc<dyn Helper>>,
     leave: impl FnOnce(),
 ) -> ExitCode {
     crate::log::error::install(generation.error_log.clone());
@@ -97,7 +99,7 @@ pub fn run(
     match runtime {
         Err(error) => emerg("the event loop", error),
         Ok(runtime) => {
-            runtime.block_on(serve(generation, master, leave)).unwrap_or_else(|error| emerg("starting", error))
+            runtime.block_on(serve(generation, master, helper, leave)).unwrap_or_else(|error| emerg("starting", error))
         }
     }
 }
@@ -157,7 +159,12 @@ fn place_on_processors(generation: &Generation) {
     }
 }
 
-async fn serve(generation: Generation, master: Option<OwnedFd>, leave: impl FnOnce()) -> std::io::Result<ExitCode> {
+async fn serve(
+    generation: Generation,
+    master: Option<OwnedFd>,
+    helper: Option<Rc<dyn Helper>>,
+    leave: impl FnOnce(),
+) -> std::io::Result<ExitCode> {
     let Generation { settings, bindings, sockets, logs, error_log, zones, counters, .. } = generation;
     let connections = Connections::new(settings.worker_connections);
     let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
@@ -172,7 +179,7 @@ async fn serve(generation: Generation, master: Option<OwnedFd>, leave: impl FnOn
     SigSet::all().thread_unblock()?;
     let mut acceptors: Vec<JoinHandle<()>> = Vec::new();
     let turn = settings.accept_mutex_delay.map(|delay| Turn::new(counters.clone(), delay));
-    for (binding, bound) in bindings.into_iter().zip(&sockets) {
+    for (binding, bound) in bindings.into_iter().zip(&sockets).filter(|_| helper.is_none()) {
         let Some(socket) = bound.socket(index()) else { continue };
         let acceptor = Acceptor {
             binding,
@@ -187,6 +194,13 @@ async fn serve(generation: Generation, master: Option<OwnedFd>, leave: impl FnOn
         acceptors.push(spawn_local(acceptor.run()));
     }
     drop(sockets);
+    if let Some(helper) = helper {
+        let done = tell.clone();
+        spawn_local(async move {
+            let ended = spawn_local(async move { helper.run().await }).await;
+            let _ = done.send(if ended.is_ok() { Told::Leave } else { Told::Fail });
+        });
+    }
     let ticking = tell.clone();
     spawn_local(async move {
         while ticking.send(Told::Tick).is_ok() {
@@ -200,6 +214,7 @@ async fn serve(generation: Generation, master: Option<OwnedFd>, leave: impl FnOn
     while let Some(what) = told.recv().await {
         match what {
             Told::Leave => break,
+            Told::Fail => return Err(std::io::Error::other("a helper has panicked")),
             Told::Nothing => {}
             Told::Tick => logs.tick(),
             Told::Reopen => logs.open_all().iter().for_each(|message| crate::log!(log, Emerg, "{message}")),
@@ -223,6 +238,7 @@ async fn serve(generation: Generation, master: Option<OwnedFd>, leave: impl FnOn
 #[derive(Clone, Copy)]
 enum Told {
     Leave,
+    Fail,
     Finish,
     Reopen,
     Tick,
