@@ -7,6 +7,7 @@ pub mod connection;
 pub mod holder;
 pub mod life;
 pub mod listen;
+pub mod network;
 pub mod pump;
 pub mod timer;
 
