@@ -23,6 +23,7 @@ struct Memo {
     error_log: String,
     access_log: String,
     iso8601: String,
+    syslog: String,
     zone: Option<TimeZone>,
 }
 
@@ -40,6 +41,7 @@ fn with_memo<R>(look: impl FnOnce(&Memo) -> R) -> R {
             memo.error_log = local.strftime("%Y/%m/%d %H:%M:%S").to_string();
             memo.access_log = local.strftime("%d/%b/%Y:%H:%M:%S %z").to_string();
             memo.iso8601 = local.strftime("%Y-%m-%dT%H:%M:%S%:z").to_string();
+            memo.syslog = local.strftime("%b %e %H:%M:%S").to_string();
         }
         look(memo)
     })
@@ -64,6 +66,11 @@ pub fn time_local(out: &mut Vec<u8>) {
 /// `2026-01-31T23:59:59+00:00`, `$time_iso8601`.
 pub fn time_iso8601(out: &mut Vec<u8>) {
     with_memo(|memo| out.extend_from_slice(memo.iso8601.as_bytes()));
+}
+
+/// `Jan  1 23:59:59`, the time of RFC 3164.
+pub fn syslog_time(out: &mut Vec<u8>) {
+    with_memo(|memo| out.extend_from_slice(memo.syslog.as_bytes()));
 }
 
 /// Milliseconds of the machine's monotonic clock, by the coarse clock: the same in every process, and never set back.

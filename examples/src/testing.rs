@@ -65,6 +65,7 @@ pub fn ask(domain: &dyn Domain, text: &str, input: &str) -> String {
         let (stream, peer) = listener.accept().await.unwrap();
         let info = PeerInfo {
             number: 1,
+            debugged: false,
             client: Address::Inet(peer),
             local: Address::Inet(address),
             accepted: Instant::now(),

@@ -172,10 +172,9 @@ struct Loader<'a> {
 
 impl Loader<'_> {
     fn plan(&mut self, block: &Block, name: &[u8], kind: Kind) -> Plan {
-        let error_log = block
-            .confs
-            .with::<ErrorLogs, _>(|conf| conf.build(self.env.setup, self.env.logs))
-            .unwrap_or_else(|| self.outer_log.clone());
+        let error_log =
+            block.confs.with::<ErrorLogs, _>(|conf| conf.build(self.env.setup, self.env.logs, self.env.zones));
+        let error_log = self.env.errors.keep(error_log).flatten().unwrap_or_else(|| self.outer_log.clone());
         let mut plan = Plan {
             name: name.into(),
             kind,

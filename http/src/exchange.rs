@@ -174,7 +174,7 @@ impl Subject for Exchange {
     }
 
     fn logger(&self) -> Logger<'_> {
-        Logger::new(&self.plan.borrow().error_log, Some(self.peer.number)).with(self)
+        Logger::of(&self.plan.borrow().error_log, &self.peer).with(self)
     }
 
     fn started(&self) -> Instant {

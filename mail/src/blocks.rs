@@ -209,7 +209,7 @@ fn server(
             tls,
             error_log: block
                 .confs
-                .with::<ErrorLogs, _>(|conf| conf.build(env.setup, env.logs))
+                .with::<ErrorLogs, _>(|conf| conf.build(env.setup, env.logs, env.zones))?
                 .unwrap_or_else(|| outer_log.clone()),
             directory,
             plan,

@@ -45,7 +45,7 @@ impl Protocol for Entry {
     fn serve(self: Rc<Self>, connection: Connection, life: Lifetime) -> LocalBoxFuture<'static, ()> {
         Box::pin(async move {
             let info = connection.info.clone();
-            let log = Logger::new(&self.server.error_log, Some(info.number));
+            let log = Logger::of(&self.server.error_log, &info);
             log!(log, Info, "client {} connected to {}", info.client, self.address);
             let session = Session::new(self.clone(), info.clone());
             let connections = life.connections();

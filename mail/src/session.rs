@@ -186,7 +186,7 @@ impl Subject for Session {
     }
 
     fn logger(&self) -> Logger<'_> {
-        Logger::new(&self.server().error_log, Some(self.peer.number)).with(self)
+        Logger::of(&self.server().error_log, &self.peer).with(self)
     }
 
     fn started(&self) -> Instant {

@@ -125,7 +125,8 @@ pub fn load(modules: &Modules<Session>, node: &Node, build: &mut Build<'_>) {
     };
     let mut addresses = Addresses::default();
     for server in block.children_named("server") {
-        let error_log = server.confs.with::<ErrorLogs, _>(|conf| conf.build(build.setup, build.logs));
+        let error_log = server.confs.with::<ErrorLogs, _>(|conf| conf.build(build.setup, build.logs, build.zones));
+        let error_log = env.errors.keep(error_log).flatten();
         let plan = Plan::new(error_log.unwrap_or_else(|| build.error_log.clone()), groups.clone());
         if let Some(server) = install(modules, server, plan, &mut env) {
             addresses.add(&server, env.errors);

@@ -64,7 +64,7 @@ impl Session {
 
     /// Logs its errors without the circumstances: for lines that tell them anyway.
     pub fn plain_logger(&self) -> Logger<'_> {
-        Logger::new(&self.plan().error_log, Some(self.details.client.number))
+        Logger::of(&self.plan().error_log, &self.details.client)
     }
 
     /// Ends it, however it ended: completes what is known of it and tells everybody who wants to know.
@@ -197,6 +197,7 @@ mod tests {
     fn a_log_line_tells_what_was_going_on() {
         let client = PeerInfo {
             number: 7,
+            debugged: false,
             client: Address::Inet(([127, 0, 0, 1], 5000).into()),
             local: Address::Inet(([127, 0, 0, 1], 80).into()),
             accepted: Instant::now(),

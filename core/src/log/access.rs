@@ -1,8 +1,8 @@
 //! `access_log` and `log_format`, for every protocol that has subjects.
 
-use std::rc::Rc;
-
-use super::file::LogFile;
+use super::file::Buffering;
+use super::syslog;
+use super::target::Target;
 use crate::conf::directive::{Arity, Directive, Feature, Levels, Set};
 use crate::conf::{ConfigError, Refusal, Word, value};
 use crate::inherit;
@@ -33,6 +33,7 @@ struct Format {
 #[derive(Clone)]
 struct Destination {
     path: Word,
+    syslog: Option<syslog::Parameters>,
     format: Option<Word>,
     buffer: Option<u64>,
     flush: Option<std::time::Duration>,
@@ -108,17 +109,19 @@ fn log_format(conf: &mut AccessLogConf, line: &mut crate::conf::Line<'_>) -> Res
 
 fn access_log(conf: &mut AccessLogConf, line: &mut crate::conf::Line<'_>) -> Result<(), Refusal> {
     let path = line.arg(0)?;
-    if path.is("off") && line.args().len() == 1 {
+    if path.is("off") {
+        if let Some(word) = line.args().get(1) {
+            return Err(format!("invalid parameter \"{word}\"").into());
+        }
         conf.destinations.push(None);
         return Ok(());
     }
-    if path.bytes().starts_with(b"syslog:") {
-        return Err("syslog access logs are not supported yet".into());
-    }
-    if path.bytes().contains(&b'$') {
+    let syslog = path.after("syslog:").map(|parameters| syslog::Parameters::parse(&parameters)).transpose()?;
+    if syslog.is_none() && path.bytes().contains(&b'$') {
         return Err("access log paths with variables are not supported yet".into());
     }
-    let mut destination = Destination { path: path.clone(), format: None, buffer: None, flush: None, condition: None };
+    let mut destination =
+        Destination { path: path.clone(), syslog, format: None, buffer: None, flush: None, condition: None };
     for (index, word) in line.args().iter().enumerate().skip(1) {
         let invalid = || Refusal(format!("invalid parameter \"{word}\""));
         if let Some(size) = word.after("buffer=") {
@@ -144,6 +147,9 @@ fn access_log(conf: &mut AccessLogConf, line: &mut crate::conf::Line<'_>) -> Res
     if destination.flush.is_some() && destination.buffer.is_none() {
         return Err(format!("no buffer is defined for access_log \"{path}\"").into());
     }
+    if destination.buffer.is_some() && destination.syslog.is_some() {
+        return Err("logs to syslog cannot be buffered".into());
+    }
     conf.destinations.push(Some(destination));
     Ok(())
 }
@@ -156,14 +162,27 @@ impl<S: Subject> Module<S> for AccessLogs {
         for destination in conf.destinations.iter().flatten() {
             let (escape, template) = format::<S>(conf, destination, env)?;
             let condition = destination.condition.as_ref().map(|word| env.template(word)).transpose()?;
-            let file = env.logs.file(&env.setup.path(&destination.path));
-            if let Some(buffer) = destination.buffer {
-                file.buffered(usize::try_from(buffer).unwrap_or(usize::MAX), destination.flush);
-            }
-            plan.sink(Box::new(AccessLog { template, escape, condition, file }));
+            let target = target(destination, env)?;
+            plan.sink(Box::new(AccessLog { template, escape, condition, target }));
         }
         Ok(())
     }
+}
+
+fn target<S: Subject>(destination: &Destination, env: &Install<'_, S>) -> Result<Target, ConfigError> {
+    let Destination { path, syslog, buffer, flush, .. } = destination;
+    if let Some(parameters) = syslog {
+        return Ok(Target::Syslog(env.logs.syslog(parameters)));
+    }
+    let file = env.logs.file(Some(&env.setup.path(path)));
+    let capacity = buffer.map(|bytes| usize::try_from(bytes).unwrap_or(usize::MAX));
+    if let Some(capacity) = capacity
+        && !file.buffered(Buffering { capacity, flush: *flush })
+    {
+        let message = format!("access_log \"{path}\" already defined with conflicting parameters");
+        return Err(ConfigError::new(path.at(), message));
+    }
+    Ok(Target::File(file))
 }
 
 fn format<S: Subject>(
@@ -198,7 +217,7 @@ struct AccessLog<S: 'static> {
     template: Template<S>,
     escape: Escape,
     condition: Option<Template<S>>,
-    file: Rc<LogFile>,
+    target: Target,
 }
 
 impl<S: Subject> Sink<S> for AccessLog<S> {
@@ -212,7 +231,7 @@ impl<S: Subject> Sink<S> for AccessLog<S> {
         let mut line = Vec::with_capacity(256);
         self.template.write_escaped(subject, &mut line, |out, start| escape(self.escape, out, start));
         line.push(b'\n');
-        self.file.line(&line);
+        self.target.line(&line);
     }
 }
 

@@ -1,11 +1,16 @@
-//! Error logs, access logs, and the files behind both.
+//! Error logs, access logs, and what is behind both: files, readers of syslog messages, memory.
 
 pub mod access;
 pub mod error;
 pub mod file;
+pub mod losses;
+pub mod memory;
+pub mod syslog;
+pub mod target;
 
 pub use error::{ErrorLog, Level, Logger};
-pub use file::{LogFile, Logs};
+pub use file::LogFile;
+pub use target::{Logs, Target};
 
 /// An operating system error as nginx writes it: `2: No such file or directory`.
 pub fn os_error(error: &std::io::Error) -> String {

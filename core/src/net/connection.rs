@@ -185,6 +185,8 @@ impl AsyncWrite for Transport {
 pub struct PeerInfo {
     /// The connection's number in its worker, for logs.
     pub number: u64,
+    /// `debug_connection` names the client: everything is logged.
+    pub debugged: bool,
     /// The client.
     pub client: Address,
     /// The address it connected to.

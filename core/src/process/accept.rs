@@ -191,7 +191,7 @@ impl Acceptor {
         if !complaints.are_due() {
             return;
         }
-        let (log, connections) = (Logger::new(&self.log, None), self.connections.len());
+        let (log, connections) = (Logger::new(&self.log), self.connections.len());
         if let Some(error) = shortage {
             crate::log!(log, Alert, "accept4() failed ({})", crate::log::os_error(error));
         } else if reclaimed > 0 {
@@ -217,6 +217,7 @@ impl Acceptor {
         let Some(protocol) = self.binding.route(&local) else { return };
         let info = Rc::new(PeerInfo {
             number: self.connections.number(),
+            debugged: false,
             client,
             local,
             accepted: Instant::now(),

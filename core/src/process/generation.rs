@@ -11,7 +11,8 @@ use crate::conf::apply::Setup;
 use crate::conf::known::Known;
 use crate::conf::{ConfigError, Errors, Levels, Place, Tables, Tree, Word};
 use crate::log::error::ErrorLogs;
-use crate::log::{ErrorLog, Level, Logs};
+use crate::log::file::Opening;
+use crate::log::{ErrorLog, Level, Logs, Target};
 use crate::net::Address;
 use crate::net::holder;
 use crate::net::listen::{self, Binding};
@@ -128,10 +129,12 @@ impl Loader {
         }
         let settings = Settings::of(&main, &self.setup);
         let logs = Logs::default();
-        let error_log = main
-            .confs
-            .with::<ErrorLogs, _>(|conf| conf.build(&self.setup, &logs))
-            .unwrap_or_else(|| self.default_error_log(&logs));
+        let error_log = main.confs.with::<ErrorLogs, _>(|conf| conf.build(&self.setup, &logs, &zones));
+        let default = || self.default_error_target(&logs);
+        let error_log = match errors.keep(error_log).flatten() {
+            Some(log) => log.with_file(Level::Error, default),
+            None => ErrorLog::new(vec![(Level::Error, default())]),
+        };
         let mut build = Build {
             setup: &self.setup,
             logs: &logs,
@@ -177,13 +180,9 @@ impl Loader {
         }
     }
 
-    fn default_error_log(&self, logs: &Logs) -> ErrorLog {
-        match &self.options.error_log {
-            Some(path) if path.as_os_str() != "stderr" => {
-                ErrorLog::new(vec![(Level::Error, logs.file(&self.setup.prefix.join(path)))])
-            }
-            _ => ErrorLog::stderr(Level::Error),
-        }
+    fn default_error_target(&self, logs: &Logs) -> Target {
+        let named = self.options.error_log.as_ref().filter(|path| path.as_os_str() != "stderr");
+        Target::File(logs.file(named.map(|path| self.setup.prefix.join(path)).as_deref()))
     }
 }
 
@@ -207,7 +206,8 @@ impl Generation {
         previous: Option<&Generation>,
         inherited: &mut Vec<OwnedFd>,
     ) -> Result<(), Vec<ConfigError>> {
-        let mut failed: Vec<ConfigError> = self.logs.open_all().into_iter().map(ConfigError::general).collect();
+        let mut failed: Vec<ConfigError> =
+            self.logs.open_all(Opening::Create).into_iter().map(ConfigError::general).collect();
         for binding in &self.bindings {
             let count = if binding.options.reuse_port { self.settings.worker_processes } else { 1 };
             match bind(binding, count, previous, inherited) {

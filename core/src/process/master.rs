@@ -20,7 +20,8 @@ use super::identity::{self, Identity};
 use super::upgrade::{self, Inherited};
 use super::{readiness, worker};
 use crate::conf::ConfigError;
-use crate::log::{ErrorLog, Level, Logger};
+use crate::log::file::Opening;
+use crate::log::{ErrorLog, Level, LogFile, Logger, Target};
 use crate::zone::{Zone, Zones};
 
 /// How long workers may take to end on TERM before they are killed.
@@ -96,8 +97,9 @@ pub fn start(loader: Loader) -> ExitCode {
         identity::silence();
     }
     crate::log::error::install(generation.error_log.clone());
-    let log = Logger::new(&generation.error_log, None);
-    crate::log!(log, Notice, "{}/{}", program, loader.program.version);
+    let log = Logger::new(&generation.error_log);
+    let (version, nginx_version) = (loader.program.version, loader.program.nginx_version);
+    crate::log!(log, Notice, "{program}/{version} (nginx/{nginx_version})");
     for (_, name) in foreign {
         crate::log!(
             log,
@@ -148,19 +150,15 @@ pub fn start(loader: Loader) -> ExitCode {
 
 fn report<'a>(loader: &Loader, errors: impl Iterator<Item = &'a ConfigError>) {
     let file = loader.options.error_log.as_ref().filter(|path| path.as_os_str() != "stderr").and_then(|path| {
-        let logs = crate::log::Logs::default();
-        let file = logs.file(
-            &std::env::current_dir()
-                .unwrap_or_default()
-                .join(loader.options.prefix.clone().unwrap_or_default())
-                .join(path),
-        );
-        file.open().ok().map(|()| ErrorLog::new(vec![(Level::Debug, file)]))
+        let prefix = std::env::current_dir().unwrap_or_default();
+        let file = LogFile::new(Some(prefix.join(loader.options.prefix.clone().unwrap_or_default()).join(path)));
+        let opened = file.open(Opening::Create).ok();
+        opened.map(|()| ErrorLog::new(vec![(Level::Debug, Target::File(file.into()))]))
     });
     for error in errors {
         eprintln!("{}: [emerg] {error}", loader.program.name);
         if let Some(file) = &file {
-            crate::log!(Logger::new(file, None), Emerg, "{error}");
+            crate::log!(Logger::new(file), Emerg, "{error}");
         }
     }
 }
@@ -171,7 +169,7 @@ fn test_only(loader: &Loader, generation: &Generation) -> ExitCode {
     if !loader.options.quiet {
         eprintln!("{program}: the configuration file {file} syntax is ok");
     }
-    let failed = generation.logs.open_all();
+    let failed = generation.logs.open_all(Opening::Create);
     if !failed.is_empty() {
         failed.iter().for_each(|message| eprintln!("{program}: [emerg] {message}"));
         eprintln!("{program}: configuration file {file} test failed");
@@ -228,7 +226,7 @@ impl Master {
             Ok(signals) => signals,
             Err(error) => {
                 crate::log!(
-                    Logger::new(&self.generation.error_log, None),
+                    Logger::new(&self.generation.error_log),
                     Emerg,
                     "signalfd() failed ({})",
                     crate::log::os_error(&error.into())
@@ -251,7 +249,7 @@ impl Master {
             self.reap();
             self.on_time();
             if matches!(self.going, Going::Down { .. }) && self.children.is_empty() {
-                crate::log!(Logger::new(&self.generation.error_log, None), Notice, "exit");
+                crate::log!(Logger::new(&self.generation.error_log), Notice, "exit");
                 remove_pid_file(&self.pid_file());
                 let sockets = std::mem::take(&mut self.generation.sockets);
                 self.remove_sockets(&sockets);
@@ -272,7 +270,7 @@ impl Master {
     }
 
     fn on_signal(&mut self, signal: Signal) {
-        let log = Logger::new(&self.generation.error_log, None);
+        let log = Logger::new(&self.generation.error_log);
         if signal != Signal::SIGCHLD {
             crate::log!(log, Notice, "signal {} ({signal}) received", signal as i32);
         }
@@ -314,7 +312,7 @@ impl Master {
     }
 
     fn reload(&mut self) {
-        crate::log!(Logger::new(&self.generation.error_log, None), Notice, "reconfiguring");
+        crate::log!(Logger::new(&self.generation.error_log), Notice, "reconfiguring");
         let loaded = self
             .loader
             .load(Zones::after(Some(&self.generation.zones)))
@@ -325,7 +323,7 @@ impl Master {
             generation.commit(Some(&self.generation), &mut Vec::new())?;
             Ok((generation, identity, notes))
         });
-        let log = Logger::new(&self.generation.error_log, None);
+        let log = Logger::new(&self.generation.error_log);
         match committed {
             Err(errors) => errors.iter().for_each(|error| crate::log!(log, Emerg, "{error}")),
             Ok((generation, identity, notes)) => {
@@ -353,12 +351,11 @@ impl Master {
     }
 
     fn reopen(&mut self) {
-        let log = Logger::new(&self.generation.error_log, None);
+        let log = Logger::new(&self.generation.error_log);
         crate::log!(log, Notice, "reopening logs");
-        self.generation.logs.open_all().iter().for_each(|message| crate::log!(log, Emerg, "{message}"));
-        if let Some(identity) = &self.identity {
-            self.generation.logs.give_all_to(identity.uid());
-        }
+        // Before the workers are told: they open what is theirs then.
+        let how = self.identity.as_ref().map_or(Opening::Create, |identity| Opening::CreateFor(identity.uid()));
+        self.generation.logs.open_all(how).iter().for_each(|message| crate::log!(log, Emerg, "{message}"));
         for child in self.children.iter() {
             let _ = kill(child.pid, Signal::SIGUSR1);
         }
@@ -366,7 +363,7 @@ impl Master {
 
     /// Starts the binary anew beside this process.
     fn upgrade(&mut self) {
-        let log = Logger::new(&self.generation.error_log, None);
+        let log = Logger::new(&self.generation.error_log);
         if let Some(successor) = self.successor {
             crate::log!(log, Notice, "the new binary {successor} is running already, the signal is ignored");
             return;
@@ -428,7 +425,7 @@ impl Master {
             let name = helper.as_ref().map_or("worker process", |helper| helper.name());
             match identity::fork() {
                 Ok(Some(pid)) => {
-                    crate::log!(Logger::new(&self.generation.error_log, None), Notice, "start {name} {pid}");
+                    crate::log!(Logger::new(&self.generation.error_log), Notice, "start {name} {pid}");
                     self.children.add(Child { pid, slot, role, name, started: Instant::now(), leaving: false });
                 }
                 Ok(None) => {
@@ -452,7 +449,7 @@ impl Master {
                 }
                 Err(error) => {
                     crate::log!(
-                        Logger::new(&self.generation.error_log, None),
+                        Logger::new(&self.generation.error_log),
                         Alert,
                         "fork() failed ({})",
                         crate::log::os_error(&error)
@@ -472,7 +469,7 @@ impl Master {
                 Err(Errno::EINTR) => continue,
                 _ => return,
             };
-            let log = Logger::new(&self.generation.error_log, None);
+            let log = Logger::new(&self.generation.error_log);
             if self.successor == Some(pid) {
                 crate::log!(log, Notice, "new binary process {pid} has ended");
                 self.successor_ended();

@@ -67,6 +67,6 @@ fn stalled(taken: u64, doing: &str, peer: &PeerInfo, log: &ErrorLog) {
     }
     LAST_LOGGED.set(now);
     let (client, server) = (peer.client.host(), &peer.local);
-    let log = Logger::new(log, Some(peer.number));
+    let log = Logger::of(log, peer);
     crate::log!(log, Warn, "worker was held up for {taken} ms while {doing}, client: {client}, server: {server}");
 }

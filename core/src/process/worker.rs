@@ -18,6 +18,7 @@ use super::generation::Generation;
 use super::helper::Helper;
 use super::identity::Identity;
 use super::turn::Turn;
+use crate::log::file::Opening;
 use crate::log::{ErrorLog, Logger};
 use crate::net::{Connections, Timer, adopt};
 use crate::zone::Zones;
@@ -80,7 +81,7 @@ pub fn run(
     }));
     let log = generation.error_log.clone();
     let emerg = |what: &str, error: std::io::Error| {
-        crate::log!(Logger::new(&log, None), Emerg, "{what} failed ({})", crate::log::os_error(&error));
+        crate::log!(Logger::new(&log), Emerg, "{what} failed ({})", crate::log::os_error(&error));
         ExitCode::from(2)
     };
     raise_file_limit(&generation);
@@ -106,7 +107,7 @@ pub fn run(
 
 fn raise_file_limit(generation: &Generation) {
     use nix::sys::resource::{Resource, getrlimit, setrlimit};
-    let log = Logger::new(&generation.error_log, None);
+    let log = Logger::new(&generation.error_log);
     if let Some(limit) = generation.settings.open_files {
         if let Err(error) = setrlimit(Resource::RLIMIT_NOFILE, limit, limit) {
             crate::log!(
@@ -136,7 +137,7 @@ fn raise_file_limit(generation: &Generation) {
 fn place_on_processors(generation: &Generation) {
     use nix::sched::{CpuSet, sched_setaffinity};
     use nix::sys::resource::{Resource, setrlimit};
-    let log = Logger::new(&generation.error_log, None);
+    let log = Logger::new(&generation.error_log);
     let complain = |what: &str, error: nix::errno::Errno| {
         crate::log!(log, Alert, "{what} failed ({})", crate::log::os_error(&error.into()));
     };
@@ -172,7 +173,9 @@ async fn serve(
     listen_for(SignalKind::interrupt(), Told::Leave, &tell)?;
     listen_for(SignalKind::quit(), Told::Finish, &tell)?;
     listen_for(SignalKind::user_defined1(), Told::Reopen, &tell)?;
-    for ignored in [SignalKind::hangup(), SignalKind::window_change(), SignalKind::user_defined2()] {
+    // The last is for a log that has reached the limit on the size of files: the write fails, that is all.
+    let file_size = SignalKind::from_raw(nix::libc::SIGXFSZ);
+    for ignored in [SignalKind::hangup(), SignalKind::window_change(), SignalKind::user_defined2(), file_size] {
         listen_for(ignored, Told::Nothing, &tell)?;
     }
     // The master blocks its signals; what came since the fork is delivered to the handlers above now.
@@ -201,23 +204,27 @@ async fn serve(
             let _ = done.send(if ended.is_ok() { Told::Leave } else { Told::Fail });
         });
     }
-    let ticking = tell.clone();
-    spawn_local(async move {
-        while ticking.send(Told::Tick).is_ok() {
-            tokio::time::sleep(Duration::from_secs(1)).await;
+    let logs = Rc::new(logs);
+    spawn_local({
+        let (logs, log) = (logs.clone(), error_log.clone());
+        async move {
+            loop {
+                tokio::time::sleep(logs.tick(&log)).await;
+            }
         }
     });
     if let Some(master) = master {
         spawn_local(notice_death(adopt::watch(master)?, error_log.clone()));
     }
-    let log = Logger::new(&error_log, None);
+    // A process without a master opens its logs as a master does.
+    let reopening = if settings.master_process { Opening::Follow } else { Opening::Create };
+    let log = Logger::new(&error_log);
     while let Some(what) = told.recv().await {
         match what {
             Told::Leave => break,
             Told::Fail => return Err(std::io::Error::other("a helper has panicked")),
             Told::Nothing => {}
-            Told::Tick => logs.tick(),
-            Told::Reopen => logs.open_all().iter().for_each(|message| crate::log!(log, Emerg, "{message}")),
+            Told::Reopen => logs.open_all(reopening).iter().for_each(|message| crate::log!(log, Emerg, "{message}")),
             Told::Finish => {
                 crate::log!(log, Notice, "gracefully shutting down");
                 acceptors.drain(..).for_each(|acceptor| acceptor.abort());
@@ -227,7 +234,7 @@ async fn serve(
         }
     }
     crate::log!(log, Notice, "exiting");
-    logs.flush_all();
+    logs.finish(&error_log);
     drop(zones);
     leave();
     // What is still open is closed by the end of the process, not one by one.
@@ -241,7 +248,6 @@ enum Told {
     Fail,
     Finish,
     Reopen,
-    Tick,
     Nothing,
 }
 
@@ -255,7 +261,7 @@ fn listen_for(kind: SignalKind, what: Told, tell: &UnboundedSender<Told>) -> std
 async fn notice_death(master: AsyncFd<OwnedFd>, log: ErrorLog) {
     if master.readable().await.is_ok() {
         crate::log!(
-            Logger::new(&log, None),
+            Logger::new(&log),
             Alert,
             "the master process has died: this worker goes on serving, but nobody replaces it or reloads; \
              it ends on SIGQUIT or SIGTERM"

@@ -32,6 +32,8 @@ pub enum Total {
     Reclaimed,
     /// Times that a connection had to wait because there were `worker_connections` already, none of them idle.
     Exhausted,
+    /// Lines that a log could not take: a full disk, a reader that is slow or gone.
+    LogDrops,
 }
 
 /// A state that a connection is in.
@@ -94,9 +96,14 @@ impl Counters {
 
     /// Counts one more.
     pub fn count(&self, what: Total) {
+        self.add(what, 1);
+    }
+
+    /// Counts so many more.
+    pub fn add(&self, what: Total, count: u64) {
         let row = crate::process::worker::slot();
         if let Some(word) = self.totals.words().get(row * TOTALS + index_of_total(what)) {
-            word.fetch_add(1, Relaxed);
+            word.fetch_add(count, Relaxed);
         }
     }
 
@@ -139,6 +146,7 @@ fn index_of_total(what: Total) -> usize {
         Total::Stalls => 4,
         Total::Reclaimed => 5,
         Total::Exhausted => 6,
+        Total::LogDrops => 7,
     }
 }
 

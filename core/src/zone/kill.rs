@@ -15,7 +15,8 @@ use nix::unistd::Pid;
 use super::owner::Owner;
 use super::{CHANGING, Region, Zone, Zones, always_sound};
 use crate::conf::Place;
-use crate::log::{ErrorLog, Level, Logs, error};
+use crate::log::file::Opening;
+use crate::log::{ErrorLog, Level, Logs, Target, error};
 use crate::process::identity::fork;
 
 /// More stores than any operation makes.
@@ -96,9 +97,9 @@ pub fn at_every_store(
 ) -> Deaths {
     let folder = std::env::temp_dir().join(format!("tidegate-kill-{}", std::process::id()));
     let logs = Logs::default();
-    let file = logs.file(&folder);
-    file.open().unwrap();
-    error::install(ErrorLog::new(vec![(Level::Alert, file)]));
+    let file = logs.file(Some(&folder));
+    file.open(Opening::Create).unwrap();
+    error::install(ErrorLog::new(vec![(Level::Alert, Target::File(file))]));
     let alerts = || std::fs::read_to_string(&folder).unwrap().matches("in the middle of a change").count();
     let mut deaths = Deaths::default();
     for master in [Master::Running, Master::Stopped, Master::Dead] {

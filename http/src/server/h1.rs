@@ -104,7 +104,7 @@ async fn handshake(site: &Site, connection: Connection) -> Option<(Connection, b
         }
         Err(TlsFailure::NotTls(transport)) => Some((Connection { transport: *transport, timer, info }, true)),
         Err(failure) => {
-            let log = Logger::new(&default.plan.error_log, Some(info.number));
+            let log = Logger::of(&default.plan.error_log, &info);
             log!(log, Info, "{failure} while SSL handshaking, client: {}, server: {}", info.client.host(), info.local);
             None
         }

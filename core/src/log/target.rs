@@ -1,0 +1,116 @@
+//! Where the lines of a log go, for error logs and access logs alike; and all targets of a generation.
+
+use std::cell::RefCell;
+use std::path::Path;
+use std::rc::Rc;
+use std::time::Duration;
+
+use super::Level;
+use super::error::ErrorLog;
+use super::file::{LogFile, Opening};
+use super::memory::Memory;
+use super::syslog::{self, Reader, Syslog};
+
+/// How often it is looked after files that are flushed by time, and after lost lines.
+const TICK: Duration = Duration::from_secs(1);
+/// The shortest `flush=` that is kept to.
+const SHORTEST_TICK: Duration = Duration::from_millis(5);
+
+/// Where lines go.
+#[derive(Clone)]
+pub enum Target {
+    /// A file, or the standard error stream.
+    File(Rc<LogFile>),
+    /// Datagrams to a reader of syslog messages.
+    Syslog(Syslog),
+    /// Memory that is shared and never written out.
+    Memory(Memory),
+}
+
+impl Target {
+    /// The standard error stream.
+    pub fn stderr() -> Target {
+        Target::File(Rc::new(LogFile::stderr()))
+    }
+
+    /// Logs a line of an access log, which must include its line end.
+    pub fn line(&self, line: &[u8]) {
+        match self {
+            Target::File(file) => file.line(line),
+            Target::Syslog(syslog) => {
+                let _ = syslog.send(None, line);
+            }
+            Target::Memory(memory) => memory.line(line),
+        }
+    }
+
+    /// Logs a line of an error log, which must include its line end: never collected, and with its own severity. False
+    /// when it is lost.
+    pub fn error(&self, level: Level, line: &[u8]) -> bool {
+        match self {
+            Target::File(file) => file.line_at_once(line),
+            Target::Syslog(syslog) => syslog.send(Some(level), line),
+            Target::Memory(memory) => {
+                memory.line(line);
+                false
+            }
+        }
+    }
+}
+
+/// All files and readers of a generation; the same path or address is the same one, whoever names it.
+#[derive(Default)]
+pub struct Logs {
+    files: RefCell<Vec<Rc<LogFile>>>,
+    readers: RefCell<Vec<Rc<Reader>>>,
+}
+
+impl Logs {
+    /// The log file of this path, not yet opened; the standard error stream without one.
+    pub fn file(&self, path: Option<&Path>) -> Rc<LogFile> {
+        let mut files = self.files.borrow_mut();
+        if let Some(file) = files.iter().find(|file| file.path() == path) {
+            return file.clone();
+        }
+        let new = path.map_or_else(LogFile::stderr, |path| LogFile::new(Some(path.to_owned())));
+        let file = Rc::new(new);
+        files.push(file.clone());
+        file
+    }
+
+    /// Messages to a reader.
+    pub fn syslog(&self, parameters: &syslog::Parameters) -> Syslog {
+        let mut readers = self.readers.borrow_mut();
+        let known = readers.iter().find(|reader| reader.address() == parameters.server()).cloned();
+        let reader = known.unwrap_or_else(|| {
+            let reader = Rc::new(Reader::new(parameters.server().clone()));
+            readers.push(reader.clone());
+            reader
+        });
+        Syslog::new(reader, parameters)
+    }
+
+    /// Opens, or reopens, every file; returns what failed, worded as nginx does.
+    pub fn open_all(&self, how: Opening) -> Vec<String> {
+        self.files.borrow().iter().filter_map(|file| file.open(how).err()).collect()
+    }
+
+    /// Writes out what has waited long enough, and tells in `log` of lines that were lost. Returns after how long to call
+    /// this again.
+    pub fn tick(&self, log: &ErrorLog) -> Duration {
+        let next = self.files.borrow().iter().filter_map(|file| file.tick()).min();
+        self.tell_losses(log, false);
+        next.unwrap_or(TICK).clamp(SHORTEST_TICK, TICK)
+    }
+
+    /// Writes out everything, and tells in `log` of lines that were lost: this is the end.
+    pub fn finish(&self, log: &ErrorLog) {
+        self.files.borrow().iter().for_each(|file| file.flush());
+        self.tell_losses(log, true);
+    }
+
+    fn tell_losses(&self, log: &ErrorLog, now: bool) {
+        self.files.borrow().iter().for_each(|file| file.tell_losses(log, now));
+        self.readers.borrow().iter().for_each(|reader| reader.tell_losses(log, now));
+    }
+}
