@@ -81,6 +81,7 @@ impl fmt::Display for Unwelcome {
 
 /// Runs one exchange to its end. Also tells the settings in force at that point.
 pub async fn exchange(client: &mut Client, exchange: &Exchange, unwelcome: Option<Unwelcome>) -> (After, Rc<Settings>) {
+    log!(exchange.logger(), Debug, "http request line: \"{}\"", String::from_utf8_lossy(exchange.head.line()));
     for line in exchange.head.ignored() {
         let line = String::from_utf8_lossy(line);
         log!(
@@ -171,6 +172,8 @@ pub fn cut(exchange: &Exchange) {
 
 fn finish(exchange: &Exchange) {
     let plan = exchange.plan();
+    let (status, sent) = (exchange.status(), exchange.bytes_sent());
+    log!(exchange.logger(), Debug, "http request is over: status {status}, {sent} bytes sent");
     for sink in &plan.sinks {
         sink.finished(exchange);
     }
@@ -377,6 +380,7 @@ fn limited(exchange: &Exchange, plan: Rc<Plan>) -> Rc<Plan> {
 /// Limits, access and what precedes the content; then the content.
 async fn guarded(exchange: &Exchange, client: &mut Client) -> Outcome {
     let plan = exchange.plan();
+    log!(exchange.logger(), Debug, "using configuration \"{}\"", String::from_utf8_lossy(&plan.name));
     // A client that is made to wait may give up.
     match h1::unless_gone(client, run(exchange, &plan, Phase::PreAccess, Phase::PreContent)).await {
         Some(None) => {}

@@ -47,6 +47,7 @@ impl Protocol for Entry {
             let info = connection.info.clone();
             let log = Logger::of(&self.server.error_log, &info);
             log!(log, Info, "client {} connected to {}", info.client, self.address);
+            log!(log, Debug, "using server \"{}\"", self.server.name);
             let session = Session::new(self.clone(), info.clone());
             let connections = life.connections();
             let mut running = pin!(run(&session, self.tls.as_ref(), connection, life));

@@ -235,6 +235,7 @@ async fn reach(session: &Session, pass: &Pass, group: &Rc<Group>, timer: &mut Ti
 }
 
 async fn connect(session: &Session, pass: &Pass, address: &Address, timer: &mut Timer) -> Option<Transport> {
+    log!(session.plain_logger(), Debug, "connecting to upstream {address}");
     let upstream = match timer.limit(pass.connect_timeout, Transport::connect(address)).await {
         Ok(Ok(upstream)) => upstream,
         Ok(Err(error)) => {

@@ -61,6 +61,12 @@ impl Listener {
             client.set_nodelay();
         }
         session.details.action.set("");
+        log!(
+            session.plain_logger(),
+            Debug,
+            "using server \"{}\"",
+            String::from_utf8_lossy(&session.plan().server_name)
+        );
         let status = match &session.plan().content {
             Content::Nothing => 500,
             Content::Pass(pass) => proxy::pass(session, pass, &mut client, &mut timer).await,

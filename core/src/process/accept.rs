@@ -20,6 +20,7 @@ use super::turn::Turn;
 use crate::log::{ErrorLog, Logger};
 use crate::net::adopt;
 use crate::net::listen::Binding;
+use crate::net::network::Network;
 use crate::net::{Address, Connection, Connections, Lifetime, PeerInfo, Timer, Transport};
 use crate::zone::counters::{Counters, Standing, State, Total};
 
@@ -97,6 +98,8 @@ pub struct Acceptor {
     pub multi_accept: bool,
     /// `worker_stall_threshold`
     pub stall_threshold: Option<Duration>,
+    /// `debug_connection`
+    pub debugged: Rc<[Network]>,
     /// Where to complain.
     pub log: ErrorLog,
 }
@@ -217,7 +220,7 @@ impl Acceptor {
         let Some(protocol) = self.binding.route(&local) else { return };
         let info = Rc::new(PeerInfo {
             number: self.connections.number(),
-            debugged: false,
+            debugged: self.debugged.iter().any(|network| network.contains(&client)),
             client,
             local,
             accepted: Instant::now(),

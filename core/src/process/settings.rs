@@ -1,11 +1,14 @@
 //! The directives of the main and `events` blocks.
 
 use std::path::PathBuf;
+use std::rc::Rc;
 use std::time::Duration;
 
 use crate::conf::directive::{Arity, Directive, Feature, Levels, Set};
-use crate::conf::{Block, Setting, Word, value};
+use crate::conf::{Block, Line, Refusal, Setting, Word, value};
 use crate::inherit;
+use crate::net::address::Named;
+use crate::net::network::Network;
 
 /// The main block's settings.
 #[derive(Default)]
@@ -189,9 +192,10 @@ pub struct EventsConf {
     multi_accept: Setting<bool>,
     accept_mutex: Setting<bool>,
     accept_mutex_delay: Setting<Duration>,
+    debugged: Vec<Network>,
 }
 
-inherit!(EventsConf { worker_connections, multi_accept, accept_mutex, accept_mutex_delay });
+inherit!(EventsConf { worker_connections, multi_accept, accept_mutex, accept_mutex_delay, debugged });
 
 /// `events`
 pub struct Events;
@@ -221,6 +225,13 @@ impl Feature for Events {
             doc: "The event mechanism: epoll.",
         },
         Directive {
+            name: "debug_connection",
+            levels: Levels::EVENTS,
+            arity: Arity::Exactly(1),
+            set: Set::With(debug_connection),
+            doc: "Clients, by address, network, name or unix:, of whom everything is logged, whatever error_log says.",
+        },
+        Directive {
             name: "multi_accept",
             levels: Levels::EVENTS,
             arity: Arity::Exactly(1),
@@ -244,6 +255,23 @@ impl Feature for Events {
     ];
 }
 
+fn debug_connection(conf: &mut EventsConf, line: &mut Line<'_>) -> Result<(), Refusal> {
+    let word = line.arg(0)?;
+    let text = word.text();
+    if let Some(network) = Network::parse(&text).filter(|network| *network != Network::All) {
+        if network.has_meaningless_bits() {
+            line.warn(format!("low address bits of {word} are meaningless"));
+        }
+        conf.debugged.push(network);
+        return Ok(());
+    }
+    // A port is only asked for because addresses have one here.
+    let addresses = Named::Host(text.clone().into_owned(), Some(1)).resolve(None);
+    let addresses = addresses.map_err(|_| format!("host not found in debug_connection \"{word}\""))?;
+    conf.debugged.extend(addresses.iter().filter_map(|address| address.ip()).map(Network::only));
+    Ok(())
+}
+
 /// The settings of the processes.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -263,6 +291,8 @@ pub struct Settings {
     pub multi_accept: bool,
     /// `accept_mutex_delay`, where `accept_mutex` is on and there are several workers to take turns.
     pub accept_mutex_delay: Option<Duration>,
+    /// `debug_connection`
+    pub debugged: Rc<[Network]>,
     /// `worker_rlimit_nofile`
     pub open_files: Option<u64>,
     /// `worker_shutdown_timeout`
@@ -317,6 +347,7 @@ impl Settings {
                 )
             })
         });
+        let debugged = events.map(|events| events.confs.with::<Events, _>(|conf| conf.debugged.clone()));
         main.confs.with::<Main, _>(|conf| Settings {
             daemon: conf.daemon.or(true),
             master_process: conf.master_process.or(true),
@@ -326,6 +357,7 @@ impl Settings {
             worker_connections: usize::try_from(connections).unwrap_or(usize::MAX),
             multi_accept,
             accept_mutex_delay: delay.filter(|_| conf.worker_processes.or(1) > 1),
+            debugged: debugged.unwrap_or_default().into(),
             open_files: conf.worker_rlimit_nofile.get().copied(),
             shutdown_timeout: conf.worker_shutdown_timeout.get().copied().filter(|limit| !limit.is_zero()),
             working_directory: conf.working_directory.get().map(|word| setup.path(word)),

@@ -192,6 +192,7 @@ async fn serve(
             turn: turn.clone(),
             multi_accept: settings.multi_accept,
             stall_threshold: settings.stall_threshold,
+            debugged: settings.debugged.clone(),
             log: error_log.clone(),
         };
         acceptors.push(spawn_local(acceptor.run()));

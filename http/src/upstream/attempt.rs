@@ -263,6 +263,7 @@ impl Sending<'_> {
 
     async fn connect(&self, exchange: &Exchange, client: &mut Client, lease: &Lease) -> Result<PeerConnection, Fault> {
         let settings = &self.pass.settings;
+        log!(exchange.logger(), Debug, "connecting to upstream {}", lease.address());
         let mut timer = Timer::default();
         let connecting =
             timer.limit(settings.connect_timeout, Transport::connect_from(self.local(exchange), lease.address()));
