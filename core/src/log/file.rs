@@ -11,7 +11,7 @@ use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt, Permi
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use nix::libc::{EBADF, EDQUOT, EFBIG, ENOSPC, O_NOCTTY, O_NONBLOCK, PIPE_BUF};
+use nix::libc::{EACCES, EBADF, EDQUOT, EFBIG, ENOSPC, O_NOCTTY, O_NONBLOCK, PIPE_BUF};
 
 use super::error::{ErrorLog, Level};
 use super::losses::Losses;
@@ -30,7 +30,7 @@ pub enum Opening {
     /// Made if it is missing, and given to this user, whom the workers run as.
     CreateFor(u32),
     /// Only if it is there: for a worker, which may not make in its own name what the master will give to it. That it is
-    /// missing is no error: it has been moved away again, and the master will tell.
+    /// missing, or not given yet, is no error: the master will tell.
     Follow,
 }
 
@@ -90,10 +90,10 @@ impl LogFile {
         let Some(path) = &self.path else { return Ok(()) };
         self.flush();
         let mut sink = self.sink.borrow_mut();
-        let opened = match Sink::open(path, how != Opening::Follow) {
-            Ok(opened) => opened,
-            Err(error) if how == Opening::Follow && error.kind() == ErrorKind::NotFound => return Ok(()),
-            // A terminal or a pipe that was open when we were root: nothing has been moved, so nothing is lost.
+        let opened = match if how == Opening::Follow { Sink::follow(path) } else { Sink::open(path, true).map(Some) } {
+            Ok(Some(opened)) => opened,
+            Ok(None) => return Ok(()),
+            // A terminal or a pipe that was opened by root: nobody moves those away.
             Err(_) if how == Opening::Follow && sink.as_ref().is_some_and(|sink| sink.kind != Kind::Regular) => {
                 return Ok(());
             }
@@ -231,6 +231,28 @@ impl Sink {
             opened => opened?,
         };
         Sink::of(file)
+    }
+
+    /// Opens what the master has made. `None` when it is missing, or not given to us: it has been moved away again since
+    /// the master made it, or the master is just about to give it. There is another signal on its way.
+    fn follow(path: &Path) -> io::Result<Option<Sink>> {
+        /// The file may be given to us, and moved away, between our looks at it.
+        const LOOKS: usize = 5;
+        let own = nix::unistd::geteuid().as_raw();
+        for _ in 0..LOOKS {
+            match Sink::open(path, false) {
+                Ok(sink) => return Ok(Some(sink)),
+                Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+                Err(error) if error.kind() == ErrorKind::PermissionDenied => {}
+                Err(error) => return Err(error),
+            }
+            match std::fs::metadata(path) {
+                Ok(file) if file.uid() != own => return Ok(None),
+                Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+        }
+        Err(io::Error::from_raw_os_error(EACCES))
     }
 
     /// The standard error stream. It is shared with others, who may want to wait where we do not: so a pipe or terminal
