@@ -26,8 +26,13 @@ const CLIENTS: usize = 4;
 
 /// A server of two workers that logs the unique path of each request, in a frame that shows whether a line is whole.
 fn logging(logs: &str) -> Setup {
+    logging_in("", logs)
+}
+
+/// The same with more in the main block.
+fn logging_in(main: &str, logs: &str) -> Setup {
     Server::config(&format!(
-        "worker_processes 2; events {{}} http {{ log_format framed '<$uri $status $pid>'; {logs}
+        "worker_processes 2; {main} events {{}} http {{ log_format framed '<$uri $status $pid>'; {logs}
             server {{ listen 127.0.0.1:%%PORT_0%%; keepalive_requests 10000000; location / {{ return 204; }} }} }}"
     ))
 }
@@ -188,7 +193,7 @@ fn a_full_disk(setup: Setup, disk: &Path) {
         // Several seconds, each with its attempt to write, and so with lines cut short.
         let since = Instant::now();
         wait_until("some seconds pass", || (since.elapsed() > Duration::from_secs(3)).then_some(()));
-        let before = [whole_lines(disk, "plain.log"), whole_lines(disk, "buffered.log")];
+        let before = [whole_lines_so_far(disk, "plain.log"), whole_lines_so_far(disk, "buffered.log")];
         fs::remove_file(&ballast).unwrap();
         wait_until("lines are written again", || {
             let now = [whole_lines_so_far(disk, "plain.log"), whole_lines_so_far(disk, "buffered.log")];
@@ -232,6 +237,39 @@ fn a_device_that_is_always_full_costs_lines_and_nothing_else() {
     });
     finish(&mut server);
     assert_eq!(told_lost(&server, "/dev/full"), seen.answers);
+}
+
+#[test]
+fn the_limit_on_the_size_of_files_ends_no_worker() {
+    if skip_on_nginx("its workers end") {
+        return;
+    }
+    // Limits can be set for processes of one's own.
+    let mut server = logging_in("user root;", "access_log plain.log framed;").start();
+    let (master, workers) = (server.pid(), server.workers());
+    let limit = |size: &str| {
+        let limited = [&[master], &workers[..]].concat().iter().all(|pid| {
+            let arguments = ["--pid", &pid.to_string(), &format!("--fsize={size}:unlimited")].map(str::to_owned);
+            Command::new("prlimit").args(arguments).status().is_ok_and(|status| status.success())
+        });
+        limited.then_some(())
+    };
+    if limit("5000").is_none() {
+        println!("skipped: needs prlimit");
+        return;
+    }
+    let ((), seen) = under_load(&server, "limit", |count| {
+        wait_until("more is answered than fits", || (count.load(SeqCst) > 1000).then_some(()));
+        assert!(whole_lines_so_far(server.folder(), "plain.log") < 5000 / "</limit-0-0 204 1>\n".len());
+        limit("unlimited");
+        wait_until("lines are written again", || {
+            (whole_lines_so_far(server.folder(), "plain.log") > 1000).then_some(())
+        });
+    });
+    assert_eq!((server.pid(), server.workers()), (master, workers));
+    finish(&mut server);
+    let (lines, lost) = (whole_lines(server.folder(), "plain.log"), told_lost(&server, "plain.log"));
+    assert_eq!(lines + lost, seen.answers);
 }
 
 #[test]

@@ -182,6 +182,12 @@ impl Reader {
         &self.address
     }
 
+    /// Connects anew with the next message: for a socket in the file system that somebody else has now, while the former
+    /// reader still holds what was there before.
+    pub fn forget_connection(&self) {
+        *self.socket.borrow_mut() = None;
+    }
+
     /// Tells of messages that are lost; see [`Losses::tell`].
     pub fn tell_losses(&self, log: &ErrorLog, now: bool) {
         // nginx: a reader that is gone is an error, and no alert.

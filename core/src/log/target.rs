@@ -90,8 +90,9 @@ impl Logs {
         Syslog::new(reader, parameters)
     }
 
-    /// Opens, or reopens, every file; returns what failed, worded as nginx does.
+    /// Opens, or reopens, every file, and connects anew to readers; returns what failed, worded as nginx does.
     pub fn open_all(&self, how: Opening) -> Vec<String> {
+        self.readers.borrow().iter().for_each(|reader| reader.forget_connection());
         self.files.borrow().iter().filter_map(|file| file.open(how).err()).collect()
     }
 

@@ -219,7 +219,10 @@ struct Master {
 impl Master {
     fn run(mut self) -> ExitCode {
         let mask: SigSet = SIGNALS.into_iter().collect();
-        let signals = match mask
+        // A log that has reached the limit on the size of files: the write fails, that is all.
+        let mut blocked = mask;
+        blocked.add(Signal::SIGXFSZ);
+        let signals = match blocked
             .thread_block()
             .and_then(|()| SignalFd::with_flags(&mask, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC))
         {
