@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use crate::conf::{ConfigError, Place, Refusal, Word, value};
 use crate::zone::{Region, SMALLEST, Zones, always_sound};
 
-/// nginx: one line of the longest kind and the header must fit.
+/// nginx: one line of the longest kind and a title must fit.
 const LEAST: u64 = 2048 + 64;
 /// So that a size too much does not come to light as a process without memory.
 const MOST: u64 = 1 << 30;
