@@ -32,6 +32,8 @@ pub struct Setup {
     ports: Vec<Port>,
     globals: &'static str,
     detached: bool,
+    program: PathBuf,
+    environment: Vec<(String, String)>,
 }
 
 impl Setup {
@@ -50,6 +52,8 @@ impl Setup {
             ports: Vec::new(),
             globals: GLOBALS,
             detached: false,
+            program: binary::path().to_owned(),
+            environment: Vec::new(),
         }
     }
 
@@ -63,6 +67,20 @@ impl Setup {
     pub fn detached(mut self) -> Setup {
         self.detached = true;
         self.bare()
+    }
+
+    /// Runs a copy of the binary that lies in the folder as `name`, so that a test may replace it.
+    pub fn copied(mut self, name: &str) -> Setup {
+        self.program = self.folder.path().join(name);
+        fs::copy(binary::path(), &self.program).expect("copy the binary");
+        self
+    }
+
+    /// Sets a variable of the environment; `%%DIR%%` in it stands for the folder.
+    pub fn environment(mut self, name: &str, value: &str) -> Setup {
+        let value = value.replace("%%DIR%%", &self.folder.path().display().to_string());
+        self.environment.push((name.to_owned(), value));
+        self
     }
 
     /// Makes `%%NAME%%` stand for a value.
@@ -91,7 +109,7 @@ impl Setup {
     /// Runs the binary to its end on this configuration (`-t`, `-T`).
     pub fn run(mut self, arguments: &[&str]) -> Outcome {
         self.write_configuration();
-        let output = command(self.folder.path()).args(arguments).output().expect("the binary runs");
+        let output = self.command().args(arguments).output().expect("the binary runs");
         Outcome {
             status: output.status,
             stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
@@ -111,7 +129,7 @@ impl Setup {
             return false;
         }
         self.write_configuration();
-        let output = command(self.folder.path()).arg("-t").output().expect("the binary runs");
+        let output = self.command().arg("-t").output().expect("the binary runs");
         let text = String::from_utf8_lossy(&output.stderr).into_owned();
         let missing = text.lines().find(|line| line.contains("not supported yet"));
         if let Some(what) = missing.and_then(|line| line.split('"').nth(1)) {
@@ -126,7 +144,8 @@ impl Setup {
         self.write_configuration();
         let stdout = File::create(self.folder.path().join("stdout.log")).expect("create stdout.log");
         let stderr = File::create(self.folder.path().join("stderr.log")).expect("create stderr.log");
-        let child = command(self.folder.path())
+        let child = self
+            .command()
             .stdin(Stdio::null())
             .stdout(stdout)
             .stderr(stderr)
@@ -134,9 +153,21 @@ impl Setup {
             .spawn()
             .expect("the binary runs");
         let listening = listening_ports(&self.text);
-        let mut server = Server { setup: self, child, ended: None };
+        let mut server = Server { setup: self, child, ended: None, group: None };
         server.wait_until_ready(&listening);
+        server.group = server.pid_in_file().and_then(processes::process).map(|master| master.group);
         server
+    }
+
+    /// The binary on this configuration.
+    pub fn command(&self) -> Command {
+        let folder = self.folder.path();
+        let mut command = Command::new(&self.program);
+        let mut prefix = PathBuf::from(folder);
+        prefix.push("");
+        command.arg("-p").arg(prefix).args(["-c", "nginx.conf", "-e", "error.log"]).current_dir(folder);
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
+        command
     }
 
     fn write_configuration(&mut self) {
@@ -188,6 +219,8 @@ pub struct Server {
     setup: Setup,
     child: Child,
     ended: Option<ExitStatus>,
+    /// The process group of a detached server, which every later master and worker is in.
+    group: Option<i32>,
 }
 
 impl Server {
@@ -326,7 +359,7 @@ impl Server {
 
     /// Runs the binary with the same prefix and configuration and other arguments (`-s reload`).
     pub fn control(&self, arguments: &[&str]) -> Outcome {
-        let output = command(self.folder()).args(arguments).output().expect("the binary runs");
+        let output = self.setup.command().args(arguments).output().expect("the binary runs");
         Outcome {
             status: output.status,
             stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
@@ -380,9 +413,9 @@ impl Drop for Server {
             eprintln!("--- error.log of {} ends with:\n{}", self.folder().display(), log[tail..].join("\n"));
         }
         if self.setup.detached
-            && let Some(master) = self.pid_in_file().and_then(processes::process)
+            && let Some(group) = self.group.or_else(|| Some(processes::process(self.pid_in_file()?)?.group))
         {
-            processes::end_group(master.group);
+            processes::end_group(group);
         }
         processes::end_family(&mut self.child);
     }
@@ -396,14 +429,6 @@ pub fn signal_to(pid: i32, signal: Signal) {
 
 /// How long a server may take to notice something that it only looks for now and then.
 pub const SOON: Duration = Duration::from_secs(3);
-
-fn command(folder: &Path) -> Command {
-    let mut command = Command::new(binary::path());
-    let mut prefix = PathBuf::from(folder);
-    prefix.push("");
-    command.arg("-p").arg(prefix).args(["-c", "nginx.conf", "-e", "error.log"]).current_dir(folder);
-    command
-}
 
 fn write(folder: &Path, name: &str, content: &[u8]) {
     let path = folder.join(name);
