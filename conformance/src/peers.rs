@@ -90,6 +90,67 @@ impl Drop for Redis {
     }
 }
 
+/// An nginx of the machine's own, to be compared with.
+#[derive(Debug)]
+pub struct Nginx {
+    child: Child,
+    port: Port,
+    _folder: TempDir,
+}
+
+impl Nginx {
+    /// Starts one on a configuration in which `%%PORT_0%%` stands for its port, or says that the test is skipped.
+    pub fn start(text: &str) -> Option<Nginx> {
+        let program = find("nginx")?;
+        processes::adopt_orphans();
+        let folder = tempfile::Builder::new().prefix("tidegate-nginx-").tempdir().expect("a temporary folder");
+        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).expect("open the folder");
+        let port = Port::claim();
+        let temporary: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
+            .map(|name| format!("{name}_temp_path {}/{name}; ", folder.path().display()))
+            .concat();
+        let text = text.replace("%%PORT_0%%", &port.number().to_string()).replacen(
+            "http {",
+            &format!("http {{ {temporary}"),
+            1,
+        );
+        let path = folder.path().join("nginx.conf");
+        fs::write(&path, format!("daemon off; pid nginx.pid; error_log error.log info; {text}"))
+            .expect("write nginx.conf");
+        let mut prefix = folder.path().to_owned();
+        prefix.push("");
+        let mut child = Command::new(program)
+            .arg("-p")
+            .arg(prefix)
+            .arg("-c")
+            .arg(path)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .process_group(0)
+            .spawn()
+            .expect("nginx runs");
+        wait_until("nginx listens", || {
+            let ended = child.try_wait().ok().flatten();
+            let log = || fs::read_to_string(folder.path().join("error.log")).unwrap_or_default();
+            assert!(ended.is_none(), "nginx did not start: {}", log());
+            processes::is_listening(port.number()).then_some(())
+        });
+        Some(Nginx { child, port, _folder: folder })
+    }
+
+    /// Its port.
+    pub fn port(&self) -> u16 {
+        self.port.number()
+    }
+}
+
+impl Drop for Nginx {
+    fn drop(&mut self) {
+        processes::end_family(&mut self.child);
+    }
+}
+
 /// A Dovecot server for IMAP, with the user `alice` whose password is `pw`.
 #[derive(Debug)]
 pub struct Dovecot {
