@@ -1,6 +1,8 @@
 //! The server under test: a configuration in a folder of its own, a process that runs it, and what can be seen of both.
 
 use std::fs::{self, File};
+use std::net::TcpListener;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -34,6 +36,7 @@ pub struct Setup {
     detached: bool,
     program: PathBuf,
     environment: Vec<(String, String)>,
+    socket: Option<TcpListener>,
 }
 
 impl Setup {
@@ -54,6 +57,7 @@ impl Setup {
             detached: false,
             program: binary::path().to_owned(),
             environment: Vec::new(),
+            socket: None,
         }
     }
 
@@ -80,6 +84,12 @@ impl Setup {
     pub fn environment(mut self, name: &str, value: &str) -> Setup {
         let value = value.replace("%%DIR%%", &self.folder.path().display().to_string());
         self.environment.push((name.to_owned(), value));
+        self
+    }
+
+    /// Hands the server a listening socket as descriptor 3, as systemd's socket activation does.
+    pub fn socket(mut self, socket: TcpListener) -> Setup {
+        self.socket = Some(socket);
         self
     }
 
@@ -144,14 +154,12 @@ impl Setup {
         self.write_configuration();
         let stdout = File::create(self.folder.path().join("stdout.log")).expect("create stdout.log");
         let stderr = File::create(self.folder.path().join("stderr.log")).expect("create stderr.log");
-        let child = self
-            .command()
-            .stdin(Stdio::null())
-            .stdout(stdout)
-            .stderr(stderr)
-            .process_group(0)
-            .spawn()
-            .expect("the binary runs");
+        let (mut command, stdin) = match self.socket.take() {
+            None => (self.command(), Stdio::null()),
+            Some(socket) => (self.command_with_socket(), Stdio::from(OwnedFd::from(socket))),
+        };
+        let child =
+            command.stdin(stdin).stdout(stdout).stderr(stderr).process_group(0).spawn().expect("the binary runs");
         let listening = listening_ports(&self.text);
         let mut server = Server { setup: self, child, ended: None, group: None };
         server.wait_until_ready(&listening);
@@ -166,6 +174,16 @@ impl Setup {
         let mut prefix = PathBuf::from(folder);
         prefix.push("");
         command.arg("-p").arg(prefix).args(["-c", "nginx.conf", "-e", "error.log"]).current_dir(folder);
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
+        command
+    }
+
+    /// The same behind a shell that moves the socket on its standard input to where it is announced.
+    fn command_with_socket(&self) -> Command {
+        let inner = self.command();
+        let mut command = Command::new("sh");
+        command.args(["-c", r#"exec 3<&0 </dev/null; export LISTEN_PID=$$ LISTEN_FDS=1; exec "$0" "$@""#]);
+        command.arg(inner.get_program()).args(inner.get_args()).current_dir(self.folder.path());
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         command
     }

@@ -10,10 +10,11 @@ use std::os::fd::{AsFd, FromRawFd, OwnedFd, RawFd};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
 
 /// Takes over descriptors that were announced by number. Numbers below 3, repeated ones and those that are not open are
-/// passed over. What is taken over no longer survives an exec.
+/// passed over. What is taken over no longer survives an exec, and never makes its user wait: systemd hands over sockets
+/// that block unless it is told otherwise (`NonBlocking=`), and a worker that blocks in accept(2) serves nobody.
 ///
 /// Call this once, before the process has opened anything of its own.
 pub fn adopt(numbers: impl IntoIterator<Item = RawFd>) -> Vec<(RawFd, OwnedFd)> {
@@ -28,7 +29,7 @@ pub fn adopt(numbers: impl IntoIterator<Item = RawFd>) -> Vec<(RawFd, OwnedFd)> 
         // SAFETY: the number is open, as /proc has just told, and it is nobody else's: this runs before the process opens
         // any descriptor of its own, the standard three are left alone, and no number is taken twice.
         let owned = unsafe { OwnedFd::from_raw_fd(number) };
-        if keep_on_exec(&owned, false) {
+        if keep_on_exec(&owned, false) && never_wait(&owned) {
             taken.push((number, owned));
         }
     }
@@ -43,6 +44,11 @@ pub fn watch(socket: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     // SAFETY: an owned descriptor is open, and gives the same number, for as long as it lives; the registration owns it.
     let watched = unsafe { AsyncFd::register_with_interest(socket, Interest::READABLE) };
     Ok(watched?)
+}
+
+fn never_wait(descriptor: &impl AsFd) -> bool {
+    let flags = fcntl(descriptor.as_fd(), FcntlArg::F_GETFL).map(OFlag::from_bits_retain);
+    flags.is_ok_and(|flags| fcntl(descriptor.as_fd(), FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK)).is_ok())
 }
 
 /// Says whether a descriptor survives an exec. False when the system refuses.
