@@ -341,6 +341,18 @@ impl Server {
         processes::children(self.pid()).into_iter().filter(|&pid| !processes::title(pid).contains("cache")).collect()
     }
 
+    /// Stops every worker where it stands (SIGSTOP), and returns them: whoever connects from now on stays in the queue.
+    #[track_caller]
+    pub fn freeze_workers(&self) -> Vec<i32> {
+        let workers = self.workers();
+        for pid in &workers {
+            signal_to(*pid, Signal::SIGSTOP);
+            let is_stopped = || processes::process(*pid).is_some_and(|process| process.state == 'T');
+            wait_until("the worker has stopped", || is_stopped().then_some(()));
+        }
+        workers
+    }
+
     /// Replaces the configuration that the next reload will read.
     pub fn rewrite(&mut self, text: &str) {
         self.setup.text = text.to_owned();

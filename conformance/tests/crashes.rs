@@ -111,13 +111,8 @@ fn a_killed_worker_loses_what_it_held_and_no_more() {
     assert!(repeated.is_empty(), "requests came to a backend twice: {repeated:x?}");
 }
 
-/// Clients that have asked but are with no worker yet, since all of them have been stopped.
-fn waiting_clients(server: &Server, count: usize) -> Vec<Http> {
-    for pid in server.workers() {
-        signal_to(pid, Signal::SIGSTOP);
-        let is_stopped = || processes::process(pid).is_some_and(|process| process.state == 'T');
-        wait_until("the worker has stopped", || is_stopped().then_some(()));
-    }
+/// Clients that have asked.
+fn clients(server: &Server, count: usize) -> Vec<Http> {
     let ask = |number| {
         let mut http = server.http(0);
         http.send(head("GET", &format!("/?id={number}"), &["Connection: close"]));
@@ -137,8 +132,8 @@ fn assert_all_served(clients: Vec<Http>) {
 fn who_waits_in_the_queue_is_served_by_the_next_worker() {
     for option in ["", "reuseport"] {
         let (server, _backends) = start(option);
-        let clients = waiting_clients(&server, 50);
-        let old = server.workers();
+        let old = server.freeze_workers();
+        let clients = clients(&server, 50);
         old.iter().for_each(|pid| signal_to(*pid, Signal::SIGKILL));
         assert_all_served(clients);
         assert!(server.workers().iter().all(|pid| !old.contains(pid)));

@@ -12,6 +12,7 @@ use nix::sys::signal::Signal;
 use tidegate_conformance::backend::{AuthHttp, EchoBackend, HttpBackend, ImapBackend, Reply, TcpBackend};
 use tidegate_conformance::client::{Offer, head};
 use tidegate_conformance::load::{self, Load, Report, Shape, sized};
+use tidegate_conformance::server::signal_to;
 use tidegate_conformance::{Certificate, Http, Server, Setup, Wire, processes, wait_until};
 
 /// Two workers before two backends. `%WORKERS%` and the others are for what a test changes.
@@ -140,6 +141,37 @@ fn nothing_is_lost_or_left_over_by_a_storm_of_reloads() {
     });
 }
 
+/// Freezes the workers of one configuration, has clients queue up, goes over to another configuration, and lets go.
+fn queue_over_a_reload(before: &Text, after: &Text) {
+    let mut server = Server::start(&before.write());
+    wait_for_workers(&server, before.workers);
+    let old = server.freeze_workers();
+    let ask = |number: usize| {
+        let mut http = server.http(0);
+        http.send(head("GET", &format!("/?id={number}"), &["Connection: close"]));
+        http
+    };
+    let clients: Vec<Http> = (0..60).map(ask).collect();
+    server.rewrite(&after.write());
+    server.signal(Signal::SIGHUP);
+    wait_until("new workers run", || (server.workers().len() == old.len() + after.workers).then_some(()));
+    old.iter().for_each(|pid| signal_to(*pid, Signal::SIGCONT));
+    for (number, mut client) in clients.into_iter().enumerate() {
+        let response = client.try_response_to("GET");
+        let answer = response.map(|response| (response.status, response.text())).map_err(|error| error.to_string());
+        assert_eq!(answer, Ok((200, number.to_string())), "client {number} of 60");
+    }
+    server.wait_until_gone(&old);
+}
+
+#[test]
+fn who_waits_in_the_queue_is_served_after_a_reload() {
+    let backends = two_backends();
+    let of = |workers, option| Text { workers, option, ..Text::before(&backends) };
+    queue_over_a_reload(&of(2, ""), &of(1, ""));
+    queue_over_a_reload(&of(2, "reuseport"), &of(4, "reuseport"));
+}
+
 /// Reloads with each text in turn under load, and waits until what was there before is gone.
 fn change_under_load(setup: Setup, shape: impl Fn(&Server) -> Shape, texts: &[String], what: &str) -> (Server, Report) {
     let mut server = setup.start();
@@ -172,36 +204,12 @@ fn nothing_is_lost_when_a_listener_comes_and_goes() {
 }
 
 #[test]
-fn nothing_is_lost_when_workers_get_sockets_of_their_own_and_lose_them() {
-    let _alone = load::alone();
-    let backends = two_backends();
-    let text = Text::before(&backends);
-    let own = Text { option: "reuseport", ..text.clone() };
-    let shape = |server: &Server| Shape::mixed(server.port(0));
-    let texts = [own.write(), text.write()];
-    let (_, report) = change_under_load(Server::config(&text.write()), shape, &texts, "reuseport");
-    assert_whole(&report, &backends);
-}
-
-#[test]
 fn nothing_is_lost_when_the_number_of_workers_changes() {
     let _alone = load::alone();
     let backends = two_backends();
     let of = |workers| Text { workers, ..Text::before(&backends) }.write();
     let shape = |server: &Server| Shape::mixed(server.port(0));
     let (server, report) = change_under_load(Server::config(&of(1)), shape, &[of(8), of(2), of(1)], "workers 1, 8, 2");
-    assert_whole(&report, &backends);
-    wait_for_workers(&server, 1);
-}
-
-#[test]
-fn nothing_is_lost_when_the_number_of_workers_with_sockets_of_their_own_changes() {
-    let _alone = load::alone();
-    let backends = two_backends();
-    let of = |workers| Text { workers, option: "reuseport", ..Text::before(&backends) }.write();
-    let shape = |server: &Server| Shape::mixed(server.port(0));
-    let texts = [of(8), of(2), of(1)];
-    let (server, report) = change_under_load(Server::config(&of(1)), shape, &texts, "workers 1, 8, 2 with reuseport");
     assert_whole(&report, &backends);
     wait_for_workers(&server, 1);
 }
