@@ -16,7 +16,8 @@ http { access_log off; keepalive_requests 1000000;
     server { listen 127.0.0.1:%%PORT_0%%;
         %%SERVER%%
         location / { proxy_pass http://app; proxy_http_version 1.1; proxy_set_header Connection \"\";
-                     add_header X-Worker $pid always; } } }";
+                     add_header X-Worker $pid always; }
+        location = /limited { limit_req zone=z; } } }";
 
 const ZONE: &str = "limit_req_zone $arg_k zone=z:1m rate=1r/m;";
 
@@ -66,6 +67,11 @@ fn kinds(foreign: &TcpListener) -> Vec<Wrong> {
         wrong("a missing certificate", pair("none.crt", "one.key"), r#""/.*/none.crt".*No such file"#),
         wrong("a folder for a certificate", pair("folder", "one.key"), r#"/folder"#),
         wrong_zone("a zone too small", "1k", r#"zone "zone=z:1k" is too small"#),
+        wrong_zone(
+            "a zone too large",
+            "1000000000000000",
+            r#"zone "z" of 1000000000000000 bytes cannot be made \(12: "#,
+        ),
     ]
 }
 

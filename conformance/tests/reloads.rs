@@ -259,6 +259,25 @@ fn nothing_is_lost_when_the_certificate_changes() {
 }
 
 #[test]
+fn nothing_is_lost_when_a_configuration_is_tested() {
+    let _alone = load::alone();
+    let backends = two_backends();
+    for option in ["", "reuseport"] {
+        let server = Server::start(&Text { option, ..Text::before(&backends) }.write());
+        let load = Load::start(Shape::mixed(server.port(0)));
+        load.wait_for(100);
+        for _ in 0..sized(30, 10) {
+            let outcome = server.control(&["-t"]);
+            assert!(outcome.status.success(), "{outcome:?}");
+            load.wait_for(20);
+        }
+        let report = load.finish();
+        println!("-t, {option}: {report}");
+        report.assert_clean();
+    }
+}
+
+#[test]
 fn what_has_begun_ends_on_the_old_worker() {
     let (release, released) = mpsc::channel::<()>();
     let released = std::sync::Mutex::new(released);

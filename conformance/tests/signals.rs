@@ -136,7 +136,6 @@ fn signals_during_a_reload_are_all_heeded() {
     for (others, ends) in [
         (&[Signal::SIGUSR1][..], false),
         (&[Signal::SIGHUP, Signal::SIGUSR1], false),
-        (&[Signal::SIGWINCH, Signal::SIGHUP], false),
         (&[Signal::SIGQUIT], true),
         (&[Signal::SIGTERM], true),
         (&[Signal::SIGQUIT, Signal::SIGTERM], true),
