@@ -1,5 +1,6 @@
 //! The server under test: a configuration in a folder of its own, a process that runs it, and what can be seen of both.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::net::TcpListener;
 use std::os::fd::OwnedFd;
@@ -161,9 +162,8 @@ impl Setup {
         let child =
             command.stdin(stdin).stdout(stdout).stderr(stderr).process_group(0).spawn().expect("the binary runs");
         let listening = listening_ports(&self.text);
-        let mut server = Server { setup: self, child, ended: None, group: None };
+        let mut server = Server { setup: self, child, ended: None };
         server.wait_until_ready(&listening);
-        server.group = server.pid_in_file().and_then(processes::process).map(|master| master.group);
         server
     }
 
@@ -237,8 +237,6 @@ pub struct Server {
     setup: Setup,
     child: Child,
     ended: Option<ExitStatus>,
-    /// The process group of a detached server, which every later master and worker is in.
-    group: Option<i32>,
 }
 
 impl Server {
@@ -442,10 +440,13 @@ impl Drop for Server {
             let tail = log.len().saturating_sub(25);
             eprintln!("--- error.log of {} ends with:\n{}", self.folder().display(), log[tail..].join("\n"));
         }
-        if self.setup.detached
-            && let Some(group) = self.group.or_else(|| Some(processes::process(self.pid_in_file()?)?.group))
-        {
-            processes::end_group(group);
+        if self.setup.detached {
+            // Each start in the background is a process group of its own, whatever the pid files say by now.
+            let folder = self.folder().display().to_string();
+            let ours = processes::all().into_iter().filter(|process| processes::title(process.pid).contains(&folder));
+            let groups: BTreeSet<i32> = ours.map(|process| process.group).collect();
+            let own = nix::unistd::getpgrp().as_raw();
+            groups.into_iter().filter(|group| *group != own).for_each(processes::end_group);
         }
         processes::end_family(&mut self.child);
     }
