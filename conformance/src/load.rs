@@ -481,7 +481,7 @@ impl Client {
         let target = format!("{}?id={number}", self.shared.shape.path);
         let lines: &[&str] = if close { &["Connection: close"] } else { &[] };
         // Every fourth has a body.
-        if number % 4 != 0 {
+        if !number.is_multiple_of(4) {
             return head("GET", &target, lines);
         }
         let lines: Vec<&str> = lines.iter().copied().chain(["Content-Length: 5"]).collect();
