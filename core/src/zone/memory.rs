@@ -31,6 +31,9 @@ impl Memory {
         let words = bytes.div_ceil(8);
         let length =
             words.checked_mul(8).and_then(|bytes| bytes.checked_add(BELL_BYTES)).ok_or(io::ErrorKind::OutOfMemory)?;
+        // A memfd is given its memory only when it is written to. So the system is asked for as much once before: what it
+        // can never have is refused here, with nginx's ENOMEM, and not with a SIGBUS in a worker.
+        drop(MmapOptions::new().len(length).map_anon()?);
         nix::unistd::ftruncate(&file, i64::try_from(length).map_err(|_| io::ErrorKind::OutOfMemory)?)?;
         let map = MmapOptions::new().len(length).map_raw(&file)?;
         Ok(Memory { map, words, file })
