@@ -72,6 +72,16 @@ fn kinds(foreign: &TcpListener) -> Vec<Wrong> {
             "1000000000000000",
             r#"zone "z" of 1000000000000000 bytes cannot be made \(12: "#,
         ),
+        wrong_zone(
+            "a zone larger than any memory",
+            "10000000000000",
+            r#"zone "z" of 10000000000000 bytes cannot be made \(12: "#,
+        ),
+        wrong(
+            "an address of another machine",
+            "listen 203.0.113.1:%%PORT_1%%;",
+            r"bind\(\) to 203.0.113.1:\d+ failed \(99: Cannot assign requested address\)",
+        ),
     ]
 }
 

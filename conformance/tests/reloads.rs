@@ -215,6 +215,39 @@ fn nothing_is_lost_when_the_number_of_workers_changes() {
 }
 
 #[test]
+fn nothing_is_lost_when_workers_get_sockets_of_their_own_and_lose_them() {
+    let _alone = load::alone();
+    let backends = two_backends();
+    let text = Text::before(&backends);
+    let own = Text { option: "reuseport", ..text.clone() };
+    let shape = |server: &Server| Shape::mixed(server.port(0));
+    let texts = [own.write(), text.write()];
+    let (_, report) = change_under_load(Server::config(&text.write()), shape, &texts, "reuseport");
+    assert_whole(&report, &backends);
+}
+
+#[test]
+fn nothing_is_lost_when_the_number_of_workers_with_sockets_of_their_own_changes() {
+    let _alone = load::alone();
+    let backends = two_backends();
+    let of = |workers| Text { workers, option: "reuseport", ..Text::before(&backends) }.write();
+    let shape = |server: &Server| Shape::mixed(server.port(0));
+    let texts = [of(8), of(2), of(1)];
+    let (server, report) = change_under_load(Server::config(&of(1)), shape, &texts, "workers 1, 8, 2 with reuseport");
+    assert_whole(&report, &backends);
+    wait_for_workers(&server, 1);
+}
+
+#[test]
+fn who_waits_in_the_queue_of_a_socket_that_is_one_too_many_is_served_after_a_reload() {
+    let backends = two_backends();
+    let of = |workers, option| Text { workers, option, ..Text::before(&backends) };
+    queue_over_a_reload(&of(4, "reuseport"), &of(2, "reuseport"));
+    queue_over_a_reload(&of(4, "reuseport"), &of(4, ""));
+    queue_over_a_reload(&of(2, ""), &of(2, "reuseport"));
+}
+
+#[test]
 fn nothing_is_lost_when_the_log_moves() {
     let _alone = load::alone();
     let backends = two_backends();

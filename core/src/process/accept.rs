@@ -88,6 +88,8 @@ pub struct Acceptor {
     pub binding: Binding,
     /// The socket.
     pub listener: Listener,
+    /// No other worker accepts from it (`reuseport`).
+    pub own: bool,
     /// The worker's connections.
     pub connections: Rc<Connections>,
     /// What all workers count.
@@ -151,7 +153,7 @@ impl Acceptor {
     async fn stand_back(&self) {
         const LONGEST: Duration = Duration::from_millis(64);
         let mut pause = Duration::from_millis(1);
-        while !self.binding.options.reuse_port && pause <= LONGEST && self.counters.is_ahead() {
+        while !self.own && pause <= LONGEST && self.counters.is_ahead() {
             tokio::time::sleep(pause).await;
             pause *= 2;
         }

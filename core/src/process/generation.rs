@@ -59,9 +59,13 @@ impl Bound {
         }
     }
 
-    /// The socket of the worker with this index.
-    pub fn socket(&self, worker: usize) -> Option<&OwnedFd> {
-        self.sockets.get(worker % self.sockets.len().max(1)).map(|socket| &**socket)
+    /// The sockets that a worker accepts from, and whether each is its own. With `reuseport` every worker has one of its
+    /// own; those that are left of a time with more workers, or with another setting, are everybody's.
+    pub fn of_worker(&self, index: usize, reuse_port: bool, workers: usize) -> impl Iterator<Item = (&OwnedFd, bool)> {
+        self.sockets.iter().enumerate().filter_map(move |(at, socket)| {
+            let has_owner = reuse_port && at < workers;
+            (!has_owner || at == index).then_some((&**socket, has_owner))
+        })
     }
 
     /// All of them.
@@ -223,6 +227,26 @@ impl Generation {
     }
 }
 
+impl Generation {
+    /// Opens the logs and the sockets for `-t`, and closes the sockets again. nginx: an address in use is no mistake here,
+    /// since it is most often the running server that uses it; and `reuseport` is left out, so that no client of that
+    /// server is given to us.
+    pub fn try_out(&self) -> Vec<ConfigError> {
+        let mut failed: Vec<ConfigError> =
+            self.logs.open_all(Opening::Create).into_iter().map(ConfigError::general).collect();
+        for binding in self.bindings.iter().filter(|binding| matches!(binding.address, Address::Inet(_))) {
+            let options = listen::SocketOptions { reuse_port: false, ..binding.options.clone() };
+            match listen::open(&binding.address, &options) {
+                Err((message, error)) if error.kind() != std::io::ErrorKind::AddrInUse => {
+                    failed.push(ConfigError::new(&binding.at, message));
+                }
+                _ => {}
+            }
+        }
+        failed
+    }
+}
+
 /// The sockets of a binding: those that are there already, then new ones.
 fn bind(
     binding: &Binding,
@@ -233,8 +257,9 @@ fn bind(
     let address = binding.address.clone();
     let known = previous.and_then(|generation| generation.sockets.iter().find(|bound| bound.address == address));
     let mut bound = match known {
-        Some(bound) => Bound { sockets: bound.sockets.iter().take(count).cloned().collect(), ..bound.clone() },
-        None => adopted(&address, count, inherited),
+        // All of them, however many are asked for now: a socket takes with it whoever is in its queue.
+        Some(bound) => bound.clone(),
+        None => adopted(&address, inherited),
     };
     for socket in bound.all() {
         let socket = socket2::SockRef::from(socket);
@@ -252,14 +277,12 @@ fn bind(
 }
 
 /// The sockets of an address among those that another process has left us.
-fn adopted(address: &Address, count: usize, inherited: &mut Vec<OwnedFd>) -> Bound {
+fn adopted(address: &Address, inherited: &mut Vec<OwnedFd>) -> Bound {
     let wanted = address.to_socket_address().ok();
     let is_wanted =
         |socket: &OwnedFd| socket2::SockRef::from(socket).local_addr().is_ok_and(|local| Some(local) == wanted);
     let mut sockets = Vec::new();
-    while sockets.len() < count
-        && let Some(at) = inherited.iter().position(is_wanted)
-    {
+    while let Some(at) = inherited.iter().position(is_wanted) {
         sockets.push(Rc::new(inherited.remove(at)));
     }
     Bound { address: address.clone(), inherited: !sockets.is_empty(), sockets }

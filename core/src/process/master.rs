@@ -169,9 +169,9 @@ fn test_only(loader: &Loader, generation: &Generation) -> ExitCode {
     if !loader.options.quiet {
         eprintln!("{program}: the configuration file {file} syntax is ok");
     }
-    let failed = generation.logs.open_all(Opening::Create);
+    let failed = generation.try_out();
     if !failed.is_empty() {
-        failed.iter().for_each(|message| eprintln!("{program}: [emerg] {message}"));
+        report(loader, failed.iter());
         eprintln!("{program}: configuration file {file} test failed");
         return ExitCode::from(1);
     }

@@ -183,19 +183,21 @@ async fn serve(
     let mut acceptors: Vec<JoinHandle<()>> = Vec::new();
     let turn = settings.accept_mutex_delay.map(|delay| Turn::new(counters.clone(), delay));
     for (binding, bound) in bindings.into_iter().zip(&sockets).filter(|_| helper.is_none()) {
-        let Some(socket) = bound.socket(index()) else { continue };
-        let acceptor = Acceptor {
-            binding,
-            listener: Listener::new(socket.try_clone()?)?,
-            connections: connections.clone(),
-            counters: counters.clone(),
-            turn: turn.clone(),
-            multi_accept: settings.multi_accept,
-            stall_threshold: settings.stall_threshold,
-            debugged: settings.debugged.clone(),
-            log: error_log.clone(),
-        };
-        acceptors.push(spawn_local(acceptor.run()));
+        for (socket, own) in bound.of_worker(index(), binding.options.reuse_port, settings.worker_processes) {
+            let acceptor = Acceptor {
+                binding: binding.clone(),
+                listener: Listener::new(socket.try_clone()?)?,
+                own,
+                connections: connections.clone(),
+                counters: counters.clone(),
+                turn: turn.clone(),
+                multi_accept: settings.multi_accept,
+                stall_threshold: settings.stall_threshold,
+                debugged: settings.debugged.clone(),
+                log: error_log.clone(),
+            };
+            acceptors.push(spawn_local(acceptor.run()));
+        }
     }
     drop(sockets);
     if let Some(helper) = helper {
