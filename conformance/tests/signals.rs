@@ -270,3 +270,75 @@ fn systemd_is_told_of_start_reload_and_upgrade() {
     signal_to(first, Signal::SIGQUIT);
     assert!(server.wait().success());
 }
+
+/// The next message that has an assignment of this name.
+fn hear_of(socket: &UnixDatagram, name: &str) -> Vec<String> {
+    loop {
+        let message = hear(socket);
+        if message.iter().any(|line| line.starts_with(name)) {
+            return message;
+        }
+    }
+}
+
+// sd_notify(3): RELOADING=1 comes with the time, which Type=notify-reload waits for.
+#[test]
+fn systemd_is_told_when_a_reload_has_begun() {
+    if skip_on_nginx("it tells systemd nothing") {
+        return;
+    }
+    let (setup, socket) = telling(PID);
+    let server = setup.start();
+    hear_of(&socket, "READY=1");
+    let reload = || {
+        server.signal(Signal::SIGHUP);
+        let message = hear_of(&socket, "RELOADING=1");
+        hear_of(&socket, "READY=1");
+        let time = message.iter().find_map(|line| line.strip_prefix("MONOTONIC_USEC=")?.parse::<u64>().ok());
+        time.unwrap_or_else(|| panic!("no time in {message:?}"))
+    };
+    let began = Instant::now();
+    let times = [reload(), reload()];
+    let passed = began.elapsed().as_micros() as u64;
+    assert!(times[0] < times[1] && times[1] - times[0] <= passed, "{times:?} within {passed} microseconds");
+}
+
+#[test]
+fn systemd_is_told_of_the_end() {
+    if skip_on_nginx("it tells systemd nothing") {
+        return;
+    }
+    for signal in [Signal::SIGTERM, Signal::SIGQUIT] {
+        let (setup, socket) = telling(PID);
+        let mut server = setup.start();
+        hear_of(&socket, "READY=1");
+        server.signal(signal);
+        assert_eq!(hear(&socket), ["STOPPING=1"]);
+        assert!(server.wait().success());
+    }
+}
+
+#[test]
+fn systemd_is_told_who_the_main_process_is_when_an_upgrade_is_taken_back_or_made() {
+    if skip_on_nginx("it tells systemd nothing") {
+        return;
+    }
+    let (setup, socket) = telling(PID);
+    let mut server = setup.start();
+    let first = server.pid();
+    hear_of(&socket, "READY=1");
+    server.signal(Signal::SIGUSR2);
+    let second = wait_until("the new master runs", || server.pid_in_file().filter(|pid| *pid != first));
+    assert!(hear_of(&socket, "MAINPID=").contains(&format!("MAINPID={second}")));
+    signal_to(second, Signal::SIGQUIT);
+    // Whoever goes while the other stays does not say that the service stops.
+    assert_eq!(hear(&socket), [format!("MAINPID={first}")]);
+    server.signal(Signal::SIGUSR2);
+    let third =
+        wait_until("the new master runs", || server.pid_in_file().filter(|pid| *pid != first && *pid != second));
+    assert!(hear_of(&socket, "MAINPID=").contains(&format!("MAINPID={third}")));
+    server.signal(Signal::SIGQUIT);
+    assert!(server.wait().success());
+    signal_to(third, Signal::SIGTERM);
+    assert_eq!(hear(&socket), ["STOPPING=1"]);
+}

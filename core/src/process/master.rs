@@ -279,10 +279,12 @@ impl Master {
         }
         match signal {
             Signal::SIGTERM | Signal::SIGINT => {
+                self.say_stopping();
                 self.tell_all(Signal::SIGTERM);
                 self.going = Going::Down { kill_at: Some(Instant::now() + PATIENCE) };
             }
             Signal::SIGQUIT => {
+                self.say_stopping();
                 self.tell_all(Signal::SIGQUIT);
                 if matches!(self.going, Going::On) {
                     self.going = Going::Down { kill_at: None };
@@ -305,6 +307,18 @@ impl Master {
             }
             _ => {}
         }
+    }
+
+    /// Tells systemd that the service ends, unless another master goes on with it or it has been told.
+    fn say_stopping(&self) {
+        let another = self.successor.is_some() || self.predecessor_lives();
+        if matches!(self.going, Going::On) && !another {
+            readiness::notify("STOPPING=1");
+        }
+    }
+
+    fn predecessor_lives(&self) -> bool {
+        self.predecessor.is_some_and(|pid| pid == nix::unistd::getppid())
     }
 
     fn tell_all(&mut self, signal: Signal) {
@@ -400,6 +414,7 @@ impl Master {
         self.successor = None;
         let pid_file = &self.generation.settings.pid;
         let _ = std::fs::rename(upgrade::old_pid_file(pid_file), pid_file);
+        readiness::notify(&format!("MAINPID={}", std::process::id()));
         if !self.serving && matches!(self.going, Going::On) {
             self.serving = true;
             self.top_up();
@@ -516,7 +531,7 @@ impl Master {
         let now = Instant::now();
         if matches!(self.going, Going::On) && self.reload_at.is_some_and(|at| at <= now) {
             self.reload_at = None;
-            readiness::notify("RELOADING=1");
+            readiness::reloading();
             self.reload();
             readiness::notify("READY=1");
             self.reloaded = Some(Instant::now());
@@ -542,7 +557,7 @@ impl Master {
         if self.successor.is_some() {
             return;
         }
-        let predecessor_lives = self.predecessor.is_some_and(|pid| pid == nix::unistd::getppid());
+        let predecessor_lives = self.predecessor_lives();
         for (path, inherited) in sockets.iter().filter_map(Bound::path) {
             let is_served =
                 self.generation.sockets.iter().any(|kept| kept.path().is_some_and(|(other, _)| other == path));
