@@ -3,6 +3,7 @@
 pub mod chance;
 pub mod clock;
 pub mod conf;
+pub mod file;
 pub mod log;
 pub mod module;
 pub mod modules;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::conf::directive::{Arity, Directive, Feature, Levels, Set};
 use crate::conf::{Block, Line, Refusal, Setting, Word, value};
+use crate::file::pool::Limits;
 use crate::inherit;
 use crate::net::address::Named;
 use crate::net::network::Network;
@@ -26,6 +27,7 @@ pub struct MainConf {
     worker_rlimit_core: Setting<u64>,
     worker_cpu_affinity: Setting<Affinity>,
     env: Vec<Word>,
+    thread_pools: Vec<(Word, Limits)>,
 }
 
 /// `worker_cpu_affinity`
@@ -51,7 +53,11 @@ inherit!(MainConf {
     worker_rlimit_core,
     worker_cpu_affinity,
     env,
+    thread_pools,
 });
+
+/// More threads than this are a mistake: each has a stack, and waits for a device that serves few at a time.
+const MOST_THREADS: usize = 4096;
 
 /// `worker_processes` and its neighbours
 pub struct Main;
@@ -165,7 +171,13 @@ impl Feature for Main {
             }),
             "A variable of the environment that is kept, or set with NAME=value, for new binaries.",
         ),
-        row("thread_pool", Arity::Between(2, 3), Set::Accepted, "Workers have no threads to configure."),
+        row(
+            "thread_pool",
+            Arity::Between(2, 3),
+            Set::With(thread_pool),
+            "The threads=number that wait for files, and max_queue=number of tasks that may wait for them; only the pool \
+             named default is used.",
+        ),
         row("debug_points", Arity::Exactly(1), Set::Accepted, "There are no debug points."),
         row("lock_file", Arity::Exactly(1), Set::Accepted, "Locks live in memory; no file is needed."),
         row(
@@ -183,6 +195,31 @@ impl Feature for Main {
             doc: "How connections are processed.",
         },
     ];
+}
+
+fn thread_pool(conf: &mut MainConf, line: &mut Line<'_>) -> Result<(), Refusal> {
+    let name = line.arg(0)?.clone();
+    if conf.thread_pools.iter().any(|(other, _)| other.bytes() == name.bytes()) {
+        return Err(format!("duplicate thread pool \"{name}\"").into());
+    }
+    let mut limits = Limits { threads: 0, ..Limits::default() };
+    for word in line.args().iter().skip(1) {
+        let number = |value: Word| value::number(&value).and_then(|number| usize::try_from(number).ok());
+        if let Some(value) = word.after("threads=") {
+            limits.threads = number(value)
+                .filter(|threads| (1..=MOST_THREADS).contains(threads))
+                .ok_or_else(|| format!("invalid threads value \"{word}\", it must be between 1 and {MOST_THREADS}"))?;
+        } else if let Some(value) = word.after("max_queue=") {
+            limits.queue = number(value).ok_or_else(|| format!("invalid max_queue value \"{word}\""))?;
+        } else {
+            return Err(format!("invalid parameter \"{word}\"").into());
+        }
+    }
+    if limits.threads == 0 {
+        return Err("must have \"threads\" parameter".into());
+    }
+    conf.thread_pools.push((name, limits));
+    Ok(())
 }
 
 /// The `events` block's settings.
@@ -308,6 +345,8 @@ pub struct Settings {
     affinity: Option<Affinity>,
     /// `env`: names kept, and values set.
     pub environment: Vec<(String, Option<String>)>,
+    /// `thread_pool default`
+    pub threads: Limits,
 }
 
 /// The processors of a mask such as `0101`: the last digit is processor 0.
@@ -365,6 +404,11 @@ impl Settings {
             priority: conf.worker_priority.get().copied(),
             core_file: conf.worker_rlimit_core.get().copied(),
             affinity: conf.worker_cpu_affinity.get().cloned(),
+            threads: conf
+                .thread_pools
+                .iter()
+                .find(|(name, _)| name.is("default"))
+                .map_or_else(Limits::default, |(_, limits)| *limits),
             environment: conf.env.iter().map(|word| name_and_value(&word.text())).collect(),
         })
     }

@@ -18,6 +18,7 @@ use super::generation::Generation;
 use super::helper::Helper;
 use super::identity::Identity;
 use super::turn::Turn;
+use crate::file;
 use crate::log::file::Opening;
 use crate::log::{ErrorLog, Logger};
 use crate::net::{Connections, Timer, adopt};
@@ -96,8 +97,9 @@ pub fn run(
     {
         return emerg(&format!("chdir(\"{}\")", directory.display()), error);
     }
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build_local(LocalOptions::default());
-    match runtime {
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    let threads = generation.settings.threads;
+    match file::pool::runtime(&mut builder, threads).enable_all().build_local(LocalOptions::default()) {
         Err(error) => emerg("the event loop", error),
         Ok(runtime) => {
             runtime.block_on(serve(generation, master, helper, leave)).unwrap_or_else(|error| emerg("starting", error))
@@ -168,6 +170,7 @@ async fn serve(
 ) -> std::io::Result<ExitCode> {
     let Generation { settings, bindings, sockets, logs, error_log, zones, counters, .. } = generation;
     let connections = Connections::new(settings.worker_connections);
+    file::start(settings.threads);
     let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
     listen_for(SignalKind::terminate(), Told::Leave, &tell)?;
     listen_for(SignalKind::interrupt(), Told::Leave, &tell)?;
@@ -240,7 +243,7 @@ async fn serve(
     logs.finish(&error_log);
     drop(zones);
     leave();
-    // What is still open is closed by the end of the process, not one by one.
+    // What is still open is closed by the end of the process, not one by one, and threads that hang are not waited for.
     std::process::exit(0)
 }
 
