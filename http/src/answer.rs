@@ -1,10 +1,11 @@
 //! An answer on its way to the client: a head and a body that is pulled.
 
 use std::ops::Range;
-use std::rc::Rc;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use smallvec::SmallVec;
+use tidegate_core::file::OpenFile;
 use tidegate_http_wire::{Fields, Known, status};
 
 use crate::settings::Tokens;
@@ -52,7 +53,7 @@ pub enum Body {
 #[derive(Clone)]
 pub struct FilePart {
     /// The file.
-    pub file: Rc<std::fs::File>,
+    pub file: Arc<OpenFile>,
     /// Which bytes of it.
     pub range: Range<u64>,
 }

@@ -1,10 +1,18 @@
 //! `set`, `if`, `rewrite`, `return`, `break`: a list of instructions that runs in the order written.
 
+use std::ffi::OsString;
+use std::io;
+use std::os::unix::ffi::OsStringExt;
+use std::path::PathBuf;
 use std::rc::Rc;
+use std::slice;
 
 use bytes::Bytes;
+use smallvec::SmallVec;
 use tidegate_core::conf::directive::{Arity, Directive, Feature, Levels, Set};
 use tidegate_core::conf::{ConfigError, Line, Refusal, Word, value};
+use tidegate_core::file::pool::Pending;
+use tidegate_core::file::{self, About, Asked};
 use tidegate_core::inherit;
 use tidegate_core::log;
 use tidegate_core::module::{Install, Module};
@@ -241,49 +249,86 @@ enum Instruction {
 /// Instructions in order.
 pub struct Program(Vec<Instruction>);
 
-/// How a run of instructions ended.
-enum Ran {
-    /// At its end.
+/// How far a run of instructions has come.
+enum Ran<'a> {
+    /// To its end.
     Through,
-    /// At a `break`, or a rewrite that says so.
-    Broken,
-    /// With a verdict.
+    /// To a verdict.
     Done(Verdict),
+    /// To an `if` that asks for a file which has to be waited for.
+    Waits(Pending<About>, &'a FileTest, &'a Rc<Plan>),
 }
 
 impl Gate<Exchange> for Program {
     fn check<'a>(&'a self, exchange: &'a Exchange) -> Step<'a> {
-        let mut rewritten = false;
-        Step::Now(match self.run(exchange, &mut rewritten) {
-            Ran::Through if rewritten => Verdict::Restart,
-            Ran::Through | Ran::Broken => Verdict::Continue,
-            Ran::Done(verdict) => verdict,
-        })
+        let mut run = Run { exchange, left: SmallVec::from_iter([self.0.iter()]), rewritten: false };
+        match run.go_on() {
+            Ran::Through => Step::Now(run.verdict()),
+            Ran::Done(verdict) => Step::Now(verdict),
+            Ran::Waits(pending, test, inner) => Step::Later(Box::pin(run.wait(pending, test, inner))),
+        }
     }
 }
 
-impl Program {
-    /// Notes in `rewritten` that the path was replaced and another location may be due.
-    fn run(&self, exchange: &Exchange, rewritten: &mut bool) -> Ran {
-        for instruction in &self.0 {
+/// A run of instructions.
+struct Run<'a> {
+    exchange: &'a Exchange,
+    /// What is left of the program, and above it of the `if` that it is in.
+    left: SmallVec<[slice::Iter<'a, Instruction>; 2]>,
+    /// The path was replaced and another location may be due.
+    rewritten: bool,
+}
+
+impl<'a> Run<'a> {
+    /// The verdict of a run that none of its instructions has ended.
+    fn verdict(&self) -> Verdict {
+        if self.rewritten { Verdict::Restart } else { Verdict::Continue }
+    }
+
+    async fn wait(mut self, pending: Pending<About>, test: &'a FileTest, inner: &'a Rc<Plan>) -> Verdict {
+        let mut waits = (pending, test, inner);
+        loop {
+            let (pending, test, inner) = waits;
+            if test.holds(pending.await) {
+                self.enter(inner);
+            }
+            waits = match self.go_on() {
+                Ran::Through => return self.verdict(),
+                Ran::Done(verdict) => return verdict,
+                Ran::Waits(pending, test, inner) => (pending, test, inner),
+            };
+        }
+    }
+
+    /// Goes into the block of an `if` whose condition holds.
+    fn enter(&mut self, inner: &'a Rc<Plan>) {
+        if !matches!(self.exchange.plan().kind, Kind::Server) {
+            *self.exchange.plan.borrow_mut() = inner.clone();
+        }
+        if let Some(program) = &inner.inner_program {
+            self.left.push(program.0.iter());
+        }
+    }
+
+    fn go_on(&mut self) -> Ran<'a> {
+        let exchange = self.exchange;
+        while let Some(left) = self.left.last_mut() {
+            let Some(instruction) = left.next() else {
+                self.left.pop();
+                continue;
+            };
             match instruction {
                 Instruction::Set(setter) => setter.run(exchange),
                 Instruction::Break => {
-                    exchange.target.borrow_mut().left_location |= *rewritten;
-                    return Ran::Broken;
+                    exchange.target.borrow_mut().left_location |= self.rewritten;
+                    return Ran::Done(Verdict::Continue);
                 }
                 Instruction::Return(code, text) => return Ran::Done(answer(exchange, *code, text.as_ref())),
-                Instruction::If(condition, inner) => {
-                    if condition.holds(exchange) {
-                        if !matches!(exchange.plan().kind, Kind::Server) {
-                            *exchange.plan.borrow_mut() = inner.clone();
-                        }
-                        match inner.inner_program.as_ref().map(|program| program.run(exchange, rewritten)) {
-                            Some(Ran::Through) | None => {}
-                            Some(done) => return done,
-                        }
-                    }
-                }
+                Instruction::If(condition, inner) => match condition.holds(exchange) {
+                    Holds::Yes => self.enter(inner),
+                    Holds::No => {}
+                    Holds::Waits(pending, test) => return Ran::Waits(pending, test, inner),
+                },
                 Instruction::Rewrite { regex, to, flag } => {
                     let path = exchange.target.borrow().path.clone();
                     if !regex.matches(&path, exchange.slots()) {
@@ -300,8 +345,8 @@ impl Program {
                     }
                     match flag {
                         Some(Flag::Last) => return Ran::Done(Verdict::Restart),
-                        Some(Flag::Break) => return Ran::Broken,
-                        _ => *rewritten = true,
+                        Some(Flag::Break) => return Ran::Done(Verdict::Continue),
+                        _ => self.rewritten = true,
                     }
                 }
             }
@@ -410,7 +455,39 @@ enum Condition {
     True(Template<Exchange>),
     Equal(Template<Exchange>, Template<Exchange>, bool),
     Matches(Template<Exchange>, Regex, bool),
-    File(Template<Exchange>, Test, bool),
+    File(Template<Exchange>, FileTest),
+}
+
+/// Whether a condition holds.
+enum Holds<'a> {
+    Yes,
+    No,
+    /// A thread is asked.
+    Waits(Pending<About>, &'a FileTest),
+}
+
+impl From<bool> for Holds<'_> {
+    fn from(holds: bool) -> Self {
+        if holds { Holds::Yes } else { Holds::No }
+    }
+}
+
+/// What is asked about a file, and which answer is wanted.
+struct FileTest {
+    test: Test,
+    wanted: bool,
+}
+
+impl FileTest {
+    fn holds(&self, about: io::Result<About>) -> bool {
+        let found = about.is_ok_and(|about| match self.test {
+            Test::File => about.is_file(),
+            Test::Directory => about.is_dir(),
+            Test::Exists => true,
+            Test::Executable => about.is_executable(),
+        });
+        found == self.wanted
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -428,15 +505,15 @@ impl Condition {
         match words {
             [subject] if subject.bytes().starts_with(b"$") => Ok(Condition::True(env.template(subject)?)),
             [test, path] if test.bytes().starts_with(b"-") || test.bytes().starts_with(b"!-") => {
-                let (kind, wanted) = test.after("!").map_or((test.clone(), true), |kind| (kind, false));
-                let kind = match kind.bytes() {
+                let (word, wanted) = test.after("!").map_or((test.clone(), true), |kind| (kind, false));
+                let kind = match word.bytes() {
                     b"-f" => Test::File,
                     b"-d" => Test::Directory,
                     b"-e" => Test::Exists,
                     b"-x" => Test::Executable,
                     _ => return refuse(test, "invalid test"),
                 };
-                Ok(Condition::File(env.template(path)?, kind, wanted))
+                Ok(Condition::File(env.template(path)?, FileTest { test: kind, wanted }))
             }
             [subject, operator, operand] if subject.bytes().starts_with(b"$") => match operator.bytes() {
                 b"=" | b"!=" => Ok(Condition::Equal(env.template(subject)?, env.template(operand)?, operator.is("="))),
@@ -451,27 +528,24 @@ impl Condition {
         }
     }
 
-    fn holds(&self, exchange: &Exchange) -> bool {
+    fn holds(&self, exchange: &Exchange) -> Holds<'_> {
         match self {
             Condition::True(subject) => {
                 let value = subject.value(exchange);
-                !value.is_empty() && value != b"0"
+                (!value.is_empty() && value != b"0").into()
             }
-            Condition::Equal(left, right, wanted) => (left.value(exchange) == right.value(exchange)) == *wanted,
+            Condition::Equal(left, right, wanted) => {
+                ((left.value(exchange) == right.value(exchange)) == *wanted).into()
+            }
             Condition::Matches(subject, regex, wanted) => {
-                regex.matches(&subject.value(exchange), exchange.slots()) == *wanted
+                (regex.matches(&subject.value(exchange), exchange.slots()) == *wanted).into()
             }
-            Condition::File(path, test, wanted) => {
-                use std::os::unix::ffi::OsStringExt;
-                use std::os::unix::fs::PermissionsExt;
-                let path = std::path::PathBuf::from(std::ffi::OsString::from_vec(path.value(exchange)));
-                let found = std::fs::metadata(path).is_ok_and(|meta| match test {
-                    Test::File => meta.is_file(),
-                    Test::Directory => meta.is_dir(),
-                    Test::Exists => true,
-                    Test::Executable => meta.permissions().mode() & 0o111 != 0,
-                });
-                found == *wanted
+            Condition::File(path, test) => {
+                let path = PathBuf::from(OsString::from_vec(path.value(exchange)));
+                match file::about(&path) {
+                    Asked::Now(about) => test.holds(about).into(),
+                    Asked::Later(pending) => Holds::Waits(pending, test),
+                }
             }
         }
     }

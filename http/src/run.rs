@@ -390,11 +390,12 @@ async fn guarded(exchange: &Exchange, client: &mut Client) -> Outcome {
             return Outcome::Gone;
         }
     }
-    match plan.content.as_ref().or_else(|| plan.around.get()) {
-        None => files::answer(exchange),
-        Some(content) => match content.answer(exchange, client) {
-            Produce::Now(outcome) => outcome,
-            Produce::Later(answering) => answering.await,
-        },
+    let produced = match plan.content.as_ref().or_else(|| plan.around.get()) {
+        None => files::answer(exchange, client),
+        Some(content) => content.answer(exchange, client),
+    };
+    match produced {
+        Produce::Now(outcome) => outcome,
+        Produce::Later(answering) => answering.await,
     }
 }

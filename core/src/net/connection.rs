@@ -13,6 +13,7 @@ use tokio::net::{TcpSocket, TcpStream, UnixStream};
 
 use super::address::Address;
 use super::timer::{TimedOut, Timer};
+use crate::file::OpenFile;
 use crate::tls::session::{TlsInfo, TlsTransport};
 
 /// How bytes get to the peer.
@@ -103,15 +104,29 @@ impl Transport {
 
     /// Sends up to `count` bytes of `file` from `offset`, inside the kernel. Plain TCP only.
     ///
+    /// `None`: they are not all cached, which would keep the worker waiting, and nothing has been sent. With `sure` nobody
+    /// looks.
+    ///
     /// # Errors
     /// Those of sendfile(2); `Unsupported` on other transports. 0 means that the file has become shorter.
-    pub async fn send_file(&mut self, file: &std::fs::File, offset: u64, count: usize) -> io::Result<usize> {
+    pub async fn send_file(
+        &mut self,
+        file: &OpenFile,
+        offset: u64,
+        count: usize,
+        sure: bool,
+    ) -> io::Result<Option<usize>> {
         let Transport::Tcp(tcp) = self else { return Err(io::ErrorKind::Unsupported.into()) };
         let start = i64::try_from(offset).map_err(|_| io::ErrorKind::InvalidInput)?;
         loop {
+            // Looked for here and not before: until the client takes more, pages may have gone.
             let sent = tcp.try_io(Interest::WRITABLE, || {
+                if !sure && !file.is_cached(offset, u64::try_from(count).unwrap_or(u64::MAX)) {
+                    return Ok(None);
+                }
                 let mut at = start;
-                nix::sys::sendfile::sendfile64(&*tcp, file, Some(&mut at), count).map_err(io::Error::from)
+                let sent = nix::sys::sendfile::sendfile64(&*tcp, file.as_fd()?, Some(&mut at), count);
+                sent.map(Some).map_err(io::Error::from)
             });
             match sent {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => tcp.writable().await?,

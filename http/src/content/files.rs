@@ -2,15 +2,14 @@
 
 use std::collections::HashMap;
 use std::ffi::OsString;
-use std::fs::File;
 use std::io;
 use std::os::unix::ffi::OsStringExt;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use tidegate_core::conf::directive::{Arity, Directive, Feature, Levels, Set};
 use tidegate_core::conf::{ConfigError, Line, Refusal, Setting, Word};
+use tidegate_core::file::{self, Asked, Opened};
 use tidegate_core::inherit;
 use tidegate_core::log::os_error;
 use tidegate_core::module::{Install, Module};
@@ -21,9 +20,10 @@ use tidegate_http_wire::{Known, Method, etag};
 
 use crate::answer::{Answer, Body, FilePart};
 use crate::blocks::glued;
-use crate::content::Outcome;
+use crate::content::{Outcome, Produce, index, waiting};
 use crate::exchange::Exchange;
 use crate::plan::Plan;
+use crate::server::client::Client;
 
 /// The table from extensions, in lower case, to content types.
 pub type Types = HashMap<Vec<u8>, Rc<[u8]>>;
@@ -109,7 +109,7 @@ impl Feature for StaticFiles {
             levels: ANYWHERE,
             arity: Arity::Between(1, 2),
             set: Set::Accepted,
-            doc: "Files are read where they are served.",
+            doc: "Files that are not cached are always read by the threads of the pool named default.",
         },
         Directive {
             name: "directio",
@@ -305,52 +305,62 @@ impl Files {
 }
 
 /// Answers with the file behind the exchange's path.
-pub fn answer(exchange: &Exchange) -> Outcome {
-    let plan = exchange.plan();
+pub fn answer<'a>(exchange: &'a Exchange, client: &'a mut Client) -> Produce<'a> {
     match exchange.method() {
         Method::Get | Method::Head => {}
-        _ => return Outcome::Status(405),
+        _ => return Produce::Now(Outcome::Status(405)),
     }
     let path = exchange.target.borrow().path.clone();
     if path.ends_with(b"/") {
-        return super::index::answer(exchange);
+        return index::answer(exchange, client);
     }
-    let Some(full) = plan.files.path_of(exchange, &path) else { return Outcome::Status(404) };
-    let opened = File::options()
-        .read(true)
-        .custom_flags(nix::libc::O_NONBLOCK | nix::libc::O_CLOEXEC)
-        .open(&full)
-        .and_then(|file| file.metadata().map(|meta| (file, meta)));
-    let (file, meta) = match opened {
-        Ok(opened) => opened,
-        Err(error) => return refuse(exchange, &plan, &full, &error),
+    let Some(full) = exchange.plan().files.path_of(exchange, &path) else {
+        return Produce::Now(Outcome::Status(404));
     };
-    if meta.is_dir() {
-        let mut location = Vec::new();
-        escape_uri(&path, Escape::Uri, &mut location);
-        location.push(b'/');
-        let args = exchange.target.borrow().args.clone();
-        if !args.is_empty() {
-            location.push(b'?');
-            location.extend_from_slice(&args);
-        }
-        return Outcome::Status(exchange.send_to(301, &location));
+    match file::open(&full) {
+        Asked::Now(opened) => Produce::Now(found(exchange, &path, &full, opened)),
+        Asked::Later(opening) => waiting(exchange, client, async move { found(exchange, &path, &full, opening.await) }),
     }
-    if !meta.is_file() {
+}
+
+/// The answer that goes with what opening the file behind `path` has come to.
+fn found(exchange: &Exchange, path: &[u8], full: &Path, opened: io::Result<Opened>) -> Outcome {
+    let plan = exchange.plan();
+    let (file, about) = match opened {
+        Ok(opened) => opened,
+        Err(error) => return refuse(exchange, &plan, full, &error),
+    };
+    if about.is_dir() {
+        return Outcome::Status(exchange.send_to(301, &with_slash(exchange, path)));
+    }
+    if !about.is_file() {
         tidegate_core::log!(exchange.logger(), Crit, "\"{}\" is not a regular file", full.display());
         return Outcome::Status(404);
     }
-    let body = Body::File(FilePart { file: Rc::new(file), range: 0..meta.len() });
+    let body = Body::File(FilePart { file, range: 0..about.length });
     let mut answer = Answer::typed(200, &plan.files.content_type(exchange), body);
-    answer.last_modified = Some(meta.mtime());
+    answer.last_modified = Some(about.modified);
     if plan.settings.etag {
-        answer.fields.push_known(Known::ETag, &etag::of_file(meta.mtime(), meta.len()));
+        answer.fields.push_known(Known::ETag, &etag::of_file(about.modified, about.length));
     }
     answer.ranges = true;
     answer.into()
 }
 
-fn refuse(exchange: &Exchange, plan: &Plan, full: &std::path::Path, error: &io::Error) -> Outcome {
+/// Where a directory that was asked for by its name alone is found.
+fn with_slash(exchange: &Exchange, path: &[u8]) -> Vec<u8> {
+    let mut location = Vec::new();
+    escape_uri(path, Escape::Uri, &mut location);
+    location.push(b'/');
+    let args = exchange.target.borrow().args.clone();
+    if !args.is_empty() {
+        location.push(b'?');
+        location.extend_from_slice(&args);
+    }
+    location
+}
+
+fn refuse(exchange: &Exchange, plan: &Plan, full: &Path, error: &io::Error) -> Outcome {
     use nix::errno::Errno;
     let errno = Errno::from_raw(error.raw_os_error().unwrap_or(0));
     match errno {

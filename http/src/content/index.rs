@@ -1,14 +1,23 @@
 //! `index`: the file that answers for a directory.
 
+use std::io;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
 use tidegate_core::conf::directive::{Arity, Directive, Feature, Levels, Set};
 use tidegate_core::conf::{ConfigError, Word};
+use tidegate_core::file::{self, About, Next, Search};
 use tidegate_core::inherit;
+use tidegate_core::log;
+use tidegate_core::log::os_error;
 use tidegate_core::module::{Install, Module};
 use tidegate_core::script::Template;
+use tidegate_core::subject::Subject;
 
-use crate::content::Outcome;
+use crate::content::{Outcome, Produce, waiting};
 use crate::exchange::Exchange;
 use crate::plan::Plan;
+use crate::server::client::Client;
 
 /// The settings of one block.
 #[derive(Default)]
@@ -53,62 +62,102 @@ impl Module<Exchange> for Index {
 }
 
 /// Answers for a path that ends with a slash: goes to the first index file that exists.
-pub fn answer(exchange: &Exchange) -> Outcome {
-    let plan = exchange.plan();
+pub fn answer<'a>(exchange: &'a Exchange, client: &'a mut Client) -> Produce<'a> {
     let path = exchange.target.borrow().path.clone();
-    for (position, file) in plan.files.index.iter().enumerate() {
-        let name = file.value(exchange);
-        if name.first() == Some(&b'/') {
-            let args = exchange.target.borrow().args.clone();
-            exchange.redirect(name, args);
-            return Outcome::Restart;
-        }
-        let target = [&*path, &name].concat();
-        let Some(full) = plan.files.path_of(exchange, &target) else { return Outcome::Status(500) };
-        match std::fs::metadata(&full) {
-            Ok(meta) if meta.is_file() => {
-                let args = exchange.target.borrow().args.clone();
-                exchange.redirect(target, args);
-                return Outcome::Restart;
+    let mut tries = Tries { exchange, plan: exchange.plan(), path, position: 0, asked: Asked::Nothing };
+    match file::search(move |answer| tries.next(answer)) {
+        Search::Now(outcome) => Produce::Now(outcome),
+        Search::Later(pending, next) => waiting(exchange, client, file::search_on(pending, next)),
+    }
+}
+
+/// Goes through the index files.
+struct Tries<'a> {
+    exchange: &'a Exchange,
+    plan: Rc<Plan>,
+    path: Vec<u8>,
+    /// Which one is next.
+    position: usize,
+    asked: Asked,
+}
+
+/// What has been asked last.
+enum Asked {
+    Nothing,
+    /// The index file `target`, which is `full`.
+    File {
+        target: Vec<u8>,
+        full: PathBuf,
+    },
+    /// The folder of the first one, `full`, which was missing.
+    Folder {
+        full: PathBuf,
+        error: io::Error,
+    },
+}
+
+impl Tries<'_> {
+    fn next(&mut self, answer: Option<io::Result<About>>) -> Next<Outcome> {
+        match (std::mem::replace(&mut self.asked, Asked::Nothing), answer) {
+            (Asked::File { target, .. }, Some(Ok(about))) if about.is_file() => {
+                let args = self.exchange.target.borrow().args.clone();
+                self.exchange.redirect(target, args);
+                Next::Done(Outcome::Restart)
             }
-            Ok(_) => {}
-            Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
-                tidegate_core::log!(
-                    tidegate_core::subject::Subject::logger(exchange),
-                    Error,
-                    "\"{}\" is forbidden ({})",
-                    full.display(),
-                    tidegate_core::log::os_error(&error)
-                );
-                return Outcome::Status(403);
-            }
-            // The directory itself is missing: no further index can be there.
-            Err(error)
-                if position == 0
-                    && matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory) =>
-            {
-                if full.parent().is_some_and(|parent| !parent.is_dir()) {
-                    if plan.settings.log_not_found {
-                        tidegate_core::log!(
-                            tidegate_core::subject::Subject::logger(exchange),
-                            Error,
-                            "\"{}\" is not found ({})",
-                            full.display(),
-                            tidegate_core::log::os_error(&error)
-                        );
-                    }
-                    return Outcome::Status(404);
+            (Asked::File { full, .. }, Some(Err(error))) => self.missing(full, error),
+            (Asked::Folder { full, error }, Some(about)) if !about.as_ref().is_ok_and(About::is_dir) => {
+                if self.plan.settings.log_not_found {
+                    log!(self.exchange.logger(), Error, "\"{}\" is not found ({})", full.display(), os_error(&error));
                 }
+                Next::Done(Outcome::Status(404))
             }
-            Err(_) => {}
+            _ => self.ask(),
         }
     }
-    let directory = plan.files.path_of(exchange, &path);
-    tidegate_core::log!(
-        tidegate_core::subject::Subject::logger(exchange),
-        Error,
-        "directory index of \"{}\" is forbidden",
-        directory.map(|path| path.display().to_string()).unwrap_or_default()
-    );
-    Outcome::Status(403)
+
+    fn ask(&mut self) -> Next<Outcome> {
+        let Some(file) = self.plan.files.index.get(self.position) else { return self.forbidden() };
+        self.position += 1;
+        let name = file.value(self.exchange);
+        if name.first() == Some(&b'/') {
+            let args = self.exchange.target.borrow().args.clone();
+            self.exchange.redirect(name, args);
+            return Next::Done(Outcome::Restart);
+        }
+        let target = [&*self.path, &name].concat();
+        let Some(full) = self.plan.files.path_of(self.exchange, &target) else {
+            return Next::Done(Outcome::Status(500));
+        };
+        self.asked = Asked::File { target, full: full.clone() };
+        Next::Ask(full)
+    }
+
+    fn missing(&mut self, full: PathBuf, error: io::Error) -> Next<Outcome> {
+        match error.kind() {
+            io::ErrorKind::PermissionDenied => {
+                log!(self.exchange.logger(), Error, "\"{}\" is forbidden ({})", full.display(), os_error(&error));
+                Next::Done(Outcome::Status(403))
+            }
+            // If the folder itself is missing, no further index can be there.
+            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory if self.position == 1 => {
+                let Some(folder) = full.parent().map(Path::to_owned) else { return self.ask() };
+                self.asked = Asked::Folder { full, error };
+                Next::Ask(folder)
+            }
+            // A file that nobody could look for may or may not be there.
+            _ if error.raw_os_error().is_none() => Next::Done(Outcome::Status(500)),
+            _ => self.ask(),
+        }
+    }
+
+    fn forbidden(&self) -> Next<Outcome> {
+        let directory = self.plan.files.path_of(self.exchange, &self.path);
+        log!(
+            self.exchange.logger(),
+            Error,
+            "directory index of \"{}\" is forbidden",
+            directory.map(|path| path.display().to_string()).unwrap_or_default()
+        );
+        Next::Done(Outcome::Status(403))
+    }
 }

@@ -8,9 +8,13 @@ pub mod try_files;
 use std::future::Future;
 use std::pin::Pin;
 
+use tidegate_core::log;
+use tidegate_core::subject::Subject;
+
 use crate::answer::Answer;
 use crate::exchange::Exchange;
 use crate::server::client::Client;
+use crate::server::h1;
 
 /// Produces the answer to an exchange.
 pub trait Content {
@@ -42,4 +46,21 @@ impl From<Answer> for Outcome {
     fn from(answer: Answer) -> Self {
         Outcome::Answer(Box::new(answer))
     }
+}
+
+/// Content that the worker's threads have a part in. A client that gives up ends it.
+pub fn waiting<'a>(
+    exchange: &'a Exchange,
+    client: &'a mut Client,
+    work: impl Future<Output = Outcome> + 'a,
+) -> Produce<'a> {
+    Produce::Later(Box::pin(async move {
+        match h1::unless_given_up(client, work).await {
+            Some(outcome) => outcome,
+            None => {
+                log!(exchange.logger(), Info, "client prematurely closed connection while a file was waited for");
+                Outcome::Gone
+            }
+        }
+    }))
 }

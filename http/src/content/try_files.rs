@@ -5,6 +5,7 @@ use std::rc::Rc;
 use bytes::Bytes;
 use tidegate_core::conf::directive::{Arity, Directive, Feature, Levels, Set};
 use tidegate_core::conf::{ConfigError, Word, value};
+use tidegate_core::file::{self, Next, Search};
 use tidegate_core::inherit;
 use tidegate_core::module::{Install, Module};
 use tidegate_core::phase::{Gate, Phase, Step, Verdict};
@@ -77,26 +78,50 @@ enum Fallback {
 
 impl Gate<Exchange> for Tries {
     fn check<'a>(&'a self, exchange: &'a Exchange) -> Step<'a> {
-        Step::Now(self.decide(exchange))
+        let plan: Rc<Plan> = exchange.plan();
+        let mut files = self.files.iter();
+        let mut asked: Option<(Vec<u8>, bool)> = None;
+        let search = file::search(move |answer| {
+            if let Some((path, directory)) = asked.take() {
+                match answer {
+                    Some(Ok(about)) if about.is_dir() == directory => {
+                        go_to(exchange, &plan, &path);
+                        return Next::Done(Verdict::Continue);
+                    }
+                    // Too much waits for the threads: nobody can say whether the file is there.
+                    Some(Err(error)) if error.raw_os_error().is_none() => return Next::Done(Verdict::Refuse(500)),
+                    _ => {}
+                }
+            }
+            for (file, directory) in files.by_ref() {
+                let mut path = file.value(exchange);
+                if *directory && path.last() == Some(&b'/') {
+                    path.pop();
+                }
+                let Some(full) = plan.files.try_path(exchange, &path) else { continue };
+                asked = Some((path, *directory));
+                return Next::Ask(full);
+            }
+            Next::Done(self.fallback.take(exchange))
+        });
+        match search {
+            Search::Now(verdict) => Step::Now(verdict),
+            Search::Later(pending, next) => Step::Later(Box::pin(file::search_on(pending, next))),
+        }
     }
 }
 
-impl Tries {
-    fn decide(&self, exchange: &Exchange) -> Verdict {
-        let plan: Rc<Plan> = exchange.plan();
-        for (file, directory) in &self.files {
-            let path = file.value(exchange);
-            let looked_up = if *directory { path.strip_suffix(b"/").unwrap_or(&path) } else { &path };
-            let Some(full) = plan.files.try_path(exchange, looked_up) else { continue };
-            if std::fs::metadata(full).is_ok_and(|meta| meta.is_dir() == *directory) {
-                let args = exchange.target.borrow().args.clone();
-                let path = plan.files.tried(looked_up);
-                let below_alias = plan.files.is_named_by_pattern();
-                *exchange.target.borrow_mut() = Target { path, args, changed: true, below_alias, ..Target::default() };
-                return Verdict::Continue;
-            }
-        }
-        match &self.fallback {
+/// Makes a file that was found the target.
+fn go_to(exchange: &Exchange, plan: &Plan, path: &[u8]) {
+    let args = exchange.target.borrow().args.clone();
+    let path = plan.files.tried(path);
+    let below_alias = plan.files.is_named_by_pattern();
+    *exchange.target.borrow_mut() = Target { path, args, changed: true, below_alias, ..Target::default() };
+}
+
+impl Fallback {
+    fn take(&self, exchange: &Exchange) -> Verdict {
+        match self {
             Fallback::Status(code) => Verdict::Refuse(*code),
             Fallback::Named(name) => {
                 exchange.go_to_named(name);

@@ -1,15 +1,17 @@
 //! Writes an answer's bytes: the head with the beginning of the body, chunks with their framing, files by the kernel.
 
 use std::io;
-use std::os::unix::fs::FileExt;
 use std::time::Duration;
 
+use bytes::Bytes;
+use tidegate_core::file::Asked;
 use tidegate_core::net::connection::{self, IoFailure};
 use tidegate_http_wire::h1::body::chunk_header;
 
 use crate::answer::FilePart;
 use crate::exchange::Exchange;
 use crate::server::client::Client;
+use crate::server::h1;
 
 /// What is smaller is copied behind the head instead of written apart.
 const COPIED: usize = 16 << 10;
@@ -17,6 +19,8 @@ const COPIED: usize = 16 << 10;
 const SMALL_FILE: u64 = 32 << 10;
 /// What one sendfile(2) may send, so that a fast client does not hold up the others.
 const SENDFILE: usize = 2 << 20;
+/// What a thread reads ahead of sendfile(2) at a time, where that would have to wait.
+const UNCACHED: u64 = 1 << 20;
 /// Pieces that files are read in where the kernel cannot send them itself.
 const PIECE: usize = 64 << 10;
 
@@ -114,7 +118,8 @@ impl<'a> Writer<'a> {
         if self.chunked && length > 0 {
             chunk_header(length, &mut self.pending);
         }
-        if length <= SMALL_FILE || !sendfile || !self.client.connection.transport.is_plain_tcp() {
+        let by_kernel = sendfile && part.file.is_local() && self.client.connection.transport.is_plain_tcp();
+        if length <= SMALL_FILE || !by_kernel {
             self.copy_file(part).await?;
         } else {
             self.send_file(part).await?;
@@ -133,7 +138,14 @@ impl<'a> Writer<'a> {
             let start = self.pending.len();
             self.pending.resize(start + wanted, 0);
             let room = self.pending.get_mut(start..).unwrap_or_default();
-            let count = part.file.read_at(room, at).map_err(|error| self.failed("pread()", &error))?;
+            let count = match part.file.read_cached(room, at) {
+                Some(count) => count.map_err(|error| self.failed("pread()", &error))?,
+                None => {
+                    self.pending.truncate(start);
+                    // Boxed, as all that is rare: the usual answer does not carry the room for it.
+                    Box::pin(self.read_uncached(part, wanted, at)).await?
+                }
+            };
             self.pending.truncate(start + count);
             if count == 0 {
                 return Err(self.failed("pread()", &io::ErrorKind::UnexpectedEof.into()));
@@ -146,15 +158,56 @@ impl<'a> Writer<'a> {
         Ok(())
     }
 
+    /// Has a thread read a piece, and puts it behind what is pending. Gives its length.
+    async fn read_uncached(&mut self, part: &FilePart, wanted: usize, at: u64) -> Result<usize, super::Failure> {
+        let bytes = self.wait("pread()", part.file.read(wanted, at)).await?;
+        self.pending.extend_from_slice(&bytes);
+        Ok(bytes.len())
+    }
+
+    /// Reads the next piece of a part of a file, and takes it off its range. `None` when nothing is left of it.
+    ///
+    /// # Errors
+    /// The file cannot be read, or has become shorter; it has been logged. The client has given up.
+    pub async fn next_piece(&mut self, part: &mut FilePart) -> Result<Option<Bytes>, super::Failure> {
+        let wanted = usize::try_from(part.range.end.saturating_sub(part.range.start)).unwrap_or(PIECE).min(PIECE);
+        if wanted == 0 {
+            return Ok(None);
+        }
+        let bytes = self.wait("pread()", part.file.read(wanted, part.range.start)).await?;
+        if bytes.is_empty() {
+            return Err(self.failed("pread()", &io::ErrorKind::UnexpectedEof.into()));
+        }
+        part.range.start += u64::try_from(bytes.len()).unwrap_or(u64::MAX);
+        Ok(Some(bytes.into()))
+    }
+
+    /// Waits for what a thread does, unless the client gives up.
+    async fn wait<T: Send + 'static>(&mut self, call: &str, asked: Asked<T>) -> Result<T, super::Failure> {
+        match h1::unless_given_up(self.client, asked.wait()).await {
+            Some(done) => done.map_err(|error| self.failed(call, &error)),
+            None => Err(IoFailure::Io(io::ErrorKind::ConnectionAborted.into()).into()),
+        }
+    }
+
     /// Has the kernel send the file; the head leaves first, marked as having more behind it.
     async fn send_file(&mut self, part: &FilePart) -> Result<(), super::Failure> {
         self.flush_with_more().await?;
         let mut at = part.range.start;
+        let mut cached_until = 0;
         while at < part.range.end {
-            let wanted = usize::try_from(part.range.end - at).unwrap_or(SENDFILE).min(SENDFILE);
+            let sure = at < cached_until;
+            let until = if sure { cached_until } else { part.range.end };
+            let wanted = usize::try_from(until - at).unwrap_or(SENDFILE).min(SENDFILE);
             let connection = &mut self.client.connection;
-            let sent = connection.timer.limit(self.limit, connection.transport.send_file(&part.file, at, wanted)).await;
-            let count = sent.map_err(IoFailure::from)?.map_err(IoFailure::from)?;
+            let sending = connection.transport.send_file(&part.file, at, wanted, sure);
+            let sent = connection.timer.limit(self.limit, sending).await;
+            let Some(count) = sent.map_err(IoFailure::from)?.map_err(IoFailure::from)? else {
+                let length = (part.range.end - at).min(UNCACHED);
+                Box::pin(self.wait("pread()", part.file.cache(at, length))).await?;
+                cached_until = at.saturating_add(length);
+                continue;
+            };
             if count == 0 {
                 return Err(self.failed("sendfile()", &io::ErrorKind::UnexpectedEof.into()));
             }

@@ -356,6 +356,17 @@ pub async fn gone(client: &mut Client) -> io::Error {
     }
 }
 
+/// Runs `work` of the worker's threads unless it takes long and the client closes: then `None`. A client that has only
+/// half-closed looks like one that is gone, so within the time that a slow device takes nobody looks.
+pub async fn unless_given_up<F: Future>(client: &mut Client, work: F) -> Option<F::Output> {
+    const SLOW: Duration = Duration::from_secs(2);
+    let mut work = pin!(work);
+    match client.connection.timer.limit(SLOW, work.as_mut()).await {
+        Ok(output) => Some(output),
+        Err(_) => unless_gone(client, work).await,
+    }
+}
+
 /// Runs `work` unless the client closes first: then `None`.
 pub async fn unless_gone<F: Future>(client: &mut Client, work: F) -> Option<F::Output> {
     let mut work = pin!(work);

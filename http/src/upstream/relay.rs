@@ -24,7 +24,7 @@ use tokio::io::{AsyncReadExt, AsyncWrite};
 
 use super::module::Settings;
 use super::{PeerConnection, Pool};
-use crate::answer::Body;
+use crate::answer::{Body, Piece};
 use crate::exchange::Exchange;
 use crate::output::Failure;
 
@@ -383,13 +383,12 @@ pub async fn tunnel(writer: &mut Writer<'_>, mut reply: Reply) -> Result<(), Fai
 /// A body chunk by chunk, for filters that transform it.
 pub struct Source {
     body: Body,
-    offset: u64,
 }
 
 impl Source {
     /// The chunks of a body.
     pub fn new(body: Body) -> Source {
-        Source { body, offset: 0 }
+        Source { body }
     }
 
     /// The next chunk; `None` at the end.
@@ -397,34 +396,23 @@ impl Source {
     /// # Errors
     /// The source failed; it has been logged.
     pub async fn next(&mut self, writer: &mut Writer<'_>) -> Result<Option<Bytes>, Failure> {
-        use std::os::unix::fs::FileExt;
         match &mut self.body {
             Body::Empty | Body::Announced(_) | Body::Unknown | Body::Tunnel(_) => Ok(None),
             Body::Bytes(bytes) => Ok(Some(std::mem::take(bytes)).filter(|bytes| !bytes.is_empty())),
             Body::Pieces(pieces) => {
-                let Some(piece) = (!pieces.is_empty()).then(|| pieces.remove(0)) else { return Ok(None) };
-                match piece {
-                    crate::answer::Piece::Bytes(bytes) => Ok(Some(bytes)),
-                    crate::answer::Piece::File(part) => {
-                        let length = usize::try_from(part.range.end.saturating_sub(part.range.start)).unwrap_or(0);
-                        let mut bytes = vec![0; length];
-                        part.file.read_exact_at(&mut bytes, part.range.start).map_err(|_| Failure::Source)?;
-                        Ok(Some(bytes.into()))
+                while let Some(piece) = pieces.first_mut() {
+                    if let Piece::File(part) = piece
+                        && let Some(bytes) = writer.next_piece(part).await?
+                    {
+                        return Ok(Some(bytes));
+                    }
+                    if let Piece::Bytes(bytes) = pieces.remove(0) {
+                        return Ok(Some(bytes));
                     }
                 }
+                Ok(None)
             }
-            Body::File(part) => {
-                const PIECE: u64 = 64 << 10;
-                let at = part.range.start + self.offset;
-                let length = part.range.end.saturating_sub(at).min(PIECE);
-                if length == 0 {
-                    return Ok(None);
-                }
-                let mut bytes = vec![0; usize::try_from(length).unwrap_or(0)];
-                part.file.read_exact_at(&mut bytes, at).map_err(|_| Failure::Source)?;
-                self.offset += length;
-                Ok(Some(bytes.into()))
-            }
+            Body::File(part) => writer.next_piece(part).await,
             Body::Upstream(reply) => {
                 let exchange = writer.exchange;
                 let mut queue = Queue { pieces: VecDeque::new(), length: 0, chunked: false };
