@@ -171,6 +171,7 @@ pub fn cut(exchange: &Exchange) {
 }
 
 fn finish(exchange: &Exchange) {
+    stall::doing("logging");
     let plan = exchange.plan();
     let (status, sent) = (exchange.status(), exchange.bytes_sent());
     log!(exchange.logger(), Debug, "http request is over: status {status}, {sent} bytes sent");
@@ -390,6 +391,7 @@ async fn guarded(exchange: &Exchange, client: &mut Client) -> Outcome {
             return Outcome::Gone;
         }
     }
+    stall::doing("producing an answer");
     let produced = match plan.content.as_ref().or_else(|| plan.around.get()) {
         None => files::answer(exchange, client),
         Some(content) => content.answer(exchange, client),

@@ -162,7 +162,12 @@ async fn one(client: &mut Client, site: &Rc<Site>, default: &Settings, plain_on_
     let connections = client.life.connections();
     let ended = {
         let mut running = pin!(run::exchange(client, &exchange, unwelcome));
-        connections.unless_cut(running.as_mut()).await
+        let watched = poll_fn(|cx| {
+            let polled = running.as_mut().poll(cx);
+            stall::was_for(&exchange);
+            polled
+        });
+        connections.unless_cut(watched).await
     };
     let Some((after, settings)) = ended else {
         run::cut(&exchange);
