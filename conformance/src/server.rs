@@ -62,6 +62,16 @@ impl Setup {
         }
     }
 
+    /// Runs the binary whose `fault` directive does harm. `None`, saying so, when a binary from elsewhere is under test.
+    pub fn faulty(mut self) -> Option<Setup> {
+        let Some(path) = binary::faulty() else {
+            println!("skipped: needs the workspace's own tidegate-faulty, and TIDEGATE_BINARY is set");
+            return None;
+        };
+        self.program = path.to_owned();
+        Some(self)
+    }
+
     /// Puts nothing before the configuration: it says `daemon`, `pid` and `error_log` itself.
     pub fn bare(mut self) -> Setup {
         self.globals = "";
