@@ -17,6 +17,7 @@ pub mod binary;
 pub mod certificate;
 pub mod client;
 pub mod dependencies;
+pub mod fuse;
 pub mod load;
 pub mod message;
 pub mod outside;
