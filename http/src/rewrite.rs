@@ -289,8 +289,10 @@ impl<'a> Run<'a> {
         let mut waits = (pending, test, inner);
         loop {
             let (pending, test, inner) = waits;
-            if test.holds(pending.await) {
-                self.enter(inner);
+            match test.holds(pending.await) {
+                Some(true) => self.enter(inner),
+                Some(false) => {}
+                None => return Verdict::Refuse(500),
             }
             waits = match self.go_on() {
                 Ran::Through => return self.verdict(),
@@ -327,6 +329,7 @@ impl<'a> Run<'a> {
                 Instruction::If(condition, inner) => match condition.holds(exchange) {
                     Holds::Yes => self.enter(inner),
                     Holds::No => {}
+                    Holds::Unknown => return Ran::Done(Verdict::Refuse(500)),
                     Holds::Waits(pending, test) => return Ran::Waits(pending, test, inner),
                 },
                 Instruction::Rewrite { regex, to, flag } => {
@@ -464,6 +467,8 @@ enum Holds<'a> {
     No,
     /// A thread is asked.
     Waits(Pending<About>, &'a FileTest),
+    /// Nobody can say.
+    Unknown,
 }
 
 impl From<bool> for Holds<'_> {
@@ -479,14 +484,19 @@ struct FileTest {
 }
 
 impl FileTest {
-    fn holds(&self, about: io::Result<About>) -> bool {
-        let found = about.is_ok_and(|about| match self.test {
-            Test::File => about.is_file(),
-            Test::Directory => about.is_dir(),
-            Test::Exists => true,
-            Test::Executable => about.is_executable(),
-        });
-        found == self.wanted
+    /// `None` when nobody could look, because too much waits for the threads already.
+    fn holds(&self, about: io::Result<About>) -> Option<bool> {
+        let found = match about {
+            Ok(about) => match self.test {
+                Test::File => about.is_file(),
+                Test::Directory => about.is_dir(),
+                Test::Exists => true,
+                Test::Executable => about.is_executable(),
+            },
+            Err(error) if error.raw_os_error().is_none() => return None,
+            Err(_) => false,
+        };
+        Some(found == self.wanted)
     }
 }
 
@@ -543,7 +553,7 @@ impl Condition {
             Condition::File(path, test) => {
                 let path = PathBuf::from(OsString::from_vec(path.value(exchange)));
                 match file::about(&path) {
-                    Asked::Now(about) => test.holds(about).into(),
+                    Asked::Now(about) => test.holds(about).map_or(Holds::Unknown, Holds::from),
                     Asked::Later(pending) => Holds::Waits(pending, test),
                 }
             }

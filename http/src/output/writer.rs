@@ -122,7 +122,8 @@ impl<'a> Writer<'a> {
         if length <= SMALL_FILE || !by_kernel {
             self.copy_file(part).await?;
         } else {
-            self.send_file(part).await?;
+            // Boxed, as all that is long: the usual answer does not carry the room for it.
+            Box::pin(self.send_file(part)).await?;
         }
         if self.chunked && length > 0 {
             self.pending.extend_from_slice(b"\r\n");
@@ -142,7 +143,6 @@ impl<'a> Writer<'a> {
                 Some(count) => count.map_err(|error| self.failed("pread()", &error))?,
                 None => {
                     self.pending.truncate(start);
-                    // Boxed, as all that is rare: the usual answer does not carry the room for it.
                     Box::pin(self.read_uncached(part, wanted, at)).await?
                 }
             };
@@ -204,7 +204,7 @@ impl<'a> Writer<'a> {
             let sent = connection.timer.limit(self.limit, sending).await;
             let Some(count) = sent.map_err(IoFailure::from)?.map_err(IoFailure::from)? else {
                 let length = (part.range.end - at).min(UNCACHED);
-                Box::pin(self.wait("pread()", part.file.cache(at, length))).await?;
+                self.wait("pread()", part.file.cache(at, length)).await?;
                 cached_until = at.saturating_add(length);
                 continue;
             };
