@@ -330,3 +330,95 @@ impl Drop for OpenFile {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use tokio::runtime::{Builder, LocalOptions};
+
+    use super::*;
+
+    /// Runs a test with a folder of its own, before anything is known of the mounts and after.
+    fn unknown_and_known<F: Future<Output = ()>>(name: &str, test: impl Fn(PathBuf) -> F) {
+        let folder = std::env::temp_dir().join(format!("tidegate-file-{name}-{}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default()).unwrap();
+        runtime.block_on(async {
+            test(folder.clone()).await;
+            start(pool::Limits::default());
+            tokio::task::yield_now().await;
+            test(folder.clone()).await;
+        });
+        fs::remove_dir_all(&folder).unwrap();
+    }
+
+    #[test]
+    fn what_is_written_is_read() {
+        unknown_and_known("read", |folder| async move {
+            let content: Vec<u8> = (0..300_000_u32).flat_map(u32::to_ne_bytes).collect();
+            fs::write(folder.join("a"), &content).unwrap();
+            let (file, about) = open(&folder.join("a")).wait().await.unwrap();
+            assert!(about.is_file() && !about.is_dir() && !about.is_executable());
+            assert_eq!(about.length, 1_200_000);
+            file.cache(0, about.length).wait().await.unwrap();
+            let mut read = Vec::new();
+            while read.len() < content.len() {
+                let piece = file.read(100_000, u64::try_from(read.len()).unwrap()).wait().await.unwrap();
+                assert!(!piece.is_empty());
+                read.extend_from_slice(&piece);
+            }
+            assert!(read == content);
+            assert_eq!(file.read(100, about.length).wait().await.unwrap(), b"");
+            // Beyond the end there is nothing to bring.
+            file.cache(about.length, 1 << 40).wait().await.unwrap();
+        });
+    }
+
+    #[test]
+    fn what_is_missing_is_missing() {
+        unknown_and_known("missing", |folder| async move {
+            assert!(about(&folder).wait().await.unwrap().is_dir());
+            assert_eq!(about(&folder.join("b")).wait().await.unwrap_err().kind(), io::ErrorKind::NotFound);
+            assert_eq!(open(&folder.join("b")).wait().await.unwrap_err().kind(), io::ErrorKind::NotFound);
+            let below_a_file = Path::new("/proc/self/stat/none");
+            assert_eq!(open(below_a_file).wait().await.unwrap_err().kind(), io::ErrorKind::NotADirectory);
+        });
+    }
+
+    #[test]
+    fn a_search_ends_with_its_answer() {
+        unknown_and_known("search", |folder| async move {
+            fs::write(folder.join("2"), "").unwrap();
+            let mut number = 0;
+            let next = move |answer: Option<io::Result<About>>| {
+                if answer.is_some_and(|about| about.is_ok()) {
+                    return Next::Done(number);
+                }
+                number += 1;
+                Next::Ask(folder.join(number.to_string()))
+            };
+            let found = match search(next) {
+                Search::Now(found) => found,
+                Search::Later(pending, next) => search_on(pending, next).await,
+            };
+            assert_eq!(found, 2);
+        });
+    }
+
+    #[test]
+    fn what_is_memory_is_always_there() {
+        let file = File::open("/proc/self/stat").unwrap();
+        let file = OpenFile { file: Some(file), kind: Kind::Memory };
+        assert!(file.is_cached(0, u64::MAX));
+        assert!(file.read_cached(&mut [0], 0).unwrap().is_ok());
+    }
+
+    #[test]
+    fn nothing_is_asked_of_a_server_at_once() {
+        let file = OpenFile { file: Some(File::open("/proc/self/stat").unwrap()), kind: Kind::Remote };
+        assert!(!file.is_cached(0, 1));
+        assert!(file.read_cached(&mut [0], 0).is_none());
+        assert!(!file.is_local());
+    }
+}
