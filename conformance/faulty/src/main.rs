@@ -1,4 +1,5 @@
-//! Tidegate with one more directive, `fault`, which does harm on purpose. For tests only; the real binary has none of it.
+//! Tidegate with a directive that does harm on purpose, and with helpers that have nothing to do. For tests only; the real
+//! binary has none of it.
 
 use std::process::ExitCode;
 
@@ -7,6 +8,7 @@ use tidegate_core::process::{Program, run};
 use tidegate_http::Http;
 
 mod fault;
+mod stand_in;
 
 /// As in the real binary, so that its use of memory can be compared.
 #[global_allocator]
@@ -22,6 +24,7 @@ fn main() -> ExitCode {
             Box::new(Http::with(|modules| _ = modules.add::<fault::Faults>())),
             Box::new(tidegate_stream::Stream),
             Box::new(tidegate_mail::Mail),
+            Box::new(stand_in::StandIns),
         ],
         known_directives: include_str!("../../../src/known_directives.tsv"),
     })
