@@ -188,7 +188,7 @@ enum Entry {
 }
 
 /// Turns outcomes into the answer, with the fields that come along from what led to it.
-async fn settle(exchange: &Exchange, client: &mut Client, outcome: Outcome) -> Option<Answer> {
+async fn settle(exchange: &Exchange, client: &mut Client, outcome: Outcome) -> Option<Box<Answer>> {
     let mut answer = decide(exchange, client, outcome).await?;
     if let Some(carried) = exchange.carried.take() {
         for field in carried.iter() {
@@ -203,7 +203,7 @@ async fn settle(exchange: &Exchange, client: &mut Client, outcome: Outcome) -> O
 }
 
 /// Follows internal redirects, and puts error pages in the place of errors.
-async fn decide(exchange: &Exchange, client: &mut Client, mut outcome: Outcome) -> Option<Answer> {
+async fn decide(exchange: &Exchange, client: &mut Client, mut outcome: Outcome) -> Option<Box<Answer>> {
     loop {
         let status = match outcome {
             Outcome::Answer(mut answer) => {
@@ -211,7 +211,7 @@ async fn decide(exchange: &Exchange, client: &mut Client, mut outcome: Outcome) 
                     answer.status = status;
                     answer.reason = None;
                 }
-                return Some(*answer);
+                return Some(answer);
             }
             Outcome::Gone => {
                 exchange.sent.status.set(499);
@@ -247,11 +247,11 @@ async fn decide(exchange: &Exchange, client: &mut Client, mut outcome: Outcome) 
                     outcome = Outcome::Restart;
                     continue;
                 }
-                Handled::Answer(answer) => return Some(*answer),
+                Handled::Answer(answer) => return Some(answer),
                 Handled::No => {}
             }
         }
-        let mut answer = Answer::page(status, plan.settings.server_tokens);
+        let mut answer = Box::new(Answer::page(status, plan.settings.server_tokens));
         answer.close = closes(status);
         return Some(answer);
     }

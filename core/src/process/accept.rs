@@ -4,10 +4,12 @@ use std::ffi::OsStr;
 use std::future::poll_fn;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::pin::Pin;
 use std::rc::Rc;
-use std::task::ready;
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
+use futures_core::future::LocalBoxFuture;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use rustix::net::{SocketAddrAny, SocketAddrUnix, SocketFlags, acceptfrom_with};
 use tokio::io::Interest;
@@ -47,7 +49,7 @@ impl Listener {
     async fn knock(&self) -> std::io::Result<()> {
         poll_fn(|cx| {
             let _guard = ready!(self.socket.poll_read_ready(cx))?;
-            std::task::Poll::Ready(Ok(()))
+            Poll::Ready(Ok(()))
         })
         .await
     }
@@ -231,18 +233,43 @@ impl Acceptor {
         let connection = Connection { transport, timer: Timer::default(), info: info.clone() };
         self.counters.count(Total::Handled);
         let active = Standing::enter(self.counters.clone(), State::Active);
-        // Made before the task, which then has room for two pointers and not for what they were made of.
-        let entering = life.entering();
-        let serving = protocol.serve(connection, life);
-        let (log, threshold) = (self.log.clone(), self.stall_threshold);
-        spawn_local(async move {
-            let _active = active;
-            entering.await;
-            match threshold {
-                Some(threshold) => stall::watched(serving, &info, threshold, &log).await,
-                None => serving.await,
-            }
+        spawn_local(Served {
+            entering: Some(life.entering()),
+            serving: protocol.serve(connection, life),
+            info,
+            limit: self.stall_threshold.map(|limit| u64::try_from(limit.as_millis()).unwrap_or(u64::MAX)),
+            log: self.log.clone(),
+            _active: active,
         });
+    }
+}
+
+/// A connection's task. Written out, since there may be very many that only wait: it has room for pointers to what they
+/// are made of, and for nothing twice.
+struct Served<E> {
+    entering: Option<E>,
+    serving: LocalBoxFuture<'static, ()>,
+    info: Rc<PeerInfo>,
+    /// `worker_stall_threshold` in milliseconds.
+    limit: Option<u64>,
+    log: ErrorLog,
+    _active: Standing,
+}
+
+impl<E: Future<Output = ()> + Unpin> Future for Served<E> {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = &mut *self;
+        if let Some(mut entering) = this.entering.take() {
+            // Ready at once: it only notes whom to wake.
+            let _ = Pin::new(&mut entering).poll(cx);
+        }
+        let serving = &mut this.serving;
+        match this.limit {
+            Some(limit) => stall::watched(limit, &this.info, &this.log, || serving.as_mut().poll(cx)),
+            None => serving.as_mut().poll(cx),
+        }
     }
 }
 

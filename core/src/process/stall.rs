@@ -7,9 +7,6 @@
 
 use std::cell::{Cell, RefCell};
 use std::fmt::Display;
-use std::future::{Future, poll_fn};
-use std::pin::pin;
-use std::time::Duration;
 
 use crate::clock;
 use crate::log::{ErrorLog, Logger};
@@ -64,28 +61,23 @@ impl Turn {
     }
 }
 
-/// Runs `work` for the connection of `peer` and watches each of its turns.
-pub async fn watched<F: Future>(work: F, peer: &PeerInfo, threshold: Duration, log: &ErrorLog) -> F::Output {
-    let limit = u64::try_from(threshold.as_millis()).unwrap_or(u64::MAX);
-    let mut work = pin!(work);
-    poll_fn(|cx| {
-        let begun = clock::monotonic();
-        TURN.set(Turn {
-            doing: "serving a connection",
-            since: begun,
-            longest: ("serving a connection", 0),
-            limit,
-            known: false,
-        });
-        let polled = work.as_mut().poll(cx);
-        let ended = clock::monotonic();
-        let taken = ended.saturating_sub(begun);
-        if taken >= limit {
-            stalled(taken, TURN.get().next("", ended), peer, log);
-        }
-        polled
-    })
-    .await
+/// Runs one turn of the connection of `peer`, and tells in `log` if it takes `limit` milliseconds or longer.
+pub fn watched<R>(limit: u64, peer: &PeerInfo, log: &ErrorLog, turn: impl FnOnce() -> R) -> R {
+    let begun = clock::monotonic();
+    TURN.set(Turn {
+        doing: "serving a connection",
+        since: begun,
+        longest: ("serving a connection", 0),
+        limit,
+        known: false,
+    });
+    let result = turn();
+    let ended = clock::monotonic();
+    let taken = ended.saturating_sub(begun);
+    if taken >= limit {
+        stalled(taken, TURN.get().next("", ended), peer, log);
+    }
+    result
 }
 
 fn stalled(taken: u64, turn: Turn, peer: &PeerInfo, log: &ErrorLog) {

@@ -23,7 +23,7 @@ use crate::upstream::relay;
 pub use writer::Writer;
 
 /// Sends an answer and says what becomes of the connection.
-pub async fn send(client: &mut Client, exchange: &Exchange, mut answer: Answer) -> After {
+pub async fn send(client: &mut Client, exchange: &Exchange, mut answer: Box<Answer>) -> After {
     stall::doing("sending a response");
     let plan = exchange.plan();
     head::make_location_absolute(exchange, &mut answer);
@@ -49,7 +49,7 @@ pub async fn send(client: &mut Client, exchange: &Exchange, mut answer: Answer) 
     exchange.sent.keeps.set(keep);
     exchange.sent.length.set(framing.length());
     exchange.sent.head.set(u64::try_from(head.len()).unwrap_or(0));
-    let Answer { fields, body, .. } = answer;
+    let Answer { fields, body, .. } = *answer;
     *exchange.sent.fields.borrow_mut() = fields;
     let tunnel = matches!(body, Body::Tunnel(_));
     let mut writer = Writer::new(client, exchange, head, framing.is_chunked(), plan.settings.send_timeout);

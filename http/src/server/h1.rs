@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::future::{Future, poll_fn};
 use std::io;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
@@ -78,7 +78,7 @@ async fn exchanges(client: &mut Client, site: &Rc<Site>, plain_on_tls: bool) {
         if client.buffer.is_empty() && !idle(client, wait, default.keepalive_min_timeout).await {
             return;
         }
-        match Box::pin(one(client, site, &default, plain_on_tls)).await {
+        match placed(|| one(client, site, &default, plain_on_tls)).await {
             Some(keepalive) => wait = keepalive,
             None => return,
         }
@@ -87,6 +87,13 @@ async fn exchanges(client: &mut Client, site: &Rc<Site>, plain_on_tls: bool) {
             buffers::give(std::mem::take(&mut client.buffer));
         }
     }
+}
+
+/// Makes a large future where it stays: `Box::pin` would make it on the stack and copy all of it, though it is next to
+/// empty before it is first polled.
+#[inline(always)]
+fn placed<F: Future>(make: impl FnOnce() -> F) -> Pin<Box<F>> {
+    Box::into_pin(Box::write(Box::new_uninit(), make()))
 }
 
 /// The TLS handshake. Plain text on a TLS port (true) is served far enough to be told so.
