@@ -596,3 +596,26 @@ fn a_storm_of_reloads_becomes_a_few() {
         assert!(reloads < 25, "{reloads}");
     }
 }
+
+#[test]
+fn a_single_process_reads_its_configuration_again() {
+    let mut server = Server::start(&format!("master_process off; {ONE}"));
+    let mut kept = server.http(0);
+    assert_eq!(kept.get("/").text(), "one");
+    server.rewrite(&format!("master_process off; {}", TWO.replace("return", "nonsense")));
+    server.signal(Signal::SIGHUP);
+    server.wait_for_log(r#"\[emerg\].*unknown directive "nonsense" in /.*/nginx\.conf:1"#);
+    assert_eq!(answer(&server), "one");
+    server.rewrite(&format!("master_process off; {}", TWO.replace("PORT_0", "PORT_1")));
+    server.signal(Signal::SIGHUP);
+    wait_until("the new address is served", || processes::is_listening(server.port(1)).then_some(()));
+    assert_eq!(server.http(1).get("/").text(), "two");
+    wait_until("the old address is closed", || (!processes::is_listening(server.port(0))).then_some(()));
+    if !skip_on_nginx("it closes idle connections at once") {
+        let last = kept.get("/");
+        assert_eq!((last.text().as_str(), last.keeps_alive()), ("one", false));
+    }
+    server.signal(Signal::SIGQUIT);
+    assert!(server.wait().success());
+    assert_eq!(server.pid_in_file(), None);
+}

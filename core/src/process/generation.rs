@@ -205,11 +205,7 @@ impl Generation {
     ///
     /// # Errors
     /// What could not be opened; everything opened for it is closed again.
-    pub fn commit(
-        &mut self,
-        previous: Option<&Generation>,
-        inherited: &mut Vec<OwnedFd>,
-    ) -> Result<(), Vec<ConfigError>> {
+    pub fn commit(&mut self, previous: &[Bound], inherited: &mut Vec<OwnedFd>) -> Result<(), Vec<ConfigError>> {
         let mut failed: Vec<ConfigError> =
             self.logs.open_all(Opening::Create).into_iter().map(ConfigError::general).collect();
         for binding in &self.bindings {
@@ -247,15 +243,19 @@ impl Generation {
     }
 }
 
+/// Removes from the file system those of `sockets` that are not among `kept`.
+pub fn remove_sockets(sockets: &[Bound], kept: &[Bound]) {
+    for (path, _) in sockets.iter().filter_map(Bound::path) {
+        if !kept.iter().any(|kept| kept.path().is_some_and(|(other, _)| other == path)) {
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}
+
 /// The sockets of a binding: those that are there already, then new ones.
-fn bind(
-    binding: &Binding,
-    count: usize,
-    previous: Option<&Generation>,
-    inherited: &mut Vec<OwnedFd>,
-) -> Result<Bound, String> {
+fn bind(binding: &Binding, count: usize, previous: &[Bound], inherited: &mut Vec<OwnedFd>) -> Result<Bound, String> {
     let address = binding.address.clone();
-    let known = previous.and_then(|generation| generation.sockets.iter().find(|bound| bound.address == address));
+    let known = previous.iter().find(|bound| bound.address == address);
     let mut bound = match known {
         // All of them, however many are asked for now: a socket takes with it whoever is in its queue.
         Some(bound) => bound.clone(),

@@ -2,7 +2,7 @@
 //! program that never serves and never starts a runtime.
 
 use std::os::fd::OwnedFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -18,7 +18,8 @@ use super::children::{Child, Children, Role};
 use super::generation::{Bound, Generation, Loader};
 use super::identity::{self, Identity};
 use super::upgrade::{self, Inherited};
-use super::{readiness, worker};
+use super::worker::Post;
+use super::{generation, readiness, worker};
 use crate::conf::ConfigError;
 use crate::log::file::Opening;
 use crate::log::{ErrorLog, Level, LogFile, Logger, Target};
@@ -75,7 +76,7 @@ pub fn start(loader: Loader) -> ExitCode {
             return ExitCode::from(1);
         }
     };
-    if let Err(errors) = generation.commit(None, &mut inherited.sockets) {
+    if let Err(errors) = generation.commit(&[], &mut inherited.sockets) {
         report(&loader, errors.iter());
         return ExitCode::from(1);
     }
@@ -110,14 +111,12 @@ pub fn start(loader: Loader) -> ExitCode {
     crate::log!(log, Notice, "start worker processes");
     if !generation.settings.master_process {
         let pid_file = generation.settings.pid.clone();
-        let sockets: Vec<_> =
-            generation.sockets.iter().filter_map(Bound::path).map(|(path, _)| path.to_owned()).collect();
-        let leave = || {
-            remove_pid_file(&pid_file);
-            sockets.iter().for_each(|path| drop(std::fs::remove_file(path)));
-        };
-        let code = worker::run(generation, None, None, None, leave);
-        leave();
+        let sockets = generation.sockets.iter().filter_map(Bound::path).map(|(path, _)| path.to_owned());
+        let sockets: Vec<PathBuf> = sockets.collect();
+        let code = worker::run(generation, Post::Alone(Box::new(loader)));
+        // It has not come as far as removing them itself.
+        remove_pid_file(&pid_file);
+        sockets.iter().for_each(|path| drop(std::fs::remove_file(path)));
         return code;
     }
     let alive = match nix::unistd::pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK) {
@@ -337,7 +336,7 @@ impl Master {
         let committed = loaded.and_then(|(mut generation, notes)| {
             let identity = Identity::find(generation.settings.user.as_ref())
                 .map_err(|message| vec![ConfigError::general(message)])?;
-            generation.commit(Some(&self.generation), &mut Vec::new())?;
+            generation.commit(&self.generation.sockets, &mut Vec::new())?;
             Ok((generation, identity, notes))
         });
         let log = Logger::new(&self.generation.error_log);
@@ -345,10 +344,7 @@ impl Master {
             Err(errors) => errors.iter().for_each(|error| crate::log!(log, Emerg, "{error}")),
             Ok((generation, identity, notes)) => {
                 notes.warnings().for_each(|warning| crate::log!(log, Warn, "{warning}"));
-                if generation.settings.pid != self.generation.settings.pid {
-                    let _ = std::fs::write(&generation.settings.pid, format!("{}\n", std::process::id()));
-                    remove_pid_file(&self.generation.settings.pid);
-                }
+                move_pid_file(&self.generation.settings.pid, &generation.settings.pid);
                 self.identity = identity;
                 let old = self.children.dismiss();
                 self.children.begin();
@@ -461,8 +457,12 @@ impl Master {
                     let generation = std::mem::replace(&mut self.generation, nothing);
                     worker::set_place(slot, index);
                     self.alive.1 = None;
-                    let code =
-                        worker::run(generation, self.identity.take(), self.alive.0.try_clone().ok(), helper, || {});
+                    let (identity, master) = (self.identity.take(), self.alive.0.try_clone().ok());
+                    let post = match helper {
+                        Some(helper) => Post::Helper(identity, master, helper),
+                        None => Post::Worker(identity, master),
+                    };
+                    let code = worker::run(generation, post);
                     std::process::exit(if code == ExitCode::SUCCESS { 0 } else { 2 });
                 }
                 Err(error) => {
@@ -558,18 +558,22 @@ impl Master {
             return;
         }
         let predecessor_lives = self.predecessor_lives();
-        for (path, inherited) in sockets.iter().filter_map(Bound::path) {
-            let is_served =
-                self.generation.sockets.iter().any(|kept| kept.path().is_some_and(|(other, _)| other == path));
-            if !(is_served || inherited && predecessor_lives) {
-                let _ = std::fs::remove_file(path);
-            }
-        }
+        let is_ours = |bound: &&Bound| !(predecessor_lives && bound.path().is_some_and(|(_, inherited)| inherited));
+        let ours: Vec<Bound> = sockets.iter().filter(is_ours).cloned().collect();
+        generation::remove_sockets(&ours, &self.generation.sockets);
+    }
+}
+
+/// Writes the pid where the configuration says so now.
+pub(super) fn move_pid_file(old: &Path, new: &Path) {
+    if old != new {
+        let _ = std::fs::write(new, format!("{}\n", std::process::id()));
+        remove_pid_file(old);
     }
 }
 
 /// Removes the pid file unless another master has written its own number there meanwhile.
-fn remove_pid_file(path: &Path) {
+pub(super) fn remove_pid_file(path: &Path) {
     let own = std::process::id().to_string();
     if std::fs::read_to_string(path).is_ok_and(|text| text.trim() == own) {
         let _ = std::fs::remove_file(path);

@@ -14,10 +14,12 @@ use tokio::sync::mpsc::UnboundedSender;
 use tokio::task::{JoinHandle, spawn_local};
 
 use super::accept::{Acceptor, Listener};
-use super::generation::Generation;
+use super::generation::{Bound, Generation, Loader, remove_sockets};
 use super::helper::Helper;
 use super::identity::Identity;
+use super::master::{move_pid_file, remove_pid_file};
 use super::turn::Turn;
+use crate::conf::ConfigError;
 use crate::file;
 use crate::log::file::Opening;
 use crate::log::{ErrorLog, Logger};
@@ -65,15 +67,18 @@ pub(super) fn forget_slot(zones: &Zones, slot: usize) {
     }
 }
 
-/// Runs a worker to its end; the last thing it does is `leave`, for it does not return when all went well. `master` can be
-/// read from when the master has died. With a `helper` the process does its work and accepts nothing.
-pub fn run(
-    generation: Generation,
-    identity: Option<Identity>,
-    master: Option<OwnedFd>,
-    helper: Option<Rc<dyn Helper>>,
-    leave: impl FnOnce(),
-) -> ExitCode {
+/// What a process that serves is to the others.
+pub enum Post {
+    /// One of the workers. The descriptor can be read from when the master has died.
+    Worker(Option<Identity>, Option<OwnedFd>),
+    /// Beside the workers: it does its work and accepts nothing.
+    Helper(Option<Identity>, Option<OwnedFd>, Rc<dyn Helper>),
+    /// The only process (`master_process off`): it reads the configuration again by itself.
+    Alone(Box<Loader>),
+}
+
+/// Serves to the end of the process: it returns only if something went wrong.
+pub fn run(generation: Generation, mut post: Post) -> ExitCode {
     crate::log::error::install(generation.error_log.clone());
     counters::install(generation.counters.clone());
     std::panic::set_hook(Box::new(|panic| {
@@ -87,7 +92,8 @@ pub fn run(
     };
     raise_file_limit(&generation);
     place_on_processors(&generation);
-    if let Some(identity) = identity
+    if let Post::Worker(identity, _) | Post::Helper(identity, _, _) = &mut post
+        && let Some(identity) = identity.take()
         && let Err(error) = identity.assume()
     {
         return emerg("giving up root", error);
@@ -101,9 +107,7 @@ pub fn run(
     let threads = generation.settings.threads;
     match file::pool::runtime(&mut builder, threads).enable_all().build_local(LocalOptions::default()) {
         Err(error) => emerg("the event loop", error),
-        Ok(runtime) => {
-            runtime.block_on(serve(generation, master, helper, leave)).unwrap_or_else(|error| emerg("starting", error))
-        }
+        Ok(runtime) => runtime.block_on(serve(generation, post)).unwrap_or_else(|error| emerg("starting", error)),
     }
 }
 
@@ -162,89 +166,188 @@ fn place_on_processors(generation: &Generation) {
     }
 }
 
-async fn serve(
-    generation: Generation,
-    master: Option<OwnedFd>,
-    helper: Option<Rc<dyn Helper>>,
-    leave: impl FnOnce(),
-) -> std::io::Result<ExitCode> {
-    let Generation { settings, bindings, sockets, logs, error_log, zones, counters, .. } = generation;
-    let connections = Connections::new(settings.worker_connections);
-    file::start(settings.threads);
+async fn serve(generation: Generation, post: Post) -> std::io::Result<ExitCode> {
+    file::start(generation.settings.threads);
     let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
     listen_for(SignalKind::terminate(), Told::Leave, &tell)?;
     listen_for(SignalKind::interrupt(), Told::Leave, &tell)?;
     listen_for(SignalKind::quit(), Told::Finish, &tell)?;
     listen_for(SignalKind::user_defined1(), Told::Reopen, &tell)?;
+    listen_for(SignalKind::hangup(), Told::Reload, &tell)?;
     // The last is for a log that has reached the limit on the size of files: the write fails, that is all.
     let file_size = SignalKind::from_raw(nix::libc::SIGXFSZ);
-    for ignored in [SignalKind::hangup(), SignalKind::window_change(), SignalKind::user_defined2(), file_size] {
+    for ignored in [SignalKind::window_change(), SignalKind::user_defined2(), file_size] {
         listen_for(ignored, Told::Nothing, &tell)?;
     }
     // The master blocks its signals; what came since the fork is delivered to the handlers above now.
     SigSet::all().thread_unblock()?;
-    let mut acceptors: Vec<JoinHandle<()>> = Vec::new();
-    let turn = settings.accept_mutex_delay.map(|delay| Turn::new(counters.clone(), delay));
-    for (binding, bound) in bindings.into_iter().zip(&sockets).filter(|_| helper.is_none()) {
-        for (socket, own) in bound.of_worker(index(), binding.options.reuse_port, settings.worker_processes) {
-            let acceptor = Acceptor {
-                binding: binding.clone(),
-                listener: Listener::new(socket.try_clone()?)?,
-                own,
-                connections: connections.clone(),
-                counters: counters.clone(),
-                turn: turn.clone(),
-                multi_accept: settings.multi_accept,
-                stall_threshold: settings.stall_threshold,
-                debugged: settings.debugged.clone(),
-                log: error_log.clone(),
-            };
-            acceptors.push(spawn_local(acceptor.run()));
-        }
-    }
-    drop(sockets);
-    if let Some(helper) = helper {
-        let done = tell.clone();
-        spawn_local(async move {
-            let ended = spawn_local(async move { helper.run().await }).await;
-            let _ = done.send(if ended.is_ok() { Told::Leave } else { Told::Fail });
-        });
-    }
-    let logs = Rc::new(logs);
-    spawn_local({
-        let (logs, log) = (logs.clone(), error_log.clone());
-        async move {
-            loop {
-                tokio::time::sleep(logs.tick(&log)).await;
-            }
-        }
-    });
-    if let Some(master) = master {
-        spawn_local(notice_death(adopt::watch(master)?, error_log.clone()));
-    }
+    let mut serving = Serving::begin(generation);
+    let mut retired: Vec<Rc<Connections>> = Vec::new();
     // A process without a master opens its logs as a master does.
-    let reopening = if settings.master_process { Opening::Follow } else { Opening::Create };
-    let log = Logger::new(&error_log);
+    let (loader, reopening) = match post {
+        Post::Worker(_, master) => {
+            serving.accept()?;
+            serving.sockets.clear();
+            watch_master(master, &serving)?;
+            (None, Opening::Follow)
+        }
+        Post::Helper(_, master, helper) => {
+            serving.sockets.clear();
+            watch_master(master, &serving)?;
+            spawn_local(help(helper, tell.clone()));
+            (None, Opening::Follow)
+        }
+        Post::Alone(loader) => {
+            serving.accept()?;
+            (Some(loader), Opening::Create)
+        }
+    };
     while let Some(what) = told.recv().await {
+        let log = Logger::new(&serving.generation.error_log);
         match what {
             Told::Leave => break,
             Told::Fail => return Err(std::io::Error::other("a helper has panicked")),
             Told::Nothing => {}
-            Told::Reopen => logs.open_all(reopening).iter().for_each(|message| crate::log!(log, Emerg, "{message}")),
+            Told::Reopen => {
+                let failed = serving.generation.logs.open_all(reopening);
+                failed.iter().for_each(|message| crate::log!(log, Emerg, "{message}"));
+            }
+            Told::Reload => {
+                if let Some(next) = loader.as_ref().and_then(|loader| reload(loader, &serving)) {
+                    let old = std::mem::replace(&mut serving, next);
+                    retired.retain(|connections| !connections.is_empty());
+                    retired.push(old.connections.clone());
+                    spawn_local(old.retire());
+                }
+            }
             Told::Finish => {
                 crate::log!(log, Notice, "gracefully shutting down");
-                acceptors.drain(..).for_each(|acceptor| acceptor.abort());
-                connections.stop();
-                spawn_local(finish(connections.clone(), settings.shutdown_timeout, tell.clone()));
+                if loader.is_some() {
+                    remove_sockets(&serving.sockets, &[]);
+                }
+                serving.stop();
+                let connections = retired.iter().chain([&serving.connections]).cloned().collect();
+                spawn_local(finish(connections, serving.generation.settings.shutdown_timeout, tell.clone()));
             }
         }
     }
-    crate::log!(log, Notice, "exiting");
-    logs.finish(&error_log);
-    drop(zones);
-    leave();
+    crate::log!(Logger::new(&serving.generation.error_log), Notice, "exiting");
+    serving.generation.logs.finish(&serving.generation.error_log);
+    if loader.is_some() {
+        remove_pid_file(&serving.generation.settings.pid);
+        remove_sockets(&serving.sockets, &[]);
+    }
     // What is still open is closed by the end of the process, not one by one, and threads that hang are not waited for.
     std::process::exit(0)
+}
+
+/// A generation that this process serves.
+struct Serving {
+    generation: Rc<Generation>,
+    /// The listening sockets, as long as more than the acceptors need them: nobody must be left waiting at a socket that
+    /// is not accepted from.
+    sockets: Vec<Bound>,
+    connections: Rc<Connections>,
+    acceptors: Vec<JoinHandle<()>>,
+    ticking: JoinHandle<()>,
+}
+
+impl Serving {
+    fn begin(mut generation: Generation) -> Serving {
+        let sockets = std::mem::take(&mut generation.sockets);
+        let generation = Rc::new(generation);
+        let ticking = generation.clone();
+        Serving {
+            sockets,
+            connections: Connections::new(generation.settings.worker_connections),
+            acceptors: Vec::new(),
+            ticking: spawn_local(async move {
+                loop {
+                    tokio::time::sleep(ticking.logs.tick(&ticking.error_log)).await;
+                }
+            }),
+            generation,
+        }
+    }
+
+    /// Accepts whatever is this worker's to accept.
+    fn accept(&mut self) -> std::io::Result<()> {
+        let Generation { settings, bindings, counters, error_log, .. } = &*self.generation;
+        let turn = settings.accept_mutex_delay.map(|delay| Turn::new(counters.clone(), delay));
+        for (binding, bound) in bindings.iter().zip(&self.sockets) {
+            for (socket, own) in bound.of_worker(index(), binding.options.reuse_port, settings.worker_processes) {
+                let acceptor = Acceptor {
+                    binding: binding.clone(),
+                    listener: Listener::new(socket.try_clone()?)?,
+                    own,
+                    connections: self.connections.clone(),
+                    counters: counters.clone(),
+                    turn: turn.clone(),
+                    multi_accept: settings.multi_accept,
+                    stall_threshold: settings.stall_threshold,
+                    debugged: settings.debugged.clone(),
+                    log: error_log.clone(),
+                };
+                self.acceptors.push(spawn_local(acceptor.run()));
+            }
+        }
+        Ok(())
+    }
+
+    /// Accepts nothing more, and has all connections finish.
+    fn stop(&mut self) {
+        self.acceptors.drain(..).for_each(|acceptor| acceptor.abort());
+        self.sockets.clear();
+        self.connections.stop();
+    }
+
+    /// Finishes beside the generation that has come after this one.
+    async fn retire(mut self) {
+        self.stop();
+        end(&self.connections, self.generation.settings.shutdown_timeout).await;
+        self.ticking.abort();
+        self.generation.logs.finish(&self.generation.error_log);
+    }
+}
+
+/// The next generation of a process without a master; `None`, with a word in the log, when something is wrong with it.
+fn reload(loader: &Loader, serving: &Serving) -> Option<Serving> {
+    let old = &serving.generation;
+    let log = Logger::new(&old.error_log);
+    crate::log!(log, Notice, "reconfiguring");
+    let loaded = loader.load(Zones::after(Some(&old.zones))).map_err(|errors| errors.iter().cloned().collect());
+    let begun = loaded.and_then(|(mut generation, notes)| {
+        generation.commit(&serving.sockets, &mut Vec::new())?;
+        let mut next = Serving::begin(generation);
+        next.accept().map_err(|error| vec![ConfigError::general(crate::log::os_error(&error))])?;
+        Ok((next, notes))
+    });
+    match begun {
+        Err(errors) => {
+            let errors: Vec<ConfigError> = errors;
+            errors.iter().for_each(|error| crate::log!(log, Emerg, "{error}"));
+            None
+        }
+        Ok((next, notes)) => {
+            notes.warnings().for_each(|warning| crate::log!(log, Warn, "{warning}"));
+            move_pid_file(&old.settings.pid, &next.generation.settings.pid);
+            remove_sockets(&serving.sockets, &next.sockets);
+            crate::log::error::install(next.generation.error_log.clone());
+            Some(next)
+        }
+    }
+}
+
+fn watch_master(master: Option<OwnedFd>, serving: &Serving) -> std::io::Result<()> {
+    if let Some(master) = master {
+        spawn_local(notice_death(adopt::watch(master)?, serving.generation.error_log.clone()));
+    }
+    Ok(())
+}
+
+async fn help(helper: Rc<dyn Helper>, tell: UnboundedSender<Told>) {
+    let ended = spawn_local(async move { helper.run().await }).await;
+    let _ = tell.send(if ended.is_ok() { Told::Leave } else { Told::Fail });
 }
 
 /// What the worker is told to do.
@@ -254,6 +357,7 @@ enum Told {
     Fail,
     Finish,
     Reopen,
+    Reload,
     Nothing,
 }
 
@@ -276,13 +380,24 @@ async fn notice_death(master: AsyncFd<OwnedFd>, log: ErrorLog) {
 }
 
 /// Leaves when the last connection has ended, or when the time for that is over and the rest have been told.
-async fn finish(connections: Rc<Connections>, limit: Option<Duration>, tell: UnboundedSender<Told>) {
-    let mut timer = Timer::default();
-    if timer.limit(limit.unwrap_or(Duration::MAX), all_gone(&connections)).await.is_err() {
-        connections.cut();
-        let _ = timer.limit(LAST_WORDS, all_gone(&connections)).await;
+async fn finish(all: Vec<Rc<Connections>>, limit: Option<Duration>, tell: UnboundedSender<Told>) {
+    let mut ending: Vec<JoinHandle<()>> = Vec::new();
+    for connections in all {
+        ending.push(spawn_local(async move { end(&connections, limit).await }));
+    }
+    for end in ending {
+        let _ = end.await;
     }
     let _ = tell.send(Told::Leave);
+}
+
+/// Waits for the last connection to end, and cuts them when the time for that is over.
+async fn end(connections: &Connections, limit: Option<Duration>) {
+    let mut timer = Timer::default();
+    if timer.limit(limit.unwrap_or(Duration::MAX), all_gone(connections)).await.is_err() {
+        connections.cut();
+        let _ = timer.limit(LAST_WORDS, all_gone(connections)).await;
+    }
 }
 
 async fn all_gone(connections: &Connections) {
