@@ -7,6 +7,7 @@
 
 pub mod mounts;
 pub mod pool;
+mod warm;
 
 use std::fs::File;
 use std::io::{self, IoSliceMut};
@@ -20,6 +21,7 @@ use rustix::io::{Errno, ReadWriteFlags, preadv2};
 
 use mounts::Kind;
 use pool::Pending;
+use warm::Identity;
 
 /// How far apart the bytes are whose pages are looked for: the kernel's usual window of read-ahead, which is how pages
 /// come into the cache.
@@ -67,7 +69,7 @@ pub struct About {
     pub length: u64,
     /// The time of the last change of the content, in seconds since 1970.
     pub modified: i64,
-    mount: u64,
+    identity: Identity,
 }
 
 impl About {
@@ -87,14 +89,14 @@ impl About {
     }
 
     fn ask(folder: BorrowedFd<'_>, path: &Path, flags: AtFlags) -> io::Result<About> {
-        let wanted = StatxFlags::TYPE | StatxFlags::MODE | StatxFlags::SIZE | StatxFlags::MTIME | StatxFlags::MNT_ID;
+        let wanted = StatxFlags::BASIC_STATS | StatxFlags::MNT_ID;
         let found = statx(folder, path, flags, wanted)?;
         let has_mount = found.stx_mask & StatxFlags::MNT_ID.bits() != 0;
         Ok(About {
             mode: found.stx_mode.into(),
             length: found.stx_size,
             modified: found.stx_mtime.tv_sec,
-            mount: if has_mount { found.stx_mnt_id } else { u64::MAX },
+            identity: Identity { mount: if has_mount { found.stx_mnt_id } else { u64::MAX }, inode: found.stx_ino },
         })
     }
 
@@ -120,7 +122,8 @@ fn about_cached(path: &Path) -> Option<io::Result<About>> {
         Err(error) => return Some(Err(error)),
     };
     let about = About::of(found.as_fd(), AtFlags::STATX_DONT_SYNC);
-    let is_sure = about.as_ref().is_ok_and(|about| mounts::look(|table| table.kind(about.mount)) != Kind::Remote);
+    let is_sure =
+        about.as_ref().is_ok_and(|about| mounts::look(|table| table.kind(about.identity.mount)) != Kind::Remote);
     is_sure.then_some(about)
 }
 
@@ -183,6 +186,7 @@ pub struct OpenFile {
     /// There until the end.
     file: Option<File>,
     kind: Kind,
+    identity: Identity,
 }
 
 /// A file as it was when it was opened.
@@ -201,9 +205,9 @@ pub fn open(path: &Path) -> Asked<Opened> {
         let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let file = File::from(openat(CWD, &path, flags, Mode::empty())?);
         // A server that hangs is waited for here, and not where the file is closed.
-        let mut opened = OpenFile { file: Some(file), kind: Kind::Remote };
+        let mut opened = OpenFile { file: Some(file), kind: Kind::Remote, identity: Identity { mount: 0, inode: 0 } };
         let about = About::of(opened.as_fd()?, AtFlags::empty())?;
-        opened.kind = table.kind(about.mount);
+        (opened.kind, opened.identity) = (table.kind(about.identity.mount), about.identity);
         Ok((Arc::new(opened), about))
     })
 }
@@ -223,8 +227,8 @@ fn open_now(path: &Path) -> Option<io::Result<Opened>> {
         Ok(about) => about,
         Err(error) => return Some(Err(error)),
     };
-    let kind = mounts::look(|table| table.kind(about.mount));
-    Some(Ok((Arc::new(OpenFile { file: Some(file), kind }), about)))
+    let kind = mounts::look(|table| table.kind(about.identity.mount));
+    Some(Ok((Arc::new(OpenFile { file: Some(file), kind, identity: about.identity }), about)))
 }
 
 impl OpenFile {
@@ -256,11 +260,28 @@ impl OpenFile {
             Kind::Remote => None,
             Kind::Local => match preadv2(file, &mut [IoSliceMut::new(buffer)], at, ReadWriteFlags::NOWAIT) {
                 Ok(count) => Some(Ok(count)),
-                // The second: the file system cannot tell (overlay).
+                // The file system cannot tell (overlay), but it may be known all the same.
+                Err(Errno::OPNOTSUPP | Errno::NOSYS) if self.is_warm(buffer.len(), at) => {
+                    Some(file.read_at(buffer, at))
+                }
                 Err(Errno::AGAIN | Errno::OPNOTSUPP | Errno::NOSYS | Errno::INTR) => None,
                 Err(error) => Some(Err(error.into())),
             },
         }
+    }
+
+    fn is_warm(&self, length: usize, at: u64) -> bool {
+        windows(at, u64::try_from(length).unwrap_or(u64::MAX)).all(|window| self.identity.is_warm(window))
+    }
+
+    /// Reads in a thread, and notes it for those that can read the same without one.
+    fn read_and_note(&self, buffer: &mut [u8], at: u64) -> io::Result<usize> {
+        let count = self.file()?.read_at(buffer, at)?;
+        if self.kind == Kind::Local {
+            let all = u64::try_from(buffer.len()).unwrap_or(u64::MAX);
+            windows(at, all).for_each(|window| self.identity.note(window));
+        }
+        Ok(count)
     }
 
     /// True when all of a part is cached, as far as can be seen from one byte in each window of read-ahead.
@@ -290,7 +311,7 @@ impl OpenFile {
             None => {
                 let file = self.clone();
                 Asked::of_pool(move || {
-                    let count = file.file()?.read_at(&mut bytes, at)?;
+                    let count = file.read_and_note(&mut bytes, at)?;
                     bytes.truncate(count);
                     Ok(bytes)
                 })
@@ -309,7 +330,7 @@ impl OpenFile {
             let mut scratch = vec![0; SCRATCH];
             while at < end {
                 let wanted = usize::try_from(end - at).unwrap_or(SCRATCH).min(SCRATCH);
-                let count = file.file()?.read_at(scratch.get_mut(..wanted).unwrap_or_default(), at)?;
+                let count = file.read_and_note(scratch.get_mut(..wanted).unwrap_or_default(), at)?;
                 if count == 0 {
                     break;
                 }
@@ -318,6 +339,11 @@ impl OpenFile {
             Ok(())
         })
     }
+}
+
+/// The windows of read-ahead that a part lies in.
+fn windows(at: u64, length: u64) -> impl Iterator<Item = u64> {
+    at / WINDOW..=at.saturating_add(length.saturating_sub(1)) / WINDOW
 }
 
 impl Drop for OpenFile {
@@ -409,14 +435,18 @@ mod tests {
     #[test]
     fn what_is_memory_is_always_there() {
         let file = File::open("/proc/self/stat").unwrap();
-        let file = OpenFile { file: Some(file), kind: Kind::Memory };
+        let file = OpenFile { file: Some(file), kind: Kind::Memory, identity: Identity { mount: 0, inode: 0 } };
         assert!(file.is_cached(0, u64::MAX));
         assert!(file.read_cached(&mut [0], 0).unwrap().is_ok());
     }
 
     #[test]
     fn nothing_is_asked_of_a_server_at_once() {
-        let file = OpenFile { file: Some(File::open("/proc/self/stat").unwrap()), kind: Kind::Remote };
+        let file = OpenFile {
+            file: Some(File::open("/proc/self/stat").unwrap()),
+            kind: Kind::Remote,
+            identity: Identity { mount: 0, inode: 0 },
+        };
         assert!(!file.is_cached(0, 1));
         assert!(file.read_cached(&mut [0], 0).is_none());
         assert!(!file.is_local());
