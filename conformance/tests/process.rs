@@ -264,21 +264,6 @@ fn what_is_cut_at_the_shutdown_timeout_is_logged() {
 }
 
 #[test]
-fn connections_spread_over_the_workers() {
-    let text = ONE.replace("location /", "location = /pid { return 200 $pid; } location /");
-    let server = Server::start(&format!("worker_processes 2; {text}"));
-    wait_until("two workers run", || (server.workers().len() == 2).then_some(()));
-    let mut clients: Vec<_> = (0..50).map(|_| server.http(0)).collect();
-    let mut by_worker = std::collections::BTreeMap::new();
-    for client in &mut clients {
-        *by_worker.entry(client.get("/pid").text()).or_insert(0) += 1;
-    }
-    let most = by_worker.values().max().copied().unwrap_or_default();
-    println!("{by_worker:?}");
-    assert!(most <= 30, "the busier of two workers holds at most 60 % of the connections: {by_worker:?}");
-}
-
-#[test]
 fn workers_with_sockets_of_their_own_survive_a_change_of_their_number_and_of_the_option() {
     let text = |workers: usize, option: &str| {
         format!(
@@ -467,88 +452,6 @@ fn a_local_socket_goes_with_the_listen_that_made_it() {
     assert!(socket.exists(), "it is listened on as before");
     server.reload_with(ONE);
     wait_until("the socket is removed", || (!socket.exists()).then_some(()));
-}
-
-#[test]
-fn idle_connections_make_room_for_new_ones() {
-    if skip_on_nginx("it closes idle connections long before there is no room") {
-        return;
-    }
-    let server = Server::start(
-        "worker_processes 1; error_log error.log info; events { worker_connections 20; } http { access_log off;
-         server { listen 127.0.0.1:%%PORT_0%%; location / { return 200 one; } } }",
-    );
-    let mut kept: Vec<_> = (0..20).map(|_| server.http(0)).collect();
-    for http in &mut kept {
-        assert_eq!(http.get("/").text(), "one");
-    }
-    let mut fresh: Vec<_> = (0..10).map(|_| server.http(0)).collect();
-    for http in &mut fresh {
-        assert_eq!(http.get("/").text(), "one");
-    }
-    server.wait_for_log(r"\[warn\] .* 20 worker_connections are not enough, reusing connections, \d+ so far");
-    // Those that were asked last are still there.
-    assert_eq!(kept[19].get("/").text(), "one");
-    assert!(kept[0].try_response_to("GET").is_err(), "the one that was idle longest has been closed");
-}
-
-#[test]
-fn without_room_new_clients_wait_and_are_served_in_their_turn() {
-    if skip_on_nginx("it closes what it cannot serve") {
-        return;
-    }
-    let server = Server::start(
-        "worker_processes 1; error_log error.log info; events { worker_connections 4; } http { access_log off;
-         server { listen 127.0.0.1:%%PORT_0%%; location / { return 200 one; } } }",
-    );
-    // The beginning of a head: none of them is idle.
-    let mut busy: Vec<_> = (0..4).map(|_| server.http(0)).collect();
-    for http in &mut busy {
-        http.send("GET / HT");
-    }
-    let mut waiting = server.http(0);
-    waiting.send(head("GET", "/", &[]));
-    server.wait_for_log(r"\[alert\] .* 4 worker_connections are not enough, \d+ times so far");
-    assert!(server.log_lines().iter().filter(|line| line.contains("not enough")).count() <= 2);
-    busy[0].send("TP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
-    assert_eq!(waiting.response().text(), "one");
-}
-
-#[test]
-fn a_deferred_connection_is_accepted_when_it_has_said_something() {
-    let server = Server::start(
-        "worker_processes 1; events {} http { access_log off;
-         server { listen 127.0.0.1:%%PORT_0%% deferred fastopen=16; location / { return 200 one; } }
-         server { listen 127.0.0.1:%%PORT_1%%; location / { stub_status; } } }",
-    );
-    let mut silent = server.http(0);
-    let mut status = server.http(1);
-    assert!(status.get("/").text().starts_with("Active connections: 1 "));
-    let _open = server.http(1);
-    wait_until("another is accepted at once", || {
-        status.get("/").text().starts_with("Active connections: 2 ").then_some(())
-    });
-    assert_eq!(silent.get("/").text(), "one");
-}
-
-#[test]
-fn workers_take_turns_where_accept_mutex_is_on() {
-    let server = Server::start(
-        "worker_processes 3; events { accept_mutex on; accept_mutex_delay 5ms; multi_accept on; } http { access_log off;
-         server { listen 127.0.0.1:%%PORT_0%%; listen 127.0.0.1:%%PORT_1%%; location / { return 200 $pid; } } }",
-    );
-    let mut kept: Vec<_> = (0..60).map(|at| server.http(at % 2)).collect();
-    let pids: std::collections::BTreeSet<String> = kept.iter_mut().map(|http| http.get("/").text()).collect();
-    assert!(!pids.is_empty());
-    // A worker that dies while it is its turn takes the turn with it to nobody's harm.
-    for _ in 0..3 {
-        let workers = wait_until("three workers run", || Some(server.workers()).filter(|pids| pids.len() == 3));
-        signal_to(workers[0], Signal::SIGKILL);
-        server.wait_until_gone(&workers[..1]);
-        for at in 0..20 {
-            assert!(!server.http(at % 2).get("/").text().is_empty());
-        }
-    }
 }
 
 #[test]

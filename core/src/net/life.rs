@@ -24,7 +24,9 @@ pub struct Connections {
     limit: usize,
     stopping: Cell<bool>,
     cut: Cell<bool>,
-    gone: Notify,
+    change: Notify,
+    /// Somebody waits for a change.
+    awaited: Cell<bool>,
     count: Cell<u64>,
 }
 
@@ -37,7 +39,8 @@ impl Connections {
             limit,
             stopping: Cell::new(false),
             cut: Cell::new(false),
-            gone: Notify::new(),
+            change: Notify::new(),
+            awaited: Cell::new(false),
             count: Cell::new(0),
         })
     }
@@ -50,16 +53,16 @@ impl Connections {
     }
 
     /// Tells some of the connections that have been idle longest to end, to make room for others: an eighth of them, at
-    /// least one, at most 32. Returns how many.
-    pub fn reclaim(&self) -> usize {
+    /// least one, at most 32. Returns how many; `None` when none is idle, and none on its way out.
+    pub fn reclaim(&self) -> Option<usize> {
         let mut tasks = self.tasks.borrow_mut();
-        let mut idle: Vec<(u64, usize)> = tasks
-            .iter()
-            .filter(|(_, member)| !matches!(member.idle, BUSY | RECLAIMED))
-            .map(|(key, m)| (m.idle, key))
-            .collect();
+        if tasks.iter().any(|(_, member)| member.idle == RECLAIMED) {
+            return Some(0);
+        }
+        let idle = tasks.iter().filter(|(_, member)| member.idle != BUSY);
+        let mut idle: Vec<(u64, usize)> = idle.map(|(key, member)| (member.idle, key)).collect();
         let count = (idle.len() / 8).clamp(1, MOST_RECLAIMED).min(idle.len());
-        if count > 0 && count < idle.len() {
+        if count < idle.len() {
             idle.select_nth_unstable(count);
         }
         for (_, key) in idle.iter().take(count) {
@@ -68,7 +71,7 @@ impl Connections {
                 member.task.iter().for_each(Waker::wake_by_ref);
             }
         }
-        count
+        (count > 0).then_some(count)
     }
 
     /// The next connection number, for logs.
@@ -111,15 +114,22 @@ impl Connections {
         .await
     }
 
+    fn changed(&self) {
+        if self.awaited.replace(false) {
+            self.change.notify_waiters();
+        }
+    }
+
     fn wake(&self) {
         for (_, member) in &*self.tasks.borrow() {
             member.task.iter().for_each(Waker::wake_by_ref);
         }
     }
 
-    /// Waits until the next connection ends.
-    pub async fn one_gone(&self) {
-        self.gone.notified().await;
+    /// Waits until there may be room: a connection has ended, or could be told to.
+    pub async fn room(&self) {
+        self.awaited.set(true);
+        self.change.notified().await;
     }
 }
 
@@ -143,12 +153,18 @@ impl Lifetime {
 
     /// Says whether nothing is under way on the connection. While it is idle it may be told to end, to make room.
     pub fn set_idle(&self, is_idle: bool) {
-        if let Some(member) = self.owner.tasks.borrow_mut().get_mut(self.key) {
-            member.idle = BUSY;
-            if is_idle {
-                self.owner.idled.set(self.owner.idled.get().saturating_add(1));
-                member.idle = self.owner.idled.get();
-            }
+        let mut tasks = self.owner.tasks.borrow_mut();
+        let Some(member) = tasks.get_mut(self.key) else { return };
+        let was_to_end = member.idle == RECLAIMED;
+        member.idle = BUSY;
+        if is_idle {
+            self.owner.idled.set(self.owner.idled.get().saturating_add(1));
+            member.idle = self.owner.idled.get();
+        }
+        drop(tasks);
+        // Who waits for room can have this one's, or must look for another's.
+        if is_idle || was_to_end {
+            self.owner.changed();
         }
     }
 
@@ -177,7 +193,7 @@ impl Lifetime {
 impl Drop for Lifetime {
     fn drop(&mut self) {
         self.owner.tasks.borrow_mut().try_remove(self.key);
-        self.owner.gone.notify_waiters();
+        self.owner.changed();
     }
 }
 
@@ -212,16 +228,36 @@ mod tests {
     fn those_idle_longest_make_room() {
         let connections = Connections::new(20);
         let lives: Vec<Lifetime> = (0..20).filter_map(|_| connections.admit()).collect();
-        assert_eq!((lives.len(), connections.reclaim()), (20, 0));
+        assert_eq!((lives.len(), connections.reclaim()), (20, None));
         lives.iter().rev().for_each(|life| life.set_idle(true));
         lives[19].set_idle(false);
-        assert_eq!(connections.reclaim(), 2);
+        assert_eq!((connections.reclaim(), connections.reclaim()), (Some(2), Some(0)));
         let reclaimed = || (0..20).filter(|at| lives[*at].is_reclaimed()).collect::<Vec<_>>();
         assert_eq!(reclaimed(), [17, 18]);
         // One of them was asked for something just then.
         lives[17].set_idle(false);
         lives[17].set_idle(true);
-        assert_eq!((reclaimed(), connections.reclaim()), (vec![18], 2));
-        assert_eq!(reclaimed(), [15, 16, 18]);
+        assert_eq!(reclaimed(), [18]);
+        lives[18].set_idle(false);
+        assert_eq!((connections.reclaim(), reclaimed()), (Some(2), vec![15, 16]));
+    }
+
+    #[test]
+    fn who_waits_for_room_learns_of_every_chance() {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(async {
+            let connections = Connections::new(2);
+            let (a, b) = (connections.admit().unwrap(), connections.admit().unwrap());
+            // One becomes idle.
+            let waits = async { connections.room().await };
+            tokio::join!(waits, async { a.set_idle(true) });
+            assert_eq!(connections.reclaim(), Some(1));
+            // It was told to end, and has been asked for something.
+            let waits = async { connections.room().await };
+            tokio::join!(waits, async { a.set_idle(false) });
+            // One ends.
+            let waits = async { connections.room().await };
+            tokio::join!(waits, async { drop(b) });
+        });
     }
 }

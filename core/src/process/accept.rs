@@ -112,53 +112,64 @@ pub struct Acceptor {
 enum Then {
     /// The next who knocks.
     Next,
-    /// Waiting for a connection to end.
+    /// Waiting for room.
     Wait,
-    /// A pause: the process has no descriptors left.
+    /// A pause, or until there may be room: the system is short of something, or the socket does not work.
     Pause,
 }
 
 impl Acceptor {
     /// Accepts until the task is aborted.
     pub async fn run(self) {
-        let _accepting = Standing::enter(self.counters.clone(), State::Accepting);
-        let mut complaints = Complaints::default();
+        let mut accepting = None;
+        let (mut complaints, mut courtesy) = (Complaints::default(), Courtesy::default());
         while self.listener.knock().await.is_ok() {
+            let _ = accepting.get_or_insert_with(|| Standing::enter(self.counters.clone(), State::Accepting));
             let then = match &self.turn {
                 Some(turn) => {
                     let _mine = turn.take().await;
                     self.let_in(&mut complaints)
                 }
                 None => {
-                    self.stand_back().await;
+                    self.stand_back(&mut courtesy).await;
                     self.let_in(&mut complaints)
                 }
             };
+            // Meanwhile those who knock stay in the backlog, from which other workers can take them.
             match then {
                 Then::Next => {}
-                // Meanwhile those who knock stay in the backlog, from which other workers can take them.
-                Then::Wait => self.connections.one_gone().await,
-                Then::Pause => tokio::time::sleep(BREATHER).await,
+                Then::Wait => {
+                    accepting = None;
+                    self.connections.room().await;
+                }
+                Then::Pause => {
+                    accepting = None;
+                    let _ = Timer::default().limit(BREATHER, self.connections.room()).await;
+                }
             }
-            if !self.multi_accept {
-                tokio::task::yield_now().await;
-            }
+            tokio::task::yield_now().await;
         }
     }
 
     /// Lets the other workers have theirs.
     ///
     /// The kernel gives a connection to whoever asks first, which at low load is again and again the same worker. So one
-    /// that is clearly ahead of another stands back: for a millisecond, then for two, and so on. After the longest pause
-    /// it takes what is there, so that nobody waits for a worker that is stuck. A socket of the worker's own is not
-    /// shared, so there the kernel does the spreading.
-    async fn stand_back(&self) {
-        const LONGEST: Duration = Duration::from_millis(64);
+    /// that is clearly ahead of another stands back: for a millisecond, then for two, and so on, but not for ever: the
+    /// other may be stuck, or not listen here. A socket of the worker's own is not shared, so there the kernel does the
+    /// spreading.
+    async fn stand_back(&self, courtesy: &mut Courtesy) {
+        if self.own || courtesy.is_over() {
+            return;
+        }
         let mut pause = Duration::from_millis(1);
-        while !self.own && pause <= LONGEST && self.counters.is_ahead() {
+        while self.counters.is_ahead() {
+            if pause > Courtesy::LONGEST_PAUSE {
+                return courtesy.was_in_vain();
+            }
             tokio::time::sleep(pause).await;
             pause *= 2;
         }
+        *courtesy = Courtesy::default();
     }
 
     /// Lets in who knocks, one or all of them.
@@ -174,13 +185,21 @@ impl Acceptor {
             };
             match self.listener.accept() {
                 Ok((transport, client)) => self.serve(transport, client, life),
-                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return Then::Next,
-                Err(error) if is_shortage(&error) => {
-                    self.make_room(complaints, Some(&error));
-                    return Then::Pause;
-                }
-                // The client has given up before we came to it.
-                Err(_) => {}
+                Err(error) => match Failure::of(&error) {
+                    Failure::Nobody => return Then::Next,
+                    Failure::GaveUp => return Then::Next,
+                    Failure::Shortage => {
+                        self.make_room(complaints, Some(&error));
+                        return Then::Pause;
+                    }
+                    Failure::Other => {
+                        if complaints.are_due() {
+                            let (address, error) = (&self.binding.address, crate::log::os_error(&error));
+                            crate::log!(Logger::new(&self.log), Alert, "accept4() on {address} failed ({error})");
+                        }
+                        return Then::Pause;
+                    }
+                },
             }
             if !self.multi_accept {
                 return Then::Next;
@@ -191,9 +210,9 @@ impl Acceptor {
     /// Makes room at the cost of idle connections, where there are any, and says so.
     fn make_room(&self, complaints: &mut Complaints, shortage: Option<&std::io::Error>) {
         let reclaimed = self.connections.reclaim();
-        (0..reclaimed).for_each(|_| self.counters.count(Total::Reclaimed));
-        if reclaimed == 0 {
-            self.counters.count(Total::Exhausted);
+        match reclaimed {
+            Some(count) => (0..count).for_each(|_| self.counters.count(Total::Reclaimed)),
+            None => self.counters.count(Total::Exhausted),
         }
         if !complaints.are_due() {
             return;
@@ -201,7 +220,7 @@ impl Acceptor {
         let (log, connections) = (Logger::new(&self.log), self.connections.len());
         if let Some(error) = shortage {
             crate::log!(log, Alert, "accept4() failed ({})", crate::log::os_error(error));
-        } else if reclaimed > 0 {
+        } else if reclaimed.is_some() {
             let total = self.counters.total(Total::Reclaimed);
             crate::log!(
                 log,
@@ -273,9 +292,65 @@ impl<E: Future<Output = ()> + Unpin> Future for Served<E> {
     }
 }
 
-fn is_shortage(error: &std::io::Error) -> bool {
-    use nix::libc::{EMFILE, ENFILE, ENOBUFS, ENOMEM};
-    matches!(error.raw_os_error(), Some(EMFILE | ENFILE | ENOBUFS | ENOMEM))
+/// Why there is no connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Failure {
+    /// Nobody waits.
+    Nobody,
+    /// The client has given up before we came to it, or it could not be reached: accept(2) passes such errors on.
+    GaveUp,
+    /// The system is short of something.
+    Shortage,
+    /// The socket does not work.
+    Other,
+}
+
+impl Failure {
+    fn of(error: &std::io::Error) -> Failure {
+        use nix::libc;
+        match error.raw_os_error() {
+            Some(libc::EAGAIN) => Failure::Nobody,
+            None if error.kind() == std::io::ErrorKind::WouldBlock => Failure::Nobody,
+            Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM | libc::ENOSPC) => Failure::Shortage,
+            Some(
+                libc::ECONNABORTED
+                | libc::EINTR
+                | libc::EPROTO
+                | libc::ENOPROTOOPT
+                | libc::ENETDOWN
+                | libc::ENETUNREACH
+                | libc::EHOSTDOWN
+                | libc::EHOSTUNREACH
+                | libc::ENONET,
+            ) => Failure::GaveUp,
+            None if error.kind() == std::io::ErrorKind::ConnectionAborted => Failure::GaveUp,
+            _ => Failure::Other,
+        }
+    }
+}
+
+/// Whether a worker that is ahead stands back. When that was in vain it does not for a second, then for two, and so on to
+/// half a minute, until once it was not.
+#[derive(Default)]
+struct Courtesy {
+    over_until: Option<Instant>,
+    next: Option<Duration>,
+}
+
+impl Courtesy {
+    /// Those before it take as long again.
+    const LONGEST_PAUSE: Duration = Duration::from_millis(64);
+    const LONGEST_QUIET: Duration = Duration::from_secs(32);
+
+    fn is_over(&self) -> bool {
+        self.over_until.is_some_and(|until| Instant::now() < until)
+    }
+
+    fn was_in_vain(&mut self) {
+        let quiet = self.next.unwrap_or(Duration::from_secs(1));
+        self.over_until = Some(Instant::now() + quiet);
+        self.next = Some((quiet * 2).min(Self::LONGEST_QUIET));
+    }
 }
 
 /// When the last complaint was made: one a second is enough.
@@ -289,5 +364,40 @@ impl Complaints {
             self.0 = Some(Instant::now());
         }
         due
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_a_client_causes_is_passed_over() {
+        use nix::libc;
+        for (number, expected) in [
+            (libc::EAGAIN, Failure::Nobody),
+            (libc::ECONNABORTED, Failure::GaveUp),
+            (libc::EHOSTUNREACH, Failure::GaveUp),
+            (libc::EMFILE, Failure::Shortage),
+            (libc::ENOSPC, Failure::Shortage),
+            (libc::EINVAL, Failure::Other),
+            (libc::EPERM, Failure::Other),
+            (libc::EACCES, Failure::Other),
+        ] {
+            assert_eq!(Failure::of(&std::io::Error::from_raw_os_error(number)), expected, "{number}");
+        }
+        assert_eq!(Failure::of(&std::io::ErrorKind::WouldBlock.into()), Failure::Nobody);
+    }
+
+    #[test]
+    fn courtesy_that_was_in_vain_is_over_for_longer_each_time() {
+        let mut courtesy = Courtesy::default();
+        assert!(!courtesy.is_over());
+        for expected in [1, 2, 4, 8, 16, 32, 32] {
+            courtesy.was_in_vain();
+            assert!(courtesy.is_over());
+            let left = courtesy.over_until.unwrap() - Instant::now();
+            assert!(left <= Duration::from_secs(expected) && left > Duration::from_millis(expected * 900), "{left:?}");
+        }
     }
 }

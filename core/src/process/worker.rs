@@ -402,7 +402,7 @@ async fn end(connections: &Connections, limit: Option<Duration>) {
 
 async fn all_gone(connections: &Connections) {
     while !connections.is_empty() {
-        connections.one_gone().await;
+        connections.room().await;
     }
 }
 

@@ -1,0 +1,173 @@
+//! Who gets in, by which worker, and what becomes of those for whom there is no room.
+
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+use tidegate_conformance::backend::{HttpBackend, Reply};
+use tidegate_conformance::client::head;
+use tidegate_conformance::server::{signal_to, skip_on_nginx};
+use tidegate_conformance::{Server, wait_until};
+
+const ONE: &str =
+    "events {} http { access_log off; server { listen 127.0.0.1:%%PORT_0%%; location / { return 200 one; } } }";
+
+#[test]
+fn idle_connections_make_room_for_new_ones() {
+    if skip_on_nginx("it closes idle connections long before there is no room") {
+        return;
+    }
+    let server = Server::start(
+        "worker_processes 1; error_log error.log info; events { worker_connections 20; } http { access_log off;
+         server { listen 127.0.0.1:%%PORT_0%%; location / { return 200 one; } } }",
+    );
+    let mut kept: Vec<_> = (0..20).map(|_| server.http(0)).collect();
+    for http in &mut kept {
+        assert_eq!(http.get("/").text(), "one");
+    }
+    let mut fresh: Vec<_> = (0..10).map(|_| server.http(0)).collect();
+    for http in &mut fresh {
+        assert_eq!(http.get("/").text(), "one");
+    }
+    server.wait_for_log(r"\[warn\] .* 20 worker_connections are not enough, reusing connections, \d+ so far");
+    // Those that were asked last are still there.
+    assert_eq!(kept[19].get("/").text(), "one");
+    assert!(kept[0].try_response_to("GET").is_err(), "the one that was idle longest has been closed");
+}
+
+#[test]
+fn without_room_new_clients_wait_and_are_served_in_their_turn() {
+    if skip_on_nginx("it closes what it cannot serve") {
+        return;
+    }
+    let server = Server::start(
+        "worker_processes 1; error_log error.log info; events { worker_connections 4; } http { access_log off;
+         server { listen 127.0.0.1:%%PORT_0%%; location / { return 200 one; } } }",
+    );
+    // The beginning of a head: none of them is idle.
+    let mut busy: Vec<_> = (0..4).map(|_| server.http(0)).collect();
+    for http in &mut busy {
+        http.send("GET / HT");
+    }
+    let mut waiting = server.http(0);
+    waiting.send(head("GET", "/", &[]));
+    server.wait_for_log(r"\[alert\] .* 4 worker_connections are not enough, \d+ times so far");
+    assert!(server.log_lines().iter().filter(|line| line.contains("not enough")).count() <= 2);
+    busy[0].send("TP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+    assert_eq!(waiting.response().text(), "one");
+}
+
+#[test]
+fn a_deferred_connection_is_accepted_when_it_has_said_something() {
+    let server = Server::start(
+        "worker_processes 1; events {} http { access_log off;
+         server { listen 127.0.0.1:%%PORT_0%% deferred fastopen=16; location / { return 200 one; } }
+         server { listen 127.0.0.1:%%PORT_1%%; location / { stub_status; } } }",
+    );
+    let mut silent = server.http(0);
+    let mut status = server.http(1);
+    assert!(status.get("/").text().starts_with("Active connections: 1 "));
+    let _open = server.http(1);
+    wait_until("another is accepted at once", || {
+        status.get("/").text().starts_with("Active connections: 2 ").then_some(())
+    });
+    assert_eq!(silent.get("/").text(), "one");
+}
+
+#[test]
+fn workers_take_turns_where_accept_mutex_is_on() {
+    let server = Server::start(
+        "worker_processes 3; events { accept_mutex on; accept_mutex_delay 5ms; multi_accept on; } http { access_log off;
+         server { listen 127.0.0.1:%%PORT_0%%; listen 127.0.0.1:%%PORT_1%%; location / { return 200 $pid; } } }",
+    );
+    let mut kept: Vec<_> = (0..60).map(|at| server.http(at % 2)).collect();
+    let pids: std::collections::BTreeSet<String> = kept.iter_mut().map(|http| http.get("/").text()).collect();
+    assert!(!pids.is_empty());
+    // A worker that dies while it is its turn takes the turn with it to nobody's harm.
+    for _ in 0..3 {
+        let workers = wait_until("three workers run", || Some(server.workers()).filter(|pids| pids.len() == 3));
+        signal_to(workers[0], Signal::SIGKILL);
+        server.wait_until_gone(&workers[..1]);
+        for at in 0..20 {
+            assert!(!server.http(at % 2).get("/").text().is_empty());
+        }
+    }
+}
+
+#[test]
+fn connections_spread_over_the_workers() {
+    let text = ONE.replace("location /", "location = /pid { return 200 $pid; } location /");
+    let server = Server::start(&format!("worker_processes 2; {text}"));
+    wait_until("two workers run", || (server.workers().len() == 2).then_some(()));
+    let mut clients: Vec<_> = (0..50).map(|_| server.http(0)).collect();
+    let mut by_worker = std::collections::BTreeMap::new();
+    for client in &mut clients {
+        *by_worker.entry(client.get("/pid").text()).or_insert(0) += 1;
+    }
+    let most = by_worker.values().max().copied().unwrap_or_default();
+    println!("{by_worker:?}");
+    assert!(most <= 30, "the busier of two workers holds at most 60 % of the connections: {by_worker:?}");
+}
+
+#[test]
+fn a_connection_that_becomes_idle_makes_room_for_who_waits() {
+    if skip_on_nginx("it closes what it cannot serve") {
+        return;
+    }
+    let backend = HttpBackend::start(|_| Reply::ok("done").after(Duration::from_millis(300)));
+    let server = Server::config(
+        "worker_processes 1; events { worker_connections 2; } http { access_log off;
+         server { listen 127.0.0.1:%%PORT_0%%; location / { proxy_pass http://%%BACKEND%%; } } }",
+    )
+    .set("BACKEND", backend.address())
+    .start();
+    let mut busy: Vec<_> = (0..2).map(|_| server.http(0)).collect();
+    busy.iter_mut().for_each(|http| http.send(head("GET", "/", &[])));
+    wait_until("both are busy", || (backend.requests().len() == 2).then_some(()));
+    let mut waiting = server.http(0);
+    waiting.send(head("GET", "/", &[]));
+    let begun = Instant::now();
+    // The others stay open, and ask for nothing more.
+    assert_eq!(waiting.response().text(), "done");
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+}
+
+#[test]
+fn an_idle_connection_that_is_asked_in_the_moment_it_is_to_make_room_is_answered_and_another_goes() {
+    if skip_on_nginx("it closes what it cannot serve") {
+        return;
+    }
+    let server =
+        Server::start(&format!("worker_processes 1; {}", ONE.replace("events {}", "events { worker_connections 8; }")));
+    let worker = server.workers()[0];
+    let mut kept: Vec<_> = (0..8).map(|_| server.http(0)).collect();
+    kept.iter_mut().for_each(|http| assert_eq!(http.get("/").text(), "one"));
+    signal_to(worker, Signal::SIGSTOP);
+    let mut fresh: Vec<_> = (0..4).map(|_| server.http(0)).collect();
+    fresh.iter_mut().for_each(|http| http.send(head("GET", "/", &[])));
+    kept.iter_mut().for_each(|http| http.send(head("GET", "/", &[])));
+    signal_to(worker, Signal::SIGCONT);
+    for http in &mut fresh {
+        assert_eq!(http.response().text(), "one");
+    }
+}
+
+#[test]
+fn a_worker_that_is_stuck_does_not_slow_the_others_down() {
+    let server = Server::start(&format!("worker_processes 2; {ONE}"));
+    let workers = wait_until("two workers run", || Some(server.workers()).filter(|pids| pids.len() == 2));
+    let mut kept: Vec<_> = (0..16).map(|_| server.http(0)).collect();
+    kept.iter_mut().for_each(|http| assert_eq!(http.get("/").text(), "one"));
+    signal_to(workers[0], Signal::SIGSTOP);
+    let begun = Instant::now();
+    // As many as the kernel may leave to the stopped one before the other wakes.
+    let mut served = 0;
+    while served < 40 && begun.elapsed() < Duration::from_secs(10) {
+        let mut http = server.http(0);
+        http.send(head("GET", "/", &["Connection: close"]));
+        assert_eq!(http.response().text(), "one");
+        served += 1;
+    }
+    println!("40 connections beside a stopped worker in {:?}", begun.elapsed());
+    assert!(served == 40 && begun.elapsed() < Duration::from_secs(3), "{served} in {:?}", begun.elapsed());
+    signal_to(workers[0], Signal::SIGCONT);
+}
