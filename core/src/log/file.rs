@@ -76,6 +76,13 @@ impl LogFile {
         log
     }
 
+    /// Lets go of what was the standard error stream, for what it is now.
+    pub fn stderr_has_changed(&self) {
+        if self.path.is_none() {
+            *self.sink.borrow_mut() = Sink::stderr().ok();
+        }
+    }
+
     /// The file's path; `None` for the standard error stream.
     pub fn path(&self) -> Option<&Path> {
         self.path.as_deref()

@@ -78,6 +78,11 @@ impl Logs {
         file
     }
 
+    /// The standard error stream is another one now.
+    pub fn stderr_has_changed(&self) {
+        self.files.borrow().iter().for_each(|file| file.stderr_has_changed());
+    }
+
     /// Messages to a reader.
     pub fn syslog(&self, parameters: &syslog::Parameters) -> Syslog {
         let mut readers = self.readers.borrow_mut();

@@ -342,8 +342,12 @@ pub fn configure(socket: &Socket, options: &SocketOptions) -> io::Result<()> {
         if let Some(most) = options.fast_open {
             setsockopt(socket, FastOpen, &most)?;
         }
-        // Not only when it is wanted: the socket may be one that is kept.
-        setsockopt(socket, DeferAccept, &options.deferred)?;
+        if options.deferred {
+            setsockopt(socket, DeferAccept, &true)?;
+        } else {
+            // The socket may be one that is kept, and had it before. Not every kind of socket can be asked.
+            let _ = setsockopt(socket, DeferAccept, &false);
+        }
     }
     match options.keep_alive {
         None => {}

@@ -6,6 +6,7 @@ use std::rc::Rc;
 
 use super::cli::Options;
 use super::settings::{Events, Main, Settings};
+use super::upgrade::Socket;
 use super::{Build, Helper, Program};
 use crate::conf::apply::Setup;
 use crate::conf::known::Known;
@@ -25,6 +26,8 @@ pub struct Bound {
     address: Address,
     /// Another process has left it to us.
     inherited: bool,
+    /// It is systemd's.
+    foreign: bool,
     sockets: Vec<Rc<OwnedFd>>,
 }
 
@@ -51,12 +54,18 @@ pub struct Generation {
 }
 
 impl Bound {
-    /// The path of a socket in the file system, and whether another process has left it to us.
+    /// The path of a socket in the file system, and whether another process has left it to us. `None` also where it is
+    /// not ours to remove.
     pub fn path(&self) -> Option<(&Path, bool)> {
         match &self.address {
-            Address::Unix(path) => Some((path, self.inherited)),
-            Address::Inet(_) => None,
+            Address::Unix(path) if !self.foreign => Some((path, self.inherited)),
+            _ => None,
         }
+    }
+
+    /// True when systemd has opened it.
+    pub fn is_foreign(&self) -> bool {
+        self.foreign
     }
 
     /// The sockets that a worker accepts from, and whether each is its own. With `reuseport` every worker has one of its
@@ -205,7 +214,7 @@ impl Generation {
     ///
     /// # Errors
     /// What could not be opened; everything opened for it is closed again.
-    pub fn commit(&mut self, previous: &[Bound], inherited: &mut Vec<OwnedFd>) -> Result<(), Vec<ConfigError>> {
+    pub fn commit(&mut self, previous: &[Bound], inherited: &mut Vec<Socket>) -> Result<(), Vec<ConfigError>> {
         let mut failed: Vec<ConfigError> =
             self.logs.open_all(Opening::Create).into_iter().map(ConfigError::general).collect();
         for binding in &self.bindings {
@@ -218,7 +227,9 @@ impl Generation {
         if failed.is_empty() {
             return Ok(());
         }
-        self.sockets.clear();
+        // What was made for nothing would be in the way of the next attempt.
+        let made: Vec<Bound> = self.sockets.drain(..).filter(|bound| !bound.inherited).collect();
+        remove_sockets(&made, previous);
         Err(failed)
     }
 }
@@ -253,7 +264,7 @@ pub fn remove_sockets(sockets: &[Bound], kept: &[Bound]) {
 }
 
 /// The sockets of a binding: those that are there already, then new ones.
-fn bind(binding: &Binding, count: usize, previous: &[Bound], inherited: &mut Vec<OwnedFd>) -> Result<Bound, String> {
+fn bind(binding: &Binding, count: usize, previous: &[Bound], inherited: &mut Vec<Socket>) -> Result<Bound, String> {
     let address = binding.address.clone();
     let known = previous.iter().find(|bound| bound.address == address);
     let mut bound = match known {
@@ -277,15 +288,18 @@ fn bind(binding: &Binding, count: usize, previous: &[Bound], inherited: &mut Vec
 }
 
 /// The sockets of an address among those that another process has left us.
-fn adopted(address: &Address, inherited: &mut Vec<OwnedFd>) -> Bound {
+fn adopted(address: &Address, inherited: &mut Vec<Socket>) -> Bound {
     let wanted = address.to_socket_address().ok();
-    let is_wanted =
-        |socket: &OwnedFd| socket2::SockRef::from(socket).local_addr().is_ok_and(|local| Some(local) == wanted);
-    let mut sockets = Vec::new();
+    let is_wanted = |socket: &Socket| {
+        socket2::SockRef::from(&socket.descriptor).local_addr().is_ok_and(|local| Some(local) == wanted)
+    };
+    let (mut sockets, mut foreign) = (Vec::new(), false);
     while let Some(at) = inherited.iter().position(is_wanted) {
-        sockets.push(Rc::new(inherited.remove(at)));
+        let socket = inherited.remove(at);
+        foreign |= socket.foreign;
+        sockets.push(Rc::new(socket.descriptor));
     }
-    Bound { address: address.clone(), inherited: !sockets.is_empty(), sockets }
+    Bound { address: address.clone(), inherited: !sockets.is_empty(), foreign, sockets }
 }
 
 fn open(address: &Address, options: &listen::SocketOptions) -> Result<OwnedFd, String> {

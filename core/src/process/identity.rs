@@ -5,7 +5,9 @@
 
 use std::ffi::CString;
 use std::io;
+use std::os::fd::OwnedFd;
 
+use nix::fcntl::OFlag;
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::{ForkResult, Gid, Group, Pid, Uid, User};
 
@@ -25,21 +27,41 @@ pub fn fork() -> io::Result<Option<Pid>> {
     }
 }
 
-/// Goes on in a new session, in the background; the process that was started ends.
+/// The process that was started, which waits to hear whether all went well.
+pub struct Starter(OwnedFd);
+
+impl Starter {
+    /// Lets it end with success.
+    pub fn tell(self) {
+        let _ = nix::unistd::write(&self.0, b"1");
+    }
+}
+
+/// Goes on in a new session, in the background. The process that was started ends with success when it is told so, and
+/// with failure if this one ends before.
 ///
 /// # Errors
 /// Those of the system calls involved.
-pub fn detach() -> io::Result<()> {
+pub fn detach() -> io::Result<Starter> {
+    let (heard, tell) = nix::unistd::pipe2(OFlag::O_CLOEXEC)?;
     if fork()?.is_some() {
+        drop(tell);
+        let told = loop {
+            match nix::unistd::read(&heard, &mut [0]) {
+                Err(nix::errno::Errno::EINTR) => {}
+                read => break read,
+            }
+        };
         // Nothing of the child's may be flushed or removed by the parent's destructors.
-        std::process::exit(0);
+        std::process::exit(if told == Ok(1) { 0 } else { 1 });
     }
+    drop(heard);
     nix::unistd::setsid()?;
     umask(Mode::empty());
     let null = std::fs::OpenOptions::new().read(true).write(true).open("/dev/null")?;
     nix::unistd::dup2_stdin(&null)?;
     nix::unistd::dup2_stdout(&null)?;
-    Ok(())
+    Ok(Starter(tell))
 }
 
 /// Detaches the standard error stream too, once nothing more has to be said there.

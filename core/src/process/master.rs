@@ -81,21 +81,32 @@ pub fn start(loader: Loader) -> ExitCode {
         return ExitCode::from(1);
     }
     // A new binary is in the background already.
-    if generation.settings.daemon
-        && !inherited.upgrading
-        && let Err(error) = identity::detach()
-    {
-        report(&loader, [ConfigError::general(format!("daemon() failed ({})", crate::log::os_error(&error)))].iter());
-        return ExitCode::from(1);
-    }
+    let starter = if generation.settings.daemon && !inherited.upgrading {
+        match identity::detach() {
+            Ok(starter) => Some(starter),
+            Err(error) => {
+                let message = format!("daemon() failed ({})", crate::log::os_error(&error));
+                report(&loader, [ConfigError::general(message)].iter());
+                return ExitCode::from(1);
+            }
+        }
+    } else {
+        None
+    };
+    // Whoever reads the pid may send a signal at once.
+    let _ = signals().thread_block();
     if let Err(error) = std::fs::write(&generation.settings.pid, format!("{}\n", std::process::id())) {
         let message =
             format!("open() \"{}\" failed ({})", generation.settings.pid.display(), crate::log::os_error(&error));
         report(&loader, [ConfigError::general(message)].iter());
         return ExitCode::from(1);
     }
+    if let Some(starter) = starter {
+        starter.tell();
+    }
     if generation.settings.daemon {
         identity::silence();
+        generation.logs.stderr_has_changed();
     }
     crate::log::error::install(generation.error_log.clone());
     let log = Logger::new(&generation.error_log);
@@ -127,7 +138,7 @@ pub fn start(loader: Loader) -> ExitCode {
         }
     };
     drop(inherited.sockets);
-    let predecessor = inherited.upgrading.then(nix::unistd::getppid);
+    let predecessor = inherited.upgrading.then_some(inherited.parent);
     let first_slot = inherited.first_slot;
     Master {
         loader,
@@ -145,6 +156,12 @@ pub fn start(loader: Loader) -> ExitCode {
         alive,
     }
     .run()
+}
+
+/// What the master blocks: what it reads, and what comes of a log that has reached the limit on the size of files. Then
+/// the write fails, that is all.
+fn signals() -> SigSet {
+    SIGNALS.into_iter().chain([Signal::SIGXFSZ]).collect()
 }
 
 fn report<'a>(loader: &Loader, errors: impl Iterator<Item = &'a ConfigError>) {
@@ -218,13 +235,7 @@ struct Master {
 impl Master {
     fn run(mut self) -> ExitCode {
         let mask: SigSet = SIGNALS.into_iter().collect();
-        // A log that has reached the limit on the size of files: the write fails, that is all.
-        let mut blocked = mask;
-        blocked.add(Signal::SIGXFSZ);
-        let signals = match blocked
-            .thread_block()
-            .and_then(|()| SignalFd::with_flags(&mask, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC))
-        {
+        let signals = match SignalFd::with_flags(&mask, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC) {
             Ok(signals) => signals,
             Err(error) => {
                 crate::log!(

@@ -10,7 +10,7 @@ use std::process::Command;
 
 use nix::unistd::Pid;
 
-use super::generation::Generation;
+use super::generation::{Bound, Generation};
 use super::worker::SLOTS;
 use crate::net::adopt::{adopt, keep_on_exec};
 
@@ -18,32 +18,49 @@ use crate::net::adopt::{adopt, keep_on_exec};
 const SOCKETS: &str = "NGINX";
 /// `NUMBER:NAME;` of zones; every byte of a name in hexadecimal.
 const ZONES: &str = "TIDEGATE_ZONES";
+/// `NUMBER;NUMBER;` of those among the sockets that systemd has opened.
+const FOREIGN: &str = "TIDEGATE_FOREIGN";
 /// Where the new master's worker slots begin: both masters' workers write to the same zones for a while.
 const FIRST_SLOT: &str = "TIDEGATE_FIRST_SLOT";
 
 /// What this process was started with.
-#[derive(Default)]
 pub struct Inherited {
     /// Listening sockets.
-    pub sockets: Vec<OwnedFd>,
+    pub sockets: Vec<Socket>,
     /// Zones by name.
     pub zones: Vec<(String, OwnedFd)>,
     /// The first worker slot of this master.
     pub first_slot: usize,
     /// This process was started by an old master that is being upgraded.
     pub upgrading: bool,
+    /// The process that has started this one.
+    pub parent: Pid,
+}
+
+/// A listening socket that another process has left us.
+pub struct Socket {
+    /// Its descriptor.
+    pub descriptor: OwnedFd,
+    /// It is systemd's: its name in the file system is not ours to remove.
+    pub foreign: bool,
 }
 
 impl Inherited {
     /// Takes over what the environment announces: of an old master, or of systemd (`LISTEN_FDS`).
     pub fn take() -> Inherited {
+        let parent = nix::unistd::getppid();
         let variable = |name: &str| std::env::var(name).unwrap_or_default();
         let sockets = variable(SOCKETS);
         let upgrading = !sockets.is_empty();
-        let mut numbers: Vec<RawFd> = sockets.split([';', ':']).filter_map(|number| number.parse().ok()).collect();
+        let list =
+            |text: &str| -> Vec<RawFd> { text.split([';', ':']).filter_map(|number| number.parse().ok()).collect() };
+        let mut numbers = list(&sockets);
+        let mut foreign = if upgrading { list(&variable(FOREIGN)) } else { Vec::new() };
         if variable("LISTEN_PID") == std::process::id().to_string() {
             let count: RawFd = variable("LISTEN_FDS").parse().unwrap_or(0);
-            numbers.extend(3..3_i32.saturating_add(count.clamp(0, 1024)));
+            let theirs = 3..3_i32.saturating_add(count.clamp(0, 1024));
+            numbers.extend(theirs.clone());
+            foreign.extend(theirs);
         }
         let zones: Vec<(RawFd, String)> =
             if upgrading { variable(ZONES).split(';').filter_map(parse_zone).collect() } else { Vec::new() };
@@ -52,11 +69,11 @@ impl Inherited {
         for (number, descriptor) in adopt(numbers.iter().copied().chain(zones.iter().map(|(number, _)| *number))) {
             match zones.iter().find(|(known, _)| *known == number) {
                 Some((_, name)) => adopted_zones.push((name.clone(), descriptor)),
-                None => sockets.push(descriptor),
+                None => sockets.push(Socket { descriptor, foreign: foreign.contains(&number) }),
             }
         }
         let first_slot = if upgrading { variable(FIRST_SLOT).parse().unwrap_or(0) } else { 0 };
-        Inherited { sockets, zones: adopted_zones, first_slot: first_slot % SLOTS, upgrading }
+        Inherited { sockets, zones: adopted_zones, first_slot: first_slot % SLOTS, upgrading, parent }
     }
 }
 
@@ -84,7 +101,11 @@ pub fn start(generation: &Generation, first_slot: usize) -> std::io::Result<Pid>
     let program = arguments.next().ok_or(std::io::ErrorKind::NotFound)?;
     let zones = generation.zones.all();
     let sockets = || generation.sockets.iter().flat_map(|bound| bound.all());
-    let socket_list: String = sockets().map(|socket| format!("{};", socket.as_raw_fd())).collect();
+    let numbers = |bounds: &mut dyn Iterator<Item = &Bound>| -> String {
+        bounds.flat_map(Bound::all).map(|socket| format!("{};", socket.as_raw_fd())).collect()
+    };
+    let socket_list = numbers(&mut generation.sockets.iter());
+    let foreign_list = numbers(&mut generation.sockets.iter().filter(|bound| bound.is_foreign()));
     let zone_list: String = zones.iter().map(|zone| write_zone(zone.as_fd().as_raw_fd(), zone.name())).collect();
     let keep = |keep: bool| {
         for socket in sockets() {
@@ -105,6 +126,7 @@ pub fn start(generation: &Generation, first_slot: usize) -> std::io::Result<Pid>
     let child = command
         .args(arguments)
         .env(SOCKETS, socket_list)
+        .env(FOREIGN, foreign_list)
         .env(ZONES, zone_list)
         .env(FIRST_SLOT, other_half.to_string())
         .spawn();
