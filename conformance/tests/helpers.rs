@@ -25,7 +25,7 @@ fn one_that_is_done_rests_until_the_next_reload_and_one_that_dies_is_replaced() 
     let (loader, manager) =
         (wait_for_start(&server, "loader process", 1), wait_for_start(&server, "manager process", 1));
     server.wait_for_log("the loader process works");
-    server.wait_for_log(&format!("loader process {loader} exited with code 0"));
+    server.wait_for_log(&format!("loader process {loader} is done"));
     let worker = wait_for_start(&server, "worker process", 1);
     for _ in 0..20 {
         assert_eq!(server.http(0).get("/").text(), worker.to_string(), "helpers accept nothing");
@@ -35,10 +35,13 @@ fn one_that_is_done_rests_until_the_next_reload_and_one_that_dies_is_replaced() 
     server.wait_for_log(&format!(r"\[alert\] .* manager process {manager} exited on signal 9"));
     let second = wait_for_start(&server, "manager process", 2);
     assert_eq!(pids(&server, "loader process"), [loader], "it has done what it was for");
+    // One that is told to end by somebody else has not done its work.
+    signal_to(second, Signal::SIGTERM);
+    let second = wait_for_start(&server, "manager process", 3);
     assert!(processes::is_alive(worker));
 
     server.signal(Signal::SIGHUP);
-    let third = wait_for_start(&server, "manager process", 3);
+    let third = wait_for_start(&server, "manager process", 4);
     wait_for_start(&server, "loader process", 2);
     server.wait_until_gone(&[second, worker]);
     assert!(processes::is_alive(third));

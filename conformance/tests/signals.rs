@@ -7,12 +7,15 @@ use std::os::unix::net::UnixDatagram;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
-use tidegate_conformance::backend::TcpBackend;
+use tidegate_conformance::backend::{HttpBackend, Reply, TcpBackend};
+use tidegate_conformance::client::head;
 use tidegate_conformance::load::sized;
 use tidegate_conformance::server::{signal_to, skip_on_nginx};
 use tidegate_conformance::{Port, Server, Setup, Wire, processes, wait_until};
 
 const PID: &str = "events {} http { access_log access.log; server { listen 127.0.0.1:%%PORT_0%%; return 200 $pid; } }";
+const ONE: &str =
+    "events {} http { access_log off; server { listen 127.0.0.1:%%PORT_0%%; location / { return 200 one; } } }";
 const ECHO: &str = "stream { server { listen 127.0.0.1:%%PORT_1%%; proxy_pass %%BACKEND%%; } }";
 
 fn get(server: &Server) -> i32 {
@@ -341,4 +344,73 @@ fn systemd_is_told_who_the_main_process_is_when_an_upgrade_is_taken_back_or_made
     assert!(server.wait().success());
     signal_to(third, Signal::SIGTERM);
     assert_eq!(hear(&socket), ["STOPPING=1"]);
+}
+
+#[test]
+fn a_roll_back_needs_no_configuration_that_this_binary_understands() {
+    if skip_on_nginx("the lines of its log are others") {
+        return;
+    }
+    let text = format!("worker_processes 1; {ONE}");
+    let mut server = Server::start(&text);
+    let first = server.pid();
+    server.signal(Signal::SIGUSR2);
+    let second = wait_until("the new master runs", || server.pid_in_file().filter(|pid| *pid != first));
+    server.signal(Signal::SIGWINCH);
+    wait_until("the old workers are gone", || {
+        processes::children(first).iter().all(|pid| *pid == second).then_some(())
+    });
+    server.rewrite(&text.replace("return", "only_the_new_binary_knows"));
+    server.signal(Signal::SIGHUP);
+    wait_until("the old master has a worker again", || {
+        processes::children(first).iter().any(|pid| *pid != second).then_some(())
+    });
+    signal_to(second, Signal::SIGQUIT);
+    server.wait_until_gone(&[second]);
+    assert_eq!(server.http(0).get("/").text(), "one");
+}
+
+#[test]
+fn term_again_and_again_does_not_put_off_the_end() {
+    let mut server = Server::start(&format!("worker_processes 1; {ONE}"));
+    let worker = server.workers()[0];
+    signal_to(worker, Signal::SIGSTOP);
+    let begun = Instant::now();
+    wait_until("the server has ended", || {
+        server.signal(Signal::SIGTERM);
+        (!server.is_running()).then_some(())
+    });
+    assert!(begun.elapsed() < Duration::from_secs(4), "{:?}", begun.elapsed());
+}
+
+#[test]
+fn a_pid_file_that_cannot_be_written_leaves_the_old_one() {
+    let text = format!("daemon on; worker_processes 1; pid nginx.pid; error_log error.log info; {ONE}");
+    let mut server = Server::config(&text).detached().start();
+    let pid = server.pid();
+    server.rewrite(&text.replace("nginx.pid", "missing/nginx.pid"));
+    server.signal(Signal::SIGHUP);
+    server.wait_for_log(r#"missing/nginx.pid" failed \(2: No such file or directory\)"#);
+    assert_eq!(server.pid_in_file(), Some(pid));
+    assert_eq!(server.http(0).get("/").text(), "one");
+}
+
+#[test]
+fn without_a_master_nothing_is_begun_after_quit() {
+    let backend = HttpBackend::start(|_| Reply::ok("at last").after(Duration::from_millis(500)));
+    let mut server = Server::config(
+        "master_process off; events {} http { access_log off;
+         server { listen 127.0.0.1:%%PORT_0%%; location / { proxy_pass http://%%BACKEND%%; } } }",
+    )
+    .set("BACKEND", backend.address())
+    .start();
+    let mut slow = server.http(0);
+    slow.send(head("GET", "/", &[]));
+    wait_until("the backend is asked", || (!backend.requests().is_empty()).then_some(()));
+    server.signal(Signal::SIGQUIT);
+    wait_until("nobody listens any more", || (!processes::is_listening(server.port(0))).then_some(()));
+    server.signal(Signal::SIGHUP);
+    assert_eq!(slow.response().text(), "at last");
+    assert!(!processes::is_listening(server.port(0)));
+    assert!(server.wait().success());
 }

@@ -248,7 +248,7 @@ impl Master {
             }
         };
         self.top_up();
-        readiness::notify(&format!("READY=1\nMAINPID={}", std::process::id()));
+        readiness::ready();
         loop {
             let mut sources = [PollFd::new(std::os::fd::AsFd::as_fd(&signals), PollFlags::POLLIN)];
             let _ = poll(&mut sources, self.timeout());
@@ -291,7 +291,9 @@ impl Master {
             Signal::SIGTERM | Signal::SIGINT => {
                 self.say_stopping();
                 self.tell_all(Signal::SIGTERM);
-                self.going = Going::Down { kill_at: Some(Instant::now() + PATIENCE) };
+                // As patient as the first time.
+                let known = if let Going::Down { kill_at } = self.going { kill_at } else { None };
+                self.going = Going::Down { kill_at: known.or(Some(Instant::now() + PATIENCE)) };
             }
             Signal::SIGQUIT => {
                 self.say_stopping();
@@ -303,6 +305,16 @@ impl Master {
                 let sockets = std::mem::take(&mut self.generation.sockets);
                 self.remove_sockets(&sockets);
             }
+            // nginx: a roll-back. The configuration may be the new binary's already.
+            Signal::SIGHUP if matches!(self.going, Going::On) && self.successor.is_some() => {
+                crate::log!(
+                    log,
+                    Notice,
+                    "the new binary is running: workers are started, the configuration is not read"
+                );
+                self.serving = true;
+                self.top_up();
+            }
             Signal::SIGHUP if matches!(self.going, Going::On) => {
                 let earliest = self.reloaded.map_or(Instant::now(), |at| at + RELOAD_PAUSE);
                 self.reload_at.get_or_insert(earliest);
@@ -311,6 +323,7 @@ impl Master {
             Signal::SIGUSR2 if matches!(self.going, Going::On) => self.upgrade(),
             Signal::SIGWINCH => {
                 self.serving = false;
+                self.reload_at = None;
                 for pid in self.children.dismiss() {
                     let _ = kill(pid, Signal::SIGQUIT);
                 }
@@ -353,9 +366,9 @@ impl Master {
         let log = Logger::new(&self.generation.error_log);
         match committed {
             Err(errors) => errors.iter().for_each(|error| crate::log!(log, Emerg, "{error}")),
-            Ok((generation, identity, notes)) => {
+            Ok((mut generation, identity, notes)) => {
                 notes.warnings().for_each(|warning| crate::log!(log, Warn, "{warning}"));
-                move_pid_file(&self.generation.settings.pid, &generation.settings.pid);
+                move_pid_file(&self.generation.settings.pid, &mut generation.settings.pid, &log);
                 self.identity = identity;
                 let old = self.children.dismiss();
                 self.children.begin();
@@ -436,12 +449,15 @@ impl Master {
         }
     }
 
+    /// Whom to start next.
+    fn missing(&self) -> Option<Role> {
+        let (workers, helpers) = (self.generation.settings.worker_processes, self.generation.helpers.len());
+        if self.serving { self.children.missing(workers, helpers) } else { None }
+    }
+
     /// Forks until there are as many workers and helpers as configured.
     fn top_up(&mut self) {
-        while self.serving
-            && let Some(role) =
-                self.children.missing(self.generation.settings.worker_processes, self.generation.helpers.len())
-        {
+        while let Some(role) = self.missing() {
             let slot = self.children.slot(self.first_slot);
             let (index, helper) = match role {
                 Role::Worker(index) => (index, None),
@@ -505,12 +521,15 @@ impl Master {
                 continue;
             }
             let Some(child) = self.children.remove(pid) else { continue };
-            match how {
-                Ok(code) => crate::log!(log, Notice, "{} {pid} exited with code {code}", child.name),
-                Err(signal) => crate::log!(log, Alert, "{} {pid} exited on signal {}", child.name, signal as i32),
-            }
-            if let (Role::Helper(place), Ok(0), false) = (child.role, how, child.leaving) {
-                self.children.is_done(place);
+            match (how, child.role) {
+                (Ok(worker::DONE), Role::Helper(place)) => {
+                    crate::log!(log, Notice, "{} {pid} is done", child.name);
+                    if !child.leaving {
+                        self.children.is_done(place);
+                    }
+                }
+                (Ok(code), _) => crate::log!(log, Notice, "{} {pid} exited with code {code}", child.name),
+                (Err(signal), _) => crate::log!(log, Alert, "{} {pid} exited on signal {}", child.name, signal as i32),
             }
             for zone in self.generation.zones.release(u32::try_from(pid.as_raw()).unwrap_or(0)) {
                 crate::log!(log, Alert, "shared memory zone \"{zone}\" was locked by {pid}");
@@ -549,7 +568,9 @@ impl Master {
         }
         match &mut self.going {
             Going::On if self.respawn_at.is_some_and(|at| at <= now) => {
-                self.respawn_at = None;
+                let is_missing = self.missing().is_some();
+                // Whoever is started now and dies young, too, waits in his turn.
+                self.respawn_at = is_missing.then(|| now + HEALTHY);
                 self.top_up();
             }
             Going::Down { kill_at } if kill_at.is_some_and(|at| at <= now) => {
@@ -575,11 +596,18 @@ impl Master {
     }
 }
 
-/// Writes the pid where the configuration says so now.
-pub(super) fn move_pid_file(old: &Path, new: &Path) {
-    if old != new {
-        let _ = std::fs::write(new, format!("{}\n", std::process::id()));
-        remove_pid_file(old);
+/// Writes the pid where the configuration says so now; where that is not possible it stays where it was.
+pub(super) fn move_pid_file(old: &Path, new: &mut PathBuf, log: &Logger<'_>) {
+    if old == new {
+        return;
+    }
+    match std::fs::write(&*new, format!("{}\n", std::process::id())) {
+        Ok(()) => remove_pid_file(old),
+        Err(error) => {
+            let (new_path, old_path, error) = (new.display(), old.display(), crate::log::os_error(&error));
+            crate::log!(log, Alert, "open() \"{new_path}\" failed ({error}), the pid stays in \"{old_path}\"");
+            *new = old.to_owned();
+        }
     }
 }
 

@@ -3,6 +3,11 @@
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 
+/// Says that the service runs, and which process it is.
+pub fn ready() {
+    notify(&format!("READY=1\nMAINPID={}", std::process::id()));
+}
+
 /// Says that a reload begins, with the time that `Type=notify-reload` waits for (sd_notify(3)).
 pub fn reloading() {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);

@@ -18,6 +18,7 @@ use super::generation::{Bound, Generation, Loader, remove_sockets};
 use super::helper::Helper;
 use super::identity::Identity;
 use super::master::{move_pid_file, remove_pid_file};
+use super::readiness;
 use super::turn::Turn;
 use crate::conf::ConfigError;
 use crate::file;
@@ -66,6 +67,9 @@ pub(super) fn forget_slot(zones: &Zones, slot: usize) {
         zone.forget(slot);
     }
 }
+
+/// The exit code of a helper that has done its work.
+pub const DONE: i32 = 3;
 
 /// What a process that serves is to the others.
 pub enum Post {
@@ -182,7 +186,8 @@ async fn serve(generation: Generation, post: Post) -> std::io::Result<ExitCode> 
     // The master blocks its signals; what came since the fork is delivered to the handlers above now.
     SigSet::all().thread_unblock()?;
     let mut serving = Serving::begin(generation);
-    let mut retired: Vec<Rc<Connections>> = Vec::new();
+    let mut retired: Vec<Past> = Vec::new();
+    let mut finishing = false;
     // A process without a master opens its logs as a master does.
     let (loader, reopening) = match post {
         Post::Worker(_, master) => {
@@ -199,6 +204,7 @@ async fn serve(generation: Generation, post: Post) -> std::io::Result<ExitCode> 
         }
         Post::Alone(loader) => {
             serving.accept()?;
+            readiness::ready();
             (Some(loader), Opening::Create)
         }
     };
@@ -206,39 +212,60 @@ async fn serve(generation: Generation, post: Post) -> std::io::Result<ExitCode> 
         let log = Logger::new(&serving.generation.error_log);
         match what {
             Told::Leave => break,
-            Told::Fail => return Err(std::io::Error::other("a helper has panicked")),
+            Told::Done => {
+                serving.generation.logs.finish(&serving.generation.error_log);
+                std::process::exit(DONE);
+            }
+            Told::Fail => {
+                crate::log!(log, Emerg, "a helper has panicked");
+                return Ok(ExitCode::from(2));
+            }
             Told::Nothing => {}
             Told::Reopen => {
-                let failed = serving.generation.logs.open_all(reopening);
-                failed.iter().for_each(|message| crate::log!(log, Emerg, "{message}"));
+                let logs = retired.iter().map(|past| &past.generation).chain([&serving.generation]);
+                let failed = logs.flat_map(|generation| generation.logs.open_all(reopening));
+                failed.for_each(|message| crate::log!(log, Emerg, "{message}"));
             }
+            Told::Reload if finishing => {}
             Told::Reload => {
                 if let Some(next) = loader.as_ref().and_then(|loader| reload(loader, &serving)) {
                     let old = std::mem::replace(&mut serving, next);
-                    retired.retain(|connections| !connections.is_empty());
-                    retired.push(old.connections.clone());
+                    retired.retain(|past| !past.connections.is_empty());
+                    retired.push(Past { generation: old.generation.clone(), connections: old.connections.clone() });
                     spawn_local(old.retire());
                 }
             }
+            Told::Finish if finishing => {}
             Told::Finish => {
+                finishing = true;
                 crate::log!(log, Notice, "gracefully shutting down");
                 if loader.is_some() {
+                    readiness::notify("STOPPING=1");
                     remove_sockets(&serving.sockets, &[]);
                 }
                 serving.stop();
-                let connections = retired.iter().chain([&serving.connections]).cloned().collect();
+                let past = retired.iter().map(|past| &past.connections);
+                let connections = past.chain([&serving.connections]).cloned().collect();
                 spawn_local(finish(connections, serving.generation.settings.shutdown_timeout, tell.clone()));
             }
         }
     }
     crate::log!(Logger::new(&serving.generation.error_log), Notice, "exiting");
-    serving.generation.logs.finish(&serving.generation.error_log);
+    for generation in retired.iter().map(|past| &past.generation).chain([&serving.generation]) {
+        generation.logs.finish(&generation.error_log);
+    }
     if loader.is_some() {
         remove_pid_file(&serving.generation.settings.pid);
         remove_sockets(&serving.sockets, &[]);
     }
     // What is still open is closed by the end of the process, not one by one, and threads that hang are not waited for.
     std::process::exit(0)
+}
+
+/// A generation whose last connections are still there.
+struct Past {
+    generation: Rc<Generation>,
+    connections: Rc<Connections>,
 }
 
 /// A generation that this process serves.
@@ -305,8 +332,14 @@ impl Serving {
     async fn retire(mut self) {
         self.stop();
         end(&self.connections, self.generation.settings.shutdown_timeout).await;
-        self.ticking.abort();
         self.generation.logs.finish(&self.generation.error_log);
+    }
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        self.acceptors.iter().for_each(JoinHandle::abort);
+        self.ticking.abort();
     }
 }
 
@@ -315,13 +348,19 @@ fn reload(loader: &Loader, serving: &Serving) -> Option<Serving> {
     let old = &serving.generation;
     let log = Logger::new(&old.error_log);
     crate::log!(log, Notice, "reconfiguring");
+    readiness::reloading();
     let loaded = loader.load(Zones::after(Some(&old.zones))).map_err(|errors| errors.iter().cloned().collect());
     let begun = loaded.and_then(|(mut generation, notes)| {
         generation.commit(&serving.sockets, &mut Vec::new())?;
+        move_pid_file(&old.settings.pid, &mut generation.settings.pid, &log);
         let mut next = Serving::begin(generation);
-        next.accept().map_err(|error| vec![ConfigError::general(crate::log::os_error(&error))])?;
+        next.accept().map_err(|error| {
+            let error = crate::log::os_error(&error);
+            vec![ConfigError::general(format!("the event loop takes no further listening sockets ({error})"))]
+        })?;
         Ok((next, notes))
     });
+    readiness::notify("READY=1");
     match begun {
         Err(errors) => {
             let errors: Vec<ConfigError> = errors;
@@ -330,7 +369,6 @@ fn reload(loader: &Loader, serving: &Serving) -> Option<Serving> {
         }
         Ok((next, notes)) => {
             notes.warnings().for_each(|warning| crate::log!(log, Warn, "{warning}"));
-            move_pid_file(&old.settings.pid, &next.generation.settings.pid);
             remove_sockets(&serving.sockets, &next.sockets);
             crate::log::error::install(next.generation.error_log.clone());
             Some(next)
@@ -347,13 +385,14 @@ fn watch_master(master: Option<OwnedFd>, serving: &Serving) -> std::io::Result<(
 
 async fn help(helper: Rc<dyn Helper>, tell: UnboundedSender<Told>) {
     let ended = spawn_local(async move { helper.run().await }).await;
-    let _ = tell.send(if ended.is_ok() { Told::Leave } else { Told::Fail });
+    let _ = tell.send(if ended.is_ok() { Told::Done } else { Told::Fail });
 }
 
 /// What the worker is told to do.
 #[derive(Clone, Copy)]
 enum Told {
     Leave,
+    Done,
     Fail,
     Finish,
     Reopen,
