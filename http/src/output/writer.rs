@@ -240,12 +240,12 @@ impl<'a> Writer<'a> {
 
     fn failed(&self, call: &str, error: &io::Error) -> super::Failure {
         use tidegate_core::subject::Subject;
-        tidegate_core::log!(
-            self.exchange.logger(),
-            Alert,
-            "{call} failed ({}), the file has changed while it was sent",
-            tidegate_core::log::os_error(error)
-        );
+        let changed = match error.kind() {
+            io::ErrorKind::UnexpectedEof => ", the file has changed while it was sent",
+            _ => "",
+        };
+        let why = tidegate_core::log::os_error(error);
+        tidegate_core::log!(self.exchange.logger(), Alert, "{call} failed ({why}){changed}");
         super::Failure::Source
     }
 }
