@@ -5,7 +5,7 @@ use std::rc::Rc;
 use tidegate_core::clock;
 use tidegate_core::net::Address;
 use tidegate_core::zone::per_worker::PerWorker;
-use tidegate_core::zone::{Region, Zone, hash};
+use tidegate_core::zone::{Need, Region, Zone, hash};
 
 use crate::algorithm::{Ask, Balancer, Candidate};
 use crate::health;
@@ -53,8 +53,8 @@ impl Group {
         let (state, connections) = match zone {
             None => (Region::private(peers.len() * WORDS), PerWorker::private(peers.len())),
             Some(zone) => (
-                zone.region(&format!("upstream {name}"), peers.len() * WORDS, peer::repair)?,
-                PerWorker::shared(zone, &format!("upstream {name}"), peers.len())?,
+                zone.region(&key(name), peers.len() * WORDS, peer::repair)?,
+                PerWorker::shared(zone, &key(name), peers.len())?,
             ),
         };
         let lone = peers.len() == 1;
@@ -76,6 +76,11 @@ impl Group {
             }
         });
         Ok(group)
+    }
+
+    /// What a group of this name, with this number of peers, needs of a zone.
+    pub fn needs(name: &str, peers: usize) -> [Need; 2] {
+        [Need::region(&key(name), peers * WORDS), PerWorker::need(&key(name), peers)]
     }
 
     /// A group in which even a lone peer rests after failures.
@@ -152,6 +157,11 @@ impl Group {
     fn is_full(&self, peer: &Peer, index: usize) -> bool {
         peer.max_conns > 0 && self.connections.sum(index) >= u64::from(peer.max_conns)
     }
+}
+
+/// What the state of a group is found by.
+fn key(name: &str) -> String {
+    format!("upstream {name}")
 }
 
 fn identity(peer: &Peer) -> u64 {

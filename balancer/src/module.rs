@@ -11,7 +11,7 @@ use tidegate_core::module::Module;
 use tidegate_core::net::Address;
 use tidegate_core::net::address::Named;
 use tidegate_core::script::Variable;
-use tidegate_core::zone::Zones;
+use tidegate_core::zone::{Need, Zones};
 
 use crate::algorithm::Balancer;
 use crate::algorithm::least_conn::LeastConn;
@@ -172,16 +172,26 @@ impl Groups {
     /// Builds the groups that stand in a protocol's block. `default_port` is that of a server written without one;
     /// without it, such a server is refused.
     pub fn load(block: &Block, default_port: Option<u16>, zones: &Zones, errors: &mut Errors) -> Groups {
-        let mut groups = Groups::default();
-        for upstream in block.children_named("upstream") {
-            let name = upstream.args.first().map(ToString::to_string).unwrap_or_default().to_ascii_lowercase();
-            if groups.by_name.contains_key(&name) {
-                errors.push(ConfigError::new(upstream.at(), format!("duplicate upstream \"{name}\"")));
+        let (mut groups, mut written) = (Groups::default(), Vec::new());
+        for block in block.children_named("upstream") {
+            let name = block.args.first().map(ToString::to_string).unwrap_or_default().to_ascii_lowercase();
+            if written.iter().any(|other: &Written<'_>| other.name == name) {
+                errors.push(ConfigError::new(block.at(), format!("duplicate upstream \"{name}\"")));
                 continue;
             }
-            match build(&name, upstream, default_port, zones) {
-                Ok(group) => drop(groups.by_name.insert(name, Rc::new(group))),
-                Err(error) => errors.push(error),
+            let peers = block.confs.with::<Upstreams, _>(|conf| peers(&name, block, conf, default_port));
+            if let Some(peers) = errors.keep(peers) {
+                written.push(Written { name, block, peers });
+            }
+        }
+        let refused = share(&written, &format!("upstreams of {}", block.name), zones, errors);
+        for upstream in written {
+            if upstream.zone().is_some_and(|(zone, _)| refused.contains(&zone.to_string())) {
+                continue;
+            }
+            let name = upstream.name.clone();
+            if let Some(group) = errors.keep(build(upstream, zones)) {
+                groups.by_name.insert(name, Rc::new(group));
             }
         }
         groups
@@ -231,8 +241,31 @@ fn addresses(name: &str, default_port: Option<u16>) -> Result<Vec<Address>, Stri
         .map_err(|why| format!("{} in upstream \"{name}\"", why.split(" in \"").next().unwrap_or_default()))
 }
 
+/// An upstream as it is written, its servers with their addresses.
+struct Written<'a> {
+    name: String,
+    block: &'a Block,
+    peers: Vec<Peer>,
+}
+
+impl Written<'_> {
+    /// The zone's name, and its size if it is here that it is said.
+    fn zone(&self) -> Option<(Word, Option<u64>)> {
+        self.block.confs.with::<Upstreams, _>(|conf| conf.zone.get().cloned())
+    }
+}
+
 /// The peers of a group, each server with all its addresses.
-fn peers(conf: &UpstreamConf, default_port: Option<u16>) -> Result<Vec<Peer>, ConfigError> {
+fn peers(name: &str, block: &Block, conf: &UpstreamConf, default_port: Option<u16>) -> Result<Vec<Peer>, ConfigError> {
+    if conf.servers.is_empty() {
+        return Err(ConfigError::new(block.at(), format!("no servers are inside upstream \"{name}\"")));
+    }
+    if let Some((_, word)) = conf.servers.iter().find(|_| conf.servers.iter().all(|(peer, _)| peer.backup)) {
+        return Err(ConfigError::new(
+            word.at(),
+            format!("no servers are inside upstream \"{name}\" besides backup servers"),
+        ));
+    }
     let mut peers = Vec::new();
     for (settings, word) in &conf.servers {
         let found = addresses(&word.text(), default_port).map_err(|why| ConfigError::new(word.at(), why))?;
@@ -241,22 +274,36 @@ fn peers(conf: &UpstreamConf, default_port: Option<u16>) -> Result<Vec<Peer>, Co
     Ok(peers)
 }
 
-fn build(name: &str, block: &Block, default_port: Option<u16>, zones: &Zones) -> Result<Group, ConfigError> {
+/// Declares the zones of all upstreams, each once and for all who share it. Gives the names of those that cannot be had.
+fn share(written: &[Written<'_>], kind: &str, zones: &Zones, errors: &mut Errors) -> Vec<String> {
+    let mut asked: Vec<(Word, Option<u64>, Vec<Need>)> = Vec::new();
+    for upstream in written {
+        let Some((zone, size)) = upstream.zone() else { continue };
+        let needs = Group::needs(&upstream.name, upstream.peers.len());
+        let Some((place, known, sum)) = asked.iter_mut().find(|(other, ..)| other.bytes() == zone.bytes()) else {
+            asked.push((zone, size, needs.to_vec()));
+            continue;
+        };
+        sum.extend(needs);
+        if known.is_none() && size.is_some() {
+            (*place, *known) = (zone, size);
+        }
+    }
+    asked
+        .into_iter()
+        .filter_map(|(zone, size, needs)| {
+            let declared = zones.declare_for(kind, (&zone.text(), size, zone.at()), &needs);
+            errors.keep(declared).is_none().then(|| zone.to_string())
+        })
+        .collect()
+}
+
+fn build(Written { name, block, peers }: Written<'_>, zones: &Zones) -> Result<Group, ConfigError> {
     block.confs.with::<Upstreams, _>(|conf| {
-        if conf.servers.is_empty() {
-            return Err(ConfigError::new(block.at(), format!("no servers are inside upstream \"{name}\"")));
-        }
-        if let Some((_, word)) = conf.servers.iter().find(|_| conf.servers.iter().all(|(peer, _)| peer.backup)) {
-            return Err(ConfigError::new(
-                word.at(),
-                format!("no servers are inside upstream \"{name}\" besides backup servers"),
-            ));
-        }
         let zone = conf.zone.get().map(|(zone, size)| zones.declare(&zone.text(), *size, zone.at())).transpose()?;
         let make = conf.method.or(|| Box::new(RoundRobin));
-        let peers = peers(conf, default_port)?;
         let mut group =
-            Group::new(name, peers, make(), zone.as_ref()).map_err(|message| ConfigError::new(block.at(), message))?;
+            Group::new(&name, peers, make(), zone.as_ref()).map_err(|message| ConfigError::new(block.at(), message))?;
         let default = Limits::default();
         group.keepalive = Limits {
             kept: conf.keepalive.or(default.kept),

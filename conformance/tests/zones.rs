@@ -1,7 +1,7 @@
 //! State that workers share: it is one for all of them, outlives reloads, and forgets what a killed worker had.
 
 use nix::sys::signal::Signal;
-use tidegate_conformance::backend::TcpBackend;
+use tidegate_conformance::backend::{HttpBackend, TcpBackend};
 use tidegate_conformance::client::Wire;
 use tidegate_conformance::server::{signal_to, skip_on_nginx};
 use tidegate_conformance::{Server, wait_until};
@@ -122,4 +122,97 @@ fn wrong_limits_are_told() {
         assert!(!outcome.status.success(), "{lines}");
         assert!(outcome.stderr.contains(message), "{lines}: {}", outcome.stderr);
     }
+}
+
+/// An upstream of so many servers, all at one address.
+fn upstream(name: &str, zone: &str, servers: usize) -> String {
+    format!("upstream {name} {{ zone {zone}; {} }}", "server %%BACKEND%%; ".repeat(servers))
+}
+
+/// `/u` asks upstream `u`, `/kept` one whose first server is dead: that is tried once and then rests for an hour.
+fn shared(number: usize, kept: &str, more: &str) -> String {
+    format!(
+        "worker_processes 2; events {{}} http {{ access_log off;
+         upstream kept {{ zone {kept}; server 127.0.0.1:%%PORT_1%% max_fails=1 fail_timeout=1h weight=100;
+                          server %%BACKEND%%; }}
+         {more}
+         server {{ listen 127.0.0.1:%%PORT_0%%;
+                  location /number {{ return 200 {number}; }}
+                  location /u {{ proxy_pass http://u; }}
+                  location /kept {{ proxy_pass http://kept; }} }} }}"
+    )
+}
+
+/// How often the dead server has been tried.
+fn refusals(server: &Server) -> usize {
+    server.log_lines().iter().filter(|line| line.contains("Connection refused")).count()
+}
+
+fn lines_with(server: &Server, text: &str) -> usize {
+    server.log_lines().iter().filter(|line| line.contains(text)).count()
+}
+
+#[test]
+fn many_upstreams_share_a_zone() {
+    let backend = HttpBackend::saying("here");
+    let upstreams: String = (0..50).map(|number| upstream(&format!("u{number}"), "z 64k", 1)).collect();
+    let places: String =
+        (0..50).map(|number| format!("location /u{number}/ {{ proxy_pass http://u{number}; }}")).collect();
+    let text = format!("events {{}} http {{ {upstreams} server {{ listen 127.0.0.1:%%PORT_0%%; {places} }} }}");
+    let mut server = Server::config(&text).set("BACKEND", backend.address()).start();
+    for _ in 0..2 {
+        for number in [0, 8, 49] {
+            assert_eq!(server.http(0).get(&format!("/u{number}/")).text(), "here");
+        }
+        server.reload();
+    }
+}
+
+#[test]
+fn an_upstream_may_change_its_number_of_servers_again_and_again() {
+    let backend = HttpBackend::saying("here");
+    let text = |servers: usize| shared(servers, "other 64k", &upstream("u", "z 32k", servers));
+    let mut server = Server::config(&text(1)).set("BACKEND", backend.address()).start();
+    assert_eq!(server.http(0).get("/kept").text(), "here");
+    assert_eq!(refusals(&server), 1);
+    for servers in 2..=13 {
+        server.reload_with(&text(servers));
+        // An old worker may still accept.
+        let is_new = || server.http(0).get("/number").text() == servers.to_string();
+        wait_until("the new configuration serves", || is_new().then_some(()));
+        for _ in 0..5 {
+            assert_eq!(server.http(0).get("/u").text(), "here");
+            assert_eq!(server.http(0).get("/kept").text(), "here");
+        }
+    }
+    assert_eq!(lines_with(&server, "[emerg]"), 0);
+    if skip_on_nginx("every reload begins the zones of upstreams anew") {
+        return;
+    }
+    // 91 servers are more than the zone has room for.
+    assert_eq!(lines_with(&server, "zone \"z\" has no room for the new configuration: new workers begin it anew"), 1);
+    assert_eq!(refusals(&server), 1, "the other zone is kept");
+}
+
+#[test]
+fn a_reload_that_fails_takes_no_room() {
+    if skip_on_nginx("every reload begins the zones of upstreams anew") {
+        return;
+    }
+    let backend = HttpBackend::saying("here");
+    let text = |servers: usize, more: &str| shared(servers, "z 32k", &(upstream("u", "z", servers) + more));
+    let mut server = Server::config(&text(2, "")).set("BACKEND", backend.address()).start();
+    assert_eq!(server.http(0).get("/kept").text(), "here");
+    for servers in 20..26 {
+        server.rewrite(&text(servers, "server { location / { limit_req zone=missing; } }"));
+        server.signal(Signal::SIGHUP);
+        wait_until("the reload has failed", || (lines_with(&server, "[emerg]") == servers - 19).then_some(()));
+        assert_eq!(server.http(0).get("/number").text(), "2");
+    }
+    server.reload_with(&text(40, ""));
+    for _ in 0..5 {
+        assert_eq!(server.http(0).get("/u").text(), "here");
+        assert_eq!(server.http(0).get("/kept").text(), "here");
+    }
+    assert_eq!((refusals(&server), lines_with(&server, "anew")), (1, 0));
 }

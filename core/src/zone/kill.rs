@@ -306,7 +306,7 @@ mod tests {
             || {
                 // The zone is as good as new again: no region, all words free.
                 zone.word(3).store(0, Relaxed);
-                zone.word(4).store(super::super::as_word(super::super::FIRST_FREE), Relaxed);
+                zone.word(4).store(super::super::as_word(zone.first_region()), Relaxed);
             },
             || drop(zone.region("a", 10, always_sound).unwrap()),
             || {

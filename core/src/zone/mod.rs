@@ -5,6 +5,9 @@
 //!
 //! While a closure runs the zone is marked. Who takes the lock and finds the mark knows that a process has died in the
 //! middle of a change: from then on every region is checked by its user before it is used again.
+//!
+//! Regions are only ever added to a zone: workers that finish go on using theirs. A configuration that asks for more than
+//! is left begins the zone anew in other memory, and what a configuration that was given up has added is taken back.
 
 pub mod counters;
 pub mod hash;
@@ -19,7 +22,7 @@ pub mod per_worker;
 mod sync;
 pub mod table;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, Ordering, Ordering::Relaxed};
 
@@ -30,18 +33,21 @@ use owner::Owner;
 
 const MAGIC: u64 = 0x7469_6465_7a6f_6e65; // "tidezone"
 /// Changes when the meaning of the words below, or of any region, does.
-const LAYOUT: u64 = 3;
-/// Words before the first region: magic, layout, size, directory length, next free word, the three below, the directory.
+const LAYOUT: u64 = 4;
+/// Words before the first region: magic, layout, size, directory length, next free word, the four below, the directory.
 const OWNER: usize = 5;
 /// Who is in the middle of a change; zero when nobody is.
 const CHANGING: usize = 6;
 /// How often a process has died in the middle of a change.
 const ACCIDENTS: usize = 7;
-const DIRECTORY_AT: usize = 8;
-const DIRECTORY_ENTRIES: usize = 64;
-/// Key, first word, length, and the number of accidents after which the region was found sound.
-const DIRECTORY_ENTRY: usize = 4;
-const FIRST_FREE: usize = DIRECTORY_AT + DIRECTORY_ENTRIES * DIRECTORY_ENTRY;
+/// Counts up whenever another load than the one before looks for regions.
+const VISITS: usize = 8;
+const DIRECTORY_AT: usize = 9;
+/// Key, first word, length, the number of accidents after which the region was found sound, and what is in it.
+const DIRECTORY_ENTRY: usize = 5;
+/// Words of a zone for each entry of its directory: less than what two regions of the smallest user take.
+const WORDS_PER_ENTRY: usize = 32;
+const MOST_ENTRIES: usize = 64 << 10;
 /// nginx: a zone is at least eight pages.
 pub const SMALLEST: u64 = 8 * 4096;
 
@@ -50,14 +56,57 @@ pub type Repair = fn(&[AtomicU64]) -> bool;
 /// Takes back what the worker of this slot, which has ended, had in a region.
 pub type Forget = fn(&[AtomicU64], usize);
 
-/// A named piece of memory that all workers see.
+/// What a generation uses of a named piece of memory that all workers see.
 pub struct Zone {
     name: String,
     size: u64,
-    memory: Memory,
-    /// What a zone with a single user is for.
+    /// Which load of this process it belongs to.
+    load: u64,
+    body: Rc<Body>,
+    /// What the zone is for, where it is not for everybody.
     purpose: RefCell<Option<String>>,
     forgetting: RefCell<Vec<(Span, Forget)>>,
+}
+
+/// The memory, in which several generations of this process may have an interest.
+struct Body {
+    memory: Memory,
+    latest: Cell<Visit>,
+}
+
+/// What the latest load of this process has done to the directory.
+#[derive(Clone, Copy, Default)]
+struct Visit {
+    load: u64,
+    /// The number of the visit.
+    number: u64,
+    /// Entries made at the end of the directory.
+    made: usize,
+    /// Another process came in between, and may use what was made.
+    disturbed: bool,
+}
+
+/// What is in a region.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    /// Only its user knows.
+    Plain,
+    /// A row for each worker slot, zeroed when the worker ends.
+    PerWorker,
+}
+
+/// A region that somebody is going to ask for.
+#[derive(Clone, Debug)]
+pub struct Need {
+    key: u64,
+    words: usize,
+}
+
+impl Need {
+    /// The region kept under `key`.
+    pub fn region(key: &str, words: usize) -> Need {
+        Need { key: hash(key, words), words }
+    }
 }
 
 /// Where a region lies.
@@ -71,18 +120,29 @@ pub struct Span {
 
 impl Zone {
     fn create(name: &str, size: u64) -> std::io::Result<Zone> {
-        let bytes = usize::try_from(size).map_err(|_| std::io::ErrorKind::OutOfMemory)?;
-        let memory = Memory::create(name, bytes)?;
-        for (at, value) in [(0, MAGIC), (1, LAYOUT), (2, size), (3, 0), (4, as_word(FIRST_FREE))] {
-            if let Some(word) = memory.words().get(at) {
-                word.store(value, Relaxed);
-            }
+        let words = words_of(size).ok_or(std::io::ErrorKind::OutOfMemory)?;
+        let memory = Memory::create(name, words.saturating_mul(8))?;
+        let zone = Zone::of(name, size, memory);
+        let next = as_word(zone.first_region());
+        for (at, value) in [(0, MAGIC), (1, LAYOUT), (2, size), (3, 0), (4, next)] {
+            zone.word(at).store(value, Relaxed);
         }
-        Ok(Zone::of(name, size, memory))
+        Ok(zone)
     }
 
     fn of(name: &str, size: u64, memory: Memory) -> Zone {
-        Zone { name: name.to_owned(), size, memory, purpose: RefCell::default(), forgetting: RefCell::default() }
+        Zone::over(name, size, Rc::new(Body { memory, latest: Cell::default() }))
+    }
+
+    fn over(name: &str, size: u64, body: Rc<Body>) -> Zone {
+        Zone { name: name.to_owned(), size, load: 0, body, purpose: RefCell::default(), forgetting: RefCell::default() }
+    }
+
+    /// The same memory for another load.
+    fn again(&self) -> Zone {
+        let zone = Zone::over(&self.name, self.size, self.body.clone());
+        zone.purpose.replace(self.purpose.borrow().clone());
+        zone
     }
 
     /// The zone behind a descriptor that another process has left us. `None` if it has another layout, or is no zone:
@@ -91,7 +151,7 @@ impl Zone {
         let memory = Memory::adopt(file).ok()?;
         let read = |at: usize| memory.words().get(at).map(|word| word.load(Relaxed));
         let size = read(2)?;
-        let fits = usize::try_from(size).is_ok_and(|size| size.div_ceil(8) == memory.words().len());
+        let fits = words_of(size) == Some(memory.words().len());
         (read(0) == Some(MAGIC) && read(1) == Some(LAYOUT) && fits).then(|| Rc::new(Zone::of(name, size, memory)))
     }
 
@@ -100,10 +160,14 @@ impl Zone {
         &self.name
     }
 
+    fn all_words(&self) -> &[AtomicU64] {
+        self.body.memory.words()
+    }
+
     fn word(&self, at: usize) -> &AtomicU64 {
         static NONE: AtomicU64 = AtomicU64::new(0);
         // The words before the regions are there: the smallest zone is larger.
-        self.memory.words().get(at).unwrap_or(&NONE)
+        self.all_words().get(at).unwrap_or(&NONE)
     }
 
     fn number(&self, at: usize) -> usize {
@@ -111,7 +175,7 @@ impl Zone {
     }
 
     fn lock(&self) -> Lock<'_> {
-        Lock::new(self.word(OWNER), self.memory.bell())
+        Lock::new(self.word(OWNER), self.body.memory.bell())
     }
 
     /// Runs `act` while no other process is in such a closure on the zone.
@@ -160,32 +224,114 @@ impl Zone {
     /// # Errors
     /// The zone is too small.
     pub fn region(self: &Rc<Self>, key: &str, words: usize, repair: Repair) -> Result<Region, String> {
+        self.region_of(Kind::Plain, key, words, repair)
+    }
+
+    fn region_of(self: &Rc<Self>, kind: Kind, key: &str, words: usize, repair: Repair) -> Result<Region, String> {
         self.exclusively(|| {
-            if let Some(found) = self.find(key, words, repair) {
-                return Ok(found);
-            }
-            let full = || format!("zone \"{}\" is too small: {} bytes more are needed", self.name, words * 8);
-            let entries = self.number(3).min(DIRECTORY_ENTRIES);
-            let start = self.number(4);
-            let end = start.checked_add(words).filter(|end| *end <= self.memory.words().len()).ok_or_else(full)?;
-            if entries >= DIRECTORY_ENTRIES {
-                return Err(format!("zone \"{}\" has no room for another user", self.name));
-            }
-            let entry = DIRECTORY_AT + entries * DIRECTORY_ENTRY;
-            // The entry counts from the moment when the number of entries says so.
-            for (at, value) in [
-                (entry, hash(key, words)),
-                (entry + 1, as_word(start)),
-                (entry + 2, as_word(words)),
-                (entry + 3, self.word(ACCIDENTS).load(Relaxed)),
-                (4, as_word(end)),
-                (3, as_word(entries + 1)),
-            ] {
-                kill_point();
-                self.word(at).store(value, Ordering::Release);
-            }
-            self.checked(Span { start, words, entry, repair })
+            self.visit();
+            let need = Need::region(key, words);
+            let span = match self.find(&need) {
+                Some((entry, start)) => Span { start, words, entry, repair },
+                None => self.add(kind, &need, repair)?,
+            };
+            self.checked(span)
         })
+    }
+
+    /// Where there is a region already: its entry and its first word.
+    fn find(&self, need: &Need) -> Option<(usize, usize)> {
+        let entry = self.entries().find(|at| self.word(*at).load(Ordering::Acquire) == need.key)?;
+        Some((entry, self.number(entry + 1)))
+    }
+
+    /// Where the entries of the directory begin.
+    fn entries(&self) -> impl Iterator<Item = usize> + use<> {
+        (0..self.number(3).min(entries_of(self.size))).map(|entry| DIRECTORY_AT + entry * DIRECTORY_ENTRY)
+    }
+
+    fn first_region(&self) -> usize {
+        DIRECTORY_AT + entries_of(self.size) * DIRECTORY_ENTRY
+    }
+
+    fn add(&self, kind: Kind, need: &Need, repair: Repair) -> Result<Span, String> {
+        self.room_for(std::slice::from_ref(need))?;
+        let (entries, start) = (self.number(3), self.number(4));
+        let entry = DIRECTORY_AT + entries * DIRECTORY_ENTRY;
+        // The entry counts from the moment when the number of entries says so.
+        for (at, value) in [
+            (entry, need.key),
+            (entry + 1, as_word(start)),
+            (entry + 2, as_word(need.words)),
+            (entry + 3, self.word(ACCIDENTS).load(Relaxed)),
+            (entry + 4, u64::from(kind == Kind::PerWorker)),
+            (4, as_word(start.saturating_add(need.words))),
+            (3, as_word(entries + 1)),
+        ] {
+            kill_point();
+            self.word(at).store(value, Ordering::Release);
+        }
+        let visit = self.body.latest.get();
+        self.body.latest.set(Visit { made: visit.made + 1, ..visit });
+        Ok(Span { start, words: need.words, entry, repair })
+    }
+
+    /// Looks whether those of `needs` that are not there yet can be added.
+    fn room_for(&self, needs: &[Need]) -> Result<(), String> {
+        let missing = || needs.iter().filter(|need| self.find(need).is_none());
+        let words = missing().fold(0, |sum: usize, need| sum.saturating_add(need.words));
+        let free = self.all_words().len().saturating_sub(self.number(4));
+        if words > free {
+            let more = (words - free).saturating_mul(8);
+            return Err(format!("zone \"{}\" is too small: {more} bytes more are needed", self.name));
+        }
+        if missing().count() > entries_of(self.size).saturating_sub(self.number(3)) {
+            return Err(format!("zone \"{}\" has no room for so many users, divide them among several", self.name));
+        }
+        Ok(())
+    }
+
+    /// Notes that this load looks at the directory, and whether another process has since the last time.
+    fn visit(&self) {
+        let mut visit = self.body.latest.get();
+        if visit.load != self.load {
+            visit = Visit { load: self.load, ..Visit::default() };
+        }
+        let word = self.word(VISITS);
+        let latest = word.load(Relaxed);
+        if visit.number != latest || latest == 0 {
+            visit.disturbed |= visit.number != 0;
+            visit.number = latest.wrapping_add(1).max(1);
+            store(word, visit.number);
+        }
+        self.body.latest.set(visit);
+    }
+
+    /// Takes back what loads after this zone's have added, and given up: no worker was started that uses it. What another
+    /// process may have seen (the master of another binary) stays.
+    fn take_back(&self) {
+        self.exclusively(|| {
+            let visit = self.body.latest.get();
+            if visit.load <= self.load {
+                return;
+            }
+            self.body.latest.set(Visit::default());
+            if visit.disturbed || self.word(VISITS).load(Relaxed) != visit.number {
+                return;
+            }
+            let Some(entries) = self.number(3).checked_sub(visit.made) else { return };
+            let start = self.number(DIRECTORY_AT + entries * DIRECTORY_ENTRY + 1);
+            let end = self.number(4);
+            if visit.made == 0 || start < self.first_region() {
+                return;
+            }
+            // Regions begin as zeroes. A death in between costs room and nothing else.
+            store(self.word(3), as_word(entries));
+            if let Some(words) = self.all_words().get(start..end) {
+                words.iter().for_each(|word| word.store(0, Relaxed));
+                store(self.word(4), as_word(start));
+            }
+        });
     }
 
     /// All of the zone, for a user that shares it with nobody.
@@ -200,7 +346,7 @@ impl Zone {
             }
             _ => {}
         }
-        let words = self.memory.words().len().saturating_sub(FIRST_FREE);
+        let words = self.all_words().len().saturating_sub(self.first_region());
         let region = self
             .region(purpose, words, repair)
             .map_err(|_| format!("the shared memory zone \"{}\" is already declared for a different use", self.name))?;
@@ -208,19 +354,10 @@ impl Zone {
         Ok(region)
     }
 
-    /// The region kept under `key`, if there is one already.
-    pub fn find(self: &Rc<Self>, key: &str, words: usize, repair: Repair) -> Option<Region> {
-        let key = hash(key, words);
-        let entry = (0..self.number(3).min(DIRECTORY_ENTRIES))
-            .map(|entry| DIRECTORY_AT + entry * DIRECTORY_ENTRY)
-            .find(|at| self.word(*at).load(Ordering::Acquire) == key)?;
-        self.checked(Span { start: self.number(entry + 1), words, entry, repair }).ok()
-    }
-
     fn checked(self: &Rc<Self>, span: Span) -> Result<Region, String> {
         let Span { start, words, .. } = span;
         let inside =
-            start >= FIRST_FREE && start.checked_add(words).is_some_and(|end| end <= self.memory.words().len());
+            start >= self.first_region() && start.checked_add(words).is_some_and(|end| end <= self.all_words().len());
         if inside {
             Ok(Region::Shared { zone: self.clone(), span })
         } else {
@@ -230,7 +367,12 @@ impl Zone {
 
     /// Takes back what the worker of this slot, which has ended, had in the zone.
     pub fn forget(self: &Rc<Self>, slot: usize) {
-        per_worker::forget(self, slot);
+        for entry in self.entries().filter(|entry| self.word(entry + 4).load(Relaxed) != 0) {
+            let (start, words) = (self.number(entry + 1), self.number(entry + 2));
+            if let Ok(table) = self.checked(Span { start, words, entry, repair: always_sound }) {
+                per_worker::forget(table.words(), slot);
+            }
+        }
         for (span, forget) in &*self.forgetting.borrow() {
             if let Ok(region) = self.checked(*span) {
                 region.locked(|words| forget(words, slot));
@@ -270,13 +412,24 @@ pub fn always_sound(_: &[AtomicU64]) -> bool {
     true
 }
 
+/// How many regions a zone of this size may have.
+fn entries_of(size: u64) -> usize {
+    (usize::try_from(size / 8).unwrap_or(usize::MAX) / WORDS_PER_ENTRY).min(MOST_ENTRIES)
+}
+
+/// The words of a zone: its size is what users have, so the directory and what stands before it come on top.
+fn words_of(size: u64) -> Option<usize> {
+    let own = DIRECTORY_AT + entries_of(size) * DIRECTORY_ENTRY;
+    usize::try_from(size.div_ceil(8)).ok()?.checked_add(own)
+}
+
 fn hash(key: &str, words: usize) -> u64 {
     hash::of_parts(&[key.as_bytes(), &as_word(words).to_le_bytes()])
 }
 
 impl std::os::fd::AsFd for Zone {
     fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
-        self.memory.as_fd()
+        self.body.memory.as_fd()
     }
 }
 
@@ -304,7 +457,7 @@ impl Region {
         match self {
             Region::Private(words) => words,
             Region::Shared { zone, span } => {
-                zone.memory.words().get(span.start..span.start.saturating_add(span.words)).unwrap_or_default()
+                zone.all_words().get(span.start..span.start.saturating_add(span.words)).unwrap_or_default()
             }
         }
     }
@@ -354,32 +507,34 @@ impl Region {
 /// The zones of a generation.
 #[derive(Default)]
 pub struct Zones {
+    /// Later loads of this process have higher numbers than those that were taken into use before them.
+    load: u64,
     list: RefCell<Vec<(Rc<Zone>, Place)>>,
     previous: Vec<Rc<Zone>>,
 }
 
 impl Zones {
-    /// No zones yet; those of `previous` are found again under the same name and size.
+    /// No zones yet; those of `previous`, which is in use, are found again under the same name and size. What a load
+    /// since then that was given up has added to them is taken back.
     pub fn after(previous: Option<&Zones>) -> Zones {
-        let previous = previous
-            .map(|zones| zones.list.borrow().iter().map(|(zone, _)| zone.clone()).collect())
-            .unwrap_or_default();
-        Zones { list: RefCell::default(), previous }
+        let load = previous.map_or(0, |zones| zones.load.saturating_add(1));
+        let previous = previous.map(Zones::all).unwrap_or_default();
+        previous.iter().for_each(|zone| zone.take_back());
+        Zones { load, list: RefCell::default(), previous }
     }
 
     /// No zones yet; these, which another process has left us, are found again under the same name and size.
     pub fn after_upgrade(inherited: Vec<Rc<Zone>>) -> Zones {
-        Zones { list: RefCell::default(), previous: inherited }
+        Zones { load: 0, list: RefCell::default(), previous: inherited }
     }
 
     /// The zone of this name. Several users may share one; `size` may be left out by all but one of them.
     ///
     /// # Errors
-    /// A size below the least, sizes that disagree, a size that differs from the running generation's, or no memory.
+    /// A size below the least, sizes that disagree, or no memory.
     pub fn declare(&self, name: &str, size: Option<u64>, at: &Place) -> Result<Rc<Zone>, ConfigError> {
         let fail = |message: String| Err(ConfigError::new(at, message));
-        let declared = self.list.borrow().iter().find(|(zone, _)| zone.name == name).cloned();
-        if let Some((zone, first)) = declared {
+        if let Some((zone, first)) = self.declared(name) {
             return match size {
                 Some(size) if size != zone.size => fail(format!(
                     "the size {size} of shared memory zone \"{name}\" conflicts with already declared size {} at {first}",
@@ -392,20 +547,68 @@ impl Zones {
         if size < SMALLEST {
             return fail(format!("zone \"{name}\" is too small, it needs at least {SMALLEST} bytes"));
         }
-        let zone = match self.previous.iter().find(|zone| zone.name == name && zone.size == size) {
-            Some(zone) => zone.clone(),
-            None => match Zone::create(name, size) {
-                Ok(zone) => Rc::new(zone),
-                Err(error) => {
-                    return fail(format!(
-                        "zone \"{name}\" of {size} bytes cannot be made ({})",
-                        crate::log::os_error(&error)
-                    ));
-                }
-            },
-        };
-        self.list.borrow_mut().push((zone.clone(), at.clone()));
+        match self.previous.iter().find(|zone| zone.name == name && zone.size == size) {
+            Some(zone) => Ok(self.take(zone.again(), at)),
+            None => self.begin(name, size, at),
+        }
+    }
+
+    /// The zone of this name for all users of one kind, with room for the regions that they need. If there is no room left
+    /// in that of the generation before, or if that was of another kind, the zone is begun anew: workers of that
+    /// generation keep theirs. nginx begins the zones of upstreams anew whenever it reads its configuration.
+    ///
+    /// # Errors
+    /// Those of [`Zones::declare`], users of another kind, and a zone that would be too small if it were empty.
+    pub fn declare_for(
+        &self,
+        kind: &str,
+        (name, size, at): (&str, Option<u64>, &Place),
+        needs: &[Need],
+    ) -> Result<Rc<Zone>, ConfigError> {
+        let is_new = self.declared(name).is_none();
+        let mut zone = self.declare(name, size, at)?;
+        let same_kind = zone.purpose.borrow().as_ref().is_none_or(|other| other == kind);
+        if !is_new && !same_kind {
+            return Err(ConfigError::new(
+                at,
+                format!("the shared memory zone \"{name}\" is already declared for a different use"),
+            ));
+        }
+        let room = |zone: &Zone| zone.exclusively(|| zone.room_for(needs));
+        if is_new && (!same_kind || room(&zone).is_err()) {
+            self.list.borrow_mut().retain(|(other, _)| !Rc::ptr_eq(other, &zone));
+            let was_used = self.previous.iter().any(|other| Rc::ptr_eq(&other.body, &zone.body));
+            zone = self.begin(name, zone.size, at)?;
+            if was_used && room(&zone).is_ok() {
+                tell_of_lost_state(
+                    name,
+                    if same_kind { "has no room for the new configuration" } else { "was in other use" },
+                );
+            }
+        }
+        room(&zone).map_err(|message| ConfigError::new(at, message))?;
+        zone.purpose.replace(Some(kind.to_owned()));
         Ok(zone)
+    }
+
+    fn declared(&self, name: &str) -> Option<(Rc<Zone>, Place)> {
+        self.list.borrow().iter().find(|(zone, _)| zone.name == name).cloned()
+    }
+
+    fn begin(&self, name: &str, size: u64, at: &Place) -> Result<Rc<Zone>, ConfigError> {
+        match Zone::create(name, size) {
+            Ok(zone) => Ok(self.take(zone, at)),
+            Err(error) => Err(ConfigError::new(
+                at,
+                format!("zone \"{name}\" of {size} bytes cannot be made ({})", crate::log::os_error(&error)),
+            )),
+        }
+    }
+
+    fn take(&self, zone: Zone, at: &Place) -> Rc<Zone> {
+        let zone = Rc::new(Zone { load: self.load, ..zone });
+        self.list.borrow_mut().push((zone.clone(), at.clone()));
+        zone
     }
 
     /// Releases every lock that `pid`, which has died, still holds. Returns the zones concerned.
@@ -419,8 +622,20 @@ impl Zones {
     }
 }
 
+fn tell_of_lost_state(name: &str, why: &str) {
+    crate::log::error::of_process(|log| {
+        crate::log!(
+            log,
+            Notice,
+            "shared memory zone \"{name}\" {why}: new workers begin it anew, and its state is lost"
+        );
+    });
+}
+
 #[cfg(test)]
 mod tests {
+    use std::os::fd::AsFd;
+
     use super::*;
 
     fn place() -> Place {
@@ -456,11 +671,108 @@ mod tests {
     }
 
     #[test]
+    fn what_a_load_that_was_given_up_has_added_is_taken_back() {
+        let zones = Zones::default();
+        let zone = zones.declare("z", Some(SMALLEST), &place()).unwrap();
+        zone.region("a", 10, always_sound).unwrap().words()[0].store(7, Relaxed);
+        for turn in 0..100 {
+            let given_up = Zones::after(Some(&zones)).declare("z", Some(SMALLEST), &place()).unwrap();
+            for key in ["b", "c"] {
+                // Half of the zone each: there is room for one turn only.
+                let region = given_up.region(key, 1900 + turn, always_sound).unwrap();
+                assert!(region.words().iter().all(|word| word.load(Relaxed) == 0), "begins as zeroes");
+                region.words().iter().for_each(|word| word.store(u64::MAX, Relaxed));
+            }
+            assert_eq!(given_up.region("a", 10, always_sound).unwrap().words()[0].load(Relaxed), 7);
+        }
+        // One that is taken into use keeps what it has added.
+        let next = Zones::after(Some(&zones));
+        let region = next.declare("z", Some(SMALLEST), &place()).unwrap().region("b", 1900, always_sound).unwrap();
+        region.words()[0].store(8, Relaxed);
+        let given_up = Zones::after(Some(&next)).declare("z", Some(SMALLEST), &place()).unwrap();
+        given_up.region("c", 1900, always_sound).unwrap();
+        let last = Zones::after(Some(&next)).declare("z", Some(SMALLEST), &place()).unwrap();
+        assert_eq!(last.region("b", 1900, always_sound).unwrap().words()[0].load(Relaxed), 8);
+        assert!(last.region("d", 1901, always_sound).is_ok());
+        assert_eq!(last.number(3), 3);
+    }
+
+    #[test]
+    fn what_another_process_has_seen_is_not_taken_back() {
+        for comes_first in [true, false] {
+            let zones = Zones::default();
+            let zone = zones.declare("z", Some(SMALLEST), &place()).unwrap();
+            zone.region("a", 10, always_sound).unwrap();
+            let file = zone.as_fd().try_clone_to_owned().unwrap();
+            let other = Zones::after_upgrade(vec![Zone::adopt("z", file).unwrap()]);
+            let other = other.declare("z", Some(SMALLEST), &place()).unwrap();
+            let given_up = Zones::after(Some(&zones)).declare("z", Some(SMALLEST), &place()).unwrap();
+            if comes_first {
+                other.region("a", 10, always_sound).unwrap();
+            }
+            given_up.region("b", 10, always_sound).unwrap();
+            other.region("b", 10, always_sound).unwrap().words()[0].store(7, Relaxed);
+            // Coming back changes nothing.
+            given_up.region("c", 10, always_sound).unwrap();
+            let _ = Zones::after(Some(&zones));
+            assert_eq!(other.number(3), 3);
+            assert_eq!(other.region("b", 10, always_sound).unwrap().words()[0].load(Relaxed), 7);
+        }
+    }
+
+    #[test]
+    fn a_zone_without_room_is_begun_anew_for_all_of_its_users() {
+        let declare =
+            |zones: &Zones, kind: &str, needs: &[Need]| zones.declare_for(kind, ("z", Some(SMALLEST), &place()), needs);
+        let needs = |last: usize| [Need::region("a", 1000), Need::region("b", last)];
+        let zones = Zones::default();
+        let old = declare(&zones, "x", &needs(2000)).unwrap();
+        let (a, b) = (old.region("a", 1000, always_sound).unwrap(), old.region("b", 2000, always_sound).unwrap());
+        a.words()[0].store(7, Relaxed);
+        b.words()[0].store(7, Relaxed);
+
+        let fits = Zones::after(Some(&zones));
+        let same = declare(&fits, "x", &needs(1000)).unwrap();
+        assert_eq!(same.region("a", 1000, always_sound).unwrap().words()[0].load(Relaxed), 7);
+        same.region("b", 1000, always_sound).unwrap();
+
+        let next = Zones::after(Some(&fits));
+        let new = declare(&next, "x", &needs(1001)).unwrap();
+        assert!(Rc::ptr_eq(&new, &next.declare("z", None, &place()).unwrap()));
+        assert_eq!(next.all().len(), 1);
+        for (key, words) in [("a", 1000), ("b", 1001)] {
+            let region = new.region(key, words, always_sound).unwrap();
+            region.words().iter().for_each(|word| assert_eq!(word.swap(9, Relaxed), 0));
+        }
+        assert_eq!((a.words()[0].load(Relaxed), b.words()[0].load(Relaxed)), (7, 7), "old workers keep theirs");
+
+        let error = declare(&Zones::after(Some(&next)), "x", &needs(4000)).err().unwrap().to_string();
+        assert_eq!(error, "zone \"z\" is too small: 7232 bytes more are needed in f:3");
+        let error = declare(&next, "y", &needs(1)).err().unwrap().to_string();
+        assert!(error.contains("already declared for a different use in f:3"), "{error}");
+        let other = declare(&Zones::after(Some(&next)), "y", &needs(1001)).unwrap();
+        assert_eq!(other.region("a", 1000, always_sound).unwrap().words()[0].load(Relaxed), 0);
+    }
+
+    #[test]
+    fn the_directory_has_room_for_as_many_as_the_memory() {
+        for (size, upstreams) in [(32 << 10, 56), (64 << 10, 113), (1 << 20, 1820)] {
+            let zone = Zones::default().declare("z", Some(size), &place()).unwrap();
+            for number in 0..upstreams {
+                zone.region(&format!("a{number}"), 8, always_sound).unwrap();
+                zone.region(&format!("b{number}"), 64, always_sound).unwrap();
+            }
+            let error = zone.region("another", 72, always_sound).err().unwrap();
+            assert!(error.contains("too small"), "{error}");
+        }
+    }
+
+    #[test]
     fn a_directory_that_points_outside_is_an_error() {
         let zones = Zones::default();
         let zone = zones.declare("z", Some(64 << 10), &place()).unwrap();
         zone.region("a", 10, always_sound).unwrap();
-        zone.memory.words()[DIRECTORY_AT + 1].store(u64::MAX, Relaxed);
-        assert!(zone.find("a", 10, always_sound).is_none());
+        zone.all_words()[DIRECTORY_AT + 1].store(u64::MAX, Relaxed);
+        assert!(zone.region("a", 10, always_sound).is_err());
     }
 }

@@ -5,7 +5,7 @@
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use super::{Region, Span, Zone, always_sound, store};
+use super::{Kind, Need, Region, Zone, always_sound};
 use crate::process::worker::SLOTS;
 
 /// Counts per worker.
@@ -13,11 +13,6 @@ pub struct PerWorker {
     region: Region,
     columns: usize,
 }
-
-/// Tables in a zone are found again by this name and a number.
-const NAME: &str = "per worker table";
-const TABLES: usize = 8;
-const LIST: &str = "per worker tables";
 
 impl PerWorker {
     /// A table private to the process.
@@ -30,26 +25,14 @@ impl PerWorker {
     /// # Errors
     /// The zone is too small.
     pub fn shared(zone: &Rc<Zone>, key: &str, columns: usize) -> Result<Self, String> {
-        let region = zone.region(&format!("{NAME} {key}"), columns.saturating_mul(SLOTS), always_sound)?;
-        if let Region::Shared { span: Span { start, words, .. }, .. } = &region {
-            let list = zone.region(LIST, TABLES * 2, always_sound)?;
-            let (start, words) = (u64::try_from(*start).unwrap_or(0), u64::try_from(*words).unwrap_or(0));
-            let pairs: Vec<&[AtomicU64]> = list.words().chunks_exact(2).collect();
-            let known = pairs.iter().any(|pair| matches!(pair, [at, _] if at.load(Relaxed) == start));
-            let free = pairs.iter().find_map(|pair| match pair {
-                [at, length] if at.load(Relaxed) == 0 => Some((at, length)),
-                _ => None,
-            });
-            match (known, free) {
-                (true, _) => {}
-                (false, Some((at, length))) => {
-                    store(length, words);
-                    store(at, start);
-                }
-                (false, None) => return Err(format!("zone \"{}\" has no room for another table", zone.name())),
-            }
-        }
-        Ok(PerWorker { region, columns })
+        let (key, words) = place(key, columns);
+        Ok(PerWorker { region: zone.region_of(Kind::PerWorker, &key, words, always_sound)?, columns })
+    }
+
+    /// What such a table needs of the zone.
+    pub fn need(key: &str, columns: usize) -> Need {
+        let (key, words) = place(key, columns);
+        Need::region(&key, words)
     }
 
     /// The count of a column.
@@ -82,21 +65,15 @@ impl PerWorker {
     }
 }
 
-/// Forgets everything that the worker of this slot counted in the tables of a zone.
-pub fn forget(zone: &Rc<Zone>, slot: usize) {
-    let Some(list) = zone.find(LIST, TABLES * 2, always_sound) else { return };
-    for pair in list.words().chunks_exact(2) {
-        let [at, length] = pair else { continue };
-        let read = |word: &AtomicU64| usize::try_from(word.load(Relaxed)).unwrap_or(usize::MAX);
-        let (start, words) = (read(at), read(length));
-        if start == 0 {
-            continue;
-        }
-        let columns = words / SLOTS;
-        if let Ok(table) = zone.checked(Span { start, words, entry: 0, repair: always_sound }) {
-            table.words().iter().skip(slot * columns).take(columns).for_each(|word| word.store(0, Relaxed));
-        }
-    }
+/// The key of a table, and its words.
+fn place(key: &str, columns: usize) -> (String, usize) {
+    (format!("per worker table {key}"), columns.saturating_mul(SLOTS))
+}
+
+/// Forgets everything that the worker of this slot counted in a table.
+pub(super) fn forget(table: &[AtomicU64], slot: usize) {
+    let columns = table.len() / SLOTS;
+    table.iter().skip(slot.saturating_mul(columns)).take(columns).for_each(|word| word.store(0, Relaxed));
 }
 
 #[cfg(test)]
@@ -114,9 +91,9 @@ mod tests {
         table.increment(1);
         table.decrement(2);
         assert_eq!((table.sum(0), table.sum(1), table.sum(2)), (0, 2, 0));
-        forget(&zone, 5);
+        zone.forget(5);
         assert_eq!(table.sum(1), 2);
-        forget(&zone, 0);
+        zone.forget(0);
         assert_eq!(table.sum(1), 0);
     }
 }
