@@ -175,9 +175,13 @@ impl Groups {
         let (mut groups, mut written) = (Groups::default(), Vec::new());
         for block in block.children_named("upstream") {
             let name = block.args.first().map(ToString::to_string).unwrap_or_default().to_ascii_lowercase();
-            if written.iter().any(|other: &Written<'_>| other.name == name) {
+            if groups.by_name.contains_key(&name) {
                 errors.push(ConfigError::new(block.at(), format!("duplicate upstream \"{name}\"")));
                 continue;
+            }
+            // One that cannot be built has been told of: who names it has made no mistake.
+            if let Ok(nobody) = Group::new(&name, Vec::new(), Box::new(RoundRobin), None) {
+                groups.by_name.insert(name.clone(), Rc::new(nobody));
             }
             let peers = block.confs.with::<Upstreams, _>(|conf| peers(&name, block, conf, default_port));
             if let Some(peers) = errors.keep(peers) {

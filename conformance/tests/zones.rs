@@ -216,3 +216,34 @@ fn a_reload_that_fails_takes_no_room() {
     }
     assert_eq!((refusals(&server), lines_with(&server, "anew")), (1, 0));
 }
+
+#[test]
+fn a_zone_that_is_too_small_for_its_upstreams_is_told_once() {
+    if skip_on_nginx("says neither how many bytes a zone lacks nor where it is declared") {
+        return;
+    }
+    for (more, message) in [
+        (upstream("u", "z 32k", 200), "zone \"z\" is too small: "),
+        (
+            upstream("u", "z 32k", 1) + "limit_req_zone $arg_k zone=z:32k rate=1r/s;",
+            "zone \"z\" is in use for upstreams of http, not for limit_req",
+        ),
+        (upstream("u", "z", 1), "zone \"z\" is not declared with a size"),
+        ("upstream u { server 127.0.0.1:0; }".into(), "invalid port in upstream \"127.0.0.1:0\""),
+    ] {
+        let limit = if more.contains("limit_req_zone") { "limit_req zone=z;" } else { "" };
+        let text = format!(
+            "events {{}}\nhttp {{\n{more}\nserver {{ listen 127.0.0.1:%%PORT_0%%; {limit}
+             location / {{ proxy_pass http://u; }} }} }}"
+        );
+        let outcome = Server::config(&text).set("BACKEND", "127.0.0.1:1").run(&["-t"]);
+        let found: Vec<&str> = outcome.stderr.lines().filter(|line| line.contains("[emerg]")).collect();
+        let place = if limit.is_empty() { "nginx.conf:3" } else { "nginx.conf:4" };
+        assert!(matches!(*found, [line] if line.contains(message) && line.contains(place)), "{more}: {found:?}");
+    }
+    // nginx: zones of the upstreams of HTTP and of streams are not the same.
+    let text = "events {} http { upstream u { zone z 64k; server 127.0.0.1:1; } }
+        stream { upstream u { zone z 64k; server 127.0.0.1:1; } }";
+    let outcome = Server::config(text).run(&["-t"]);
+    assert!(outcome.stderr.contains("the shared memory zone \"z\" is already declared for a different use"));
+}
