@@ -4,6 +4,7 @@ use std::io;
 use std::time::Duration;
 
 use bytes::Bytes;
+use tidegate_core::clock;
 use tidegate_core::file::Asked;
 use tidegate_core::net::connection::{self, IoFailure};
 use tidegate_http_wire::h1::body::chunk_header;
@@ -21,6 +22,8 @@ const SMALL_FILE: u64 = 32 << 10;
 const SENDFILE: usize = 2 << 20;
 /// What a thread reads ahead of sendfile(2) at a time, where that would have to wait.
 const UNCACHED: u64 = 1 << 20;
+/// How long pages that were in the cache are taken to be there, in milliseconds.
+const REMEMBERED: u64 = 1000;
 /// Pieces that files are read in where the kernel cannot send them itself.
 const PIECE: usize = 64 << 10;
 
@@ -194,9 +197,11 @@ impl<'a> Writer<'a> {
     async fn send_file(&mut self, part: &FilePart) -> Result<(), super::Failure> {
         self.flush_with_more().await?;
         let mut at = part.range.start;
-        let mut cached_until = 0;
+        // Up to where pages were in the cache, and when that was seen.
+        let (mut cached_until, mut seen) = (0, 0);
         while at < part.range.end {
-            let sure = at < cached_until;
+            let now = clock::monotonic();
+            let sure = at < cached_until && now.saturating_sub(seen) < REMEMBERED;
             let until = if sure { cached_until } else { part.range.end };
             let wanted = usize::try_from(until - at).unwrap_or(SENDFILE).min(SENDFILE);
             let connection = &mut self.client.connection;
@@ -205,9 +210,12 @@ impl<'a> Writer<'a> {
             let Some(count) = sent.map_err(IoFailure::from)?.map_err(IoFailure::from)? else {
                 let length = (part.range.end - at).min(UNCACHED);
                 self.wait("pread()", part.file.cache(at, length)).await?;
-                cached_until = at.saturating_add(length);
+                (cached_until, seen) = (at.saturating_add(length), clock::monotonic());
                 continue;
             };
+            if !sure {
+                (cached_until, seen) = (at.saturating_add(u64::try_from(wanted).unwrap_or(0)), now);
+            }
             if count == 0 {
                 return Err(self.failed("sendfile()", &io::ErrorKind::UnexpectedEof.into()));
             }
