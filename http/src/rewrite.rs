@@ -10,7 +10,7 @@ use std::slice;
 use bytes::Bytes;
 use smallvec::SmallVec;
 use tidegate_core::conf::directive::{Arity, Directive, Feature, Levels, Set};
-use tidegate_core::conf::{ConfigError, Line, Refusal, Word, value};
+use tidegate_core::conf::{Check, ConfigError, Line, Refusal, Word, value};
 use tidegate_core::file::pool::Pending;
 use tidegate_core::file::{self, About, Asked};
 use tidegate_core::inherit;
@@ -115,14 +115,14 @@ impl Feature for Rewrite {
             name: "rewrite_log",
             levels: Levels::PROTOCOL.or(LEVELS),
             arity: Arity::Exactly(1),
-            set: Set::Accepted,
+            set: Set::Checked(Check::Flag),
             doc: "Rewrites are not logged.",
         },
         Directive {
             name: "uninitialized_variable_warn",
             levels: Levels::PROTOCOL.or(LEVELS),
             arity: Arity::Exactly(1),
-            set: Set::Accepted,
+            set: Set::Checked(Check::Flag),
             doc: "Variables that were never set are empty, without a warning.",
         },
     ];
@@ -163,6 +163,9 @@ fn parse_rewrite(line: &Line<'_>) -> Result<Written, Refusal> {
             _ => return Err(format!("invalid parameter \"{word}\"").into()),
         }),
     };
+    if line.arg(1)?.bytes().is_empty() {
+        return Err("empty replacement".into());
+    }
     Ok(Written::Rewrite(line.arg(0)?.clone(), line.arg(1)?.clone(), flag))
 }
 
@@ -172,18 +175,34 @@ fn parse_if(conf: &mut RewriteConf, _child: usize, line: &mut Line<'_>) -> Resul
     Ok(())
 }
 
-/// The words between the parentheses.
+/// The words between the parentheses. nginx: these stand alone or at the outer words, and nothing else is cut off.
 fn condition_words(args: &[Word]) -> Result<Vec<Word>, Refusal> {
-    let invalid =
-        || Refusal(format!("invalid condition \"{}\"", args.first().map(ToString::to_string).unwrap_or_default()));
+    let invalid = |word: Option<&Word>| {
+        Refusal(format!("invalid condition \"{}\"", word.map(ToString::to_string).unwrap_or_default()))
+    };
     let mut words = args.to_vec();
-    let first = words.first_mut().ok_or_else(invalid)?;
-    *first = first.after("(").ok_or_else(invalid)?;
-    let last = words.last_mut().ok_or_else(invalid)?;
-    let inner = last.bytes().strip_suffix(b")").ok_or_else(invalid)?;
-    *last = Word::new(inner, last.at().clone());
-    words.retain(|word| !word.bytes().is_empty());
-    if words.is_empty() || words.len() > 3 { Err(invalid()) } else { Ok(words) }
+    match words.first().and_then(|first| first.after("(")) {
+        None => return Err(invalid(args.first())),
+        Some(rest) if rest.bytes().is_empty() => drop(words.remove(0)),
+        Some(rest) => words.iter_mut().take(1).for_each(|first| *first = rest.clone()),
+    }
+    let last = words.pop().ok_or_else(|| invalid(args.first()))?;
+    let inner = last.bytes().strip_suffix(b")").ok_or_else(|| invalid(Some(&last)))?;
+    if !inner.is_empty() {
+        words.push(Word::new(inner, last.at().clone()));
+    }
+    // nginx: the subject is one variable, by its whole name.
+    if let Some(name) = words.first().and_then(|subject| subject.after("$"))
+        && (name.bytes().iter().any(|byte| !byte.is_ascii_alphanumeric() && *byte != b'_')
+            || name.bytes().first().is_some_and(u8::is_ascii_digit))
+    {
+        return Err(format!("unknown \"{name}\" variable").into());
+    }
+    match &*words {
+        [subject] | [subject, _, _] if subject.bytes().starts_with(b"$") && subject.bytes().len() > 1 => Ok(words),
+        [test, _] if matches!(test.bytes(), [b'-', _] | [b'!', b'-', _]) => Ok(words),
+        _ => Err(invalid(words.first().or(args.first()))),
+    }
 }
 
 impl Module<Exchange> for Rewrite {

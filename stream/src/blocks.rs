@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use tidegate_balancer::Groups;
 use tidegate_core::conf::directive::{Arity, Directive, Feature, Levels, Set};
-use tidegate_core::conf::{Block, ConfigError, Errors, Line, Node, Refusal, Setting, Word};
+use tidegate_core::conf::{Block, Check, ConfigError, Errors, Line, Node, Refusal, Setting, Word};
 use tidegate_core::inherit;
 use tidegate_core::log::error::ErrorLogs;
 use tidegate_core::module::{Install, Module, Modules};
@@ -38,7 +38,7 @@ const OUTER: Levels = Levels::PROTOCOL;
 const ANYWHERE: Levels = Levels::PROTOCOL.or(Levels::SERVER);
 
 const fn accepted(name: &'static str, levels: Levels, doc: &'static str) -> Directive<ServerConf> {
-    Directive { name, levels, arity: Arity::Exactly(1), set: Set::Accepted, doc }
+    Directive { name, levels, arity: Arity::Exactly(1), set: Set::Checked(Check::Number), doc }
 }
 
 impl Feature for Servers {

@@ -90,6 +90,14 @@ impl Errors {
         }
     }
 
+    /// Records a warning that one line of a file gives for all others like it.
+    pub fn warn_once(&mut self, warning: ConfigError) {
+        let file = |error: &ConfigError| error.at.as_ref().map(|at| at.file.clone());
+        if !self.warnings.iter().any(|other| other.message == warning.message && file(other) == file(&warning)) {
+            self.warnings.push(warning);
+        }
+    }
+
     /// Keeps the value of a result, or records its error.
     pub fn keep<T>(&mut self, result: Result<T, ConfigError>) -> Option<T> {
         result.map_err(|error| self.push(error)).ok()

@@ -90,6 +90,7 @@ impl<'a> Lexer<'a> {
         }
     }
 
+    /// nginx: a parenthesis may follow the quote at once, and begins a word of its own.
     fn quoted(&mut self, quote: u8, place: &Place) -> Result<Vec<u8>, ConfigError> {
         self.bump();
         let mut word = Vec::new();
@@ -114,10 +115,6 @@ impl<'a> Lexer<'a> {
                     format!("unexpected \"{}\"", char::from(glued).escape_default()),
                 ));
             }
-        }
-        if self.peek() == Some(b')') {
-            self.bump();
-            word.push(b')');
         }
         Ok(word)
     }
@@ -192,7 +189,9 @@ mod tests {
             (r"a \d+\.\;;", vec!["a", r"\d+\.\;", "Semicolon"]),
             ("a ${b}c $d{", vec!["a", "${b}c", "$d", "Open"]),
             ("a \"\";", vec!["a", "", "Semicolon"]),
-            ("if ($a = \"b\") {", vec!["if", "($a", "=", "b)", "Open"]),
+            ("if ($a = \"b\") {", vec!["if", "($a", "=", "b", ")", "Open"]),
+            ("if ($a = \"\"){", vec!["if", "($a", "=", "", ")", "Open"]),
+            ("if ( $a = '') {", vec!["if", "(", "$a", "=", "", ")", "Open"]),
             ("a \"b\"c;", vec!["a", "! unexpected \"c\" in f:1", "c", "Semicolon"]),
         ] {
             assert_eq!(lex(text), expected, "{text}");

@@ -43,6 +43,11 @@ impl Word {
         *self.bytes == *text.as_bytes()
     }
 
+    /// True when the word is `text`, whatever its case.
+    pub fn is_like(&self, text: &str) -> bool {
+        self.bytes.eq_ignore_ascii_case(text.as_bytes())
+    }
+
     /// What follows `prefix`, if the word begins with it.
     pub fn after(&self, prefix: &str) -> Option<Word> {
         let rest = self.bytes.strip_prefix(prefix.as_bytes())?;

@@ -4,7 +4,7 @@ use super::file::Buffering;
 use super::syslog;
 use super::target::Target;
 use crate::conf::directive::{Arity, Directive, Feature, Levels, Set};
-use crate::conf::{ConfigError, Refusal, Word, value};
+use crate::conf::{Check, ConfigError, Refusal, Word, value};
 use crate::inherit;
 use crate::module::{Install, Module};
 use crate::script::Template;
@@ -79,7 +79,12 @@ impl Feature for AccessLogs {
             name: "open_log_file_cache",
             levels: Levels::PROTOCOL.or(Levels::SERVER).or(Levels::LOCATION),
             arity: Arity::Between(1, 4),
-            set: Set::Accepted,
+            set: Set::Checked(Check::Parameters(&[
+                ("max=", value::number),
+                ("inactive=", value::seconds),
+                ("valid=", value::seconds),
+                ("min_uses=", value::number),
+            ])),
             doc: "Log paths without variables stay open anyway; there is nothing to cache.",
         },
     ];

@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use crate::conf::directive::{Arity, Directive, Feature, Levels, Set};
-use crate::conf::{ConfigError, Line, Node, Refusal, Word};
+use crate::conf::{Check, ConfigError, Line, Node, Refusal, Word};
 use crate::inherit;
 use crate::module::{Install, Module};
 use crate::script::names::{BadName, Names};
@@ -45,28 +45,28 @@ impl Feature for Map {
             name: "map_hash_max_size",
             levels: Levels::PROTOCOL,
             arity: Arity::Exactly(1),
-            set: Set::Accepted,
+            set: Set::Checked(Check::Number),
             doc: "Tables size themselves.",
         },
         Directive {
             name: "map_hash_bucket_size",
             levels: Levels::PROTOCOL,
             arity: Arity::Exactly(1),
-            set: Set::Accepted,
+            set: Set::Checked(Check::Number),
             doc: "Tables size themselves.",
         },
         Directive {
             name: "variables_hash_max_size",
             levels: Levels::PROTOCOL,
             arity: Arity::Exactly(1),
-            set: Set::Accepted,
+            set: Set::Checked(Check::Within(1, i64::MAX.unsigned_abs())),
             doc: "Tables size themselves.",
         },
         Directive {
             name: "variables_hash_bucket_size",
             levels: Levels::PROTOCOL,
             arity: Arity::Exactly(1),
-            set: Set::Accepted,
+            set: Set::Checked(Check::Within(1, i64::MAX.unsigned_abs())),
             doc: "Tables size themselves.",
         },
     ];

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use crate::conf::directive::{Arity, Directive, Feature, Levels, Set};
-use crate::conf::{Block, Line, Refusal, Setting, Word, value};
+use crate::conf::{Block, Check, Line, Refusal, Setting, Word, value};
 use crate::file::pool::Limits;
 use crate::inherit;
 use crate::net::address::Named;
@@ -97,9 +97,6 @@ impl Feature for Main {
                 } else {
                     value::number(word).and_then(|n| usize::try_from(n).ok()).ok_or("invalid value")?
                 };
-                if count == 0 {
-                    return Err("invalid value".into());
-                }
                 conf.worker_processes.set(count)
             }),
             "How many workers; auto is one per core.",
@@ -136,15 +133,19 @@ impl Feature for Main {
             "worker_priority",
             Arity::Exactly(1),
             Set::With(|conf, line| {
-                let priority = line.arg(0)?.text().parse().ok().filter(|priority| (-20..=20).contains(priority));
-                conf.worker_priority.set(priority.ok_or("invalid value")?)
+                let word = line.arg(0)?;
+                let (sign, digits) = word.after("-").map_or((1, word.clone()), |digits| (-1, digits));
+                let number = value::number(&digits).ok_or("invalid value")?;
+                // The system takes what is beyond its limits for these.
+                let most = i32::try_from(number.min(20)).unwrap_or(20);
+                conf.worker_priority.set(sign * most)
             }),
             "The scheduling priority of the workers, from -20 to 20.",
         ),
         row(
             "worker_rlimit_core",
             Arity::Exactly(1),
-            Set::Size(|conf| &mut conf.worker_rlimit_core),
+            Set::Offset(|conf| &mut conf.worker_rlimit_core),
             "The largest core file of a worker.",
         ),
         row(
@@ -178,15 +179,25 @@ impl Feature for Main {
             "The threads=number that wait for files, and max_queue=number of tasks that may wait for them; only the pool \
              named default is used.",
         ),
-        row("debug_points", Arity::Exactly(1), Set::Accepted, "There are no debug points."),
+        row(
+            "debug_points",
+            Arity::Exactly(1),
+            Set::Checked(Check::OneOf(&["stop", "abort"])),
+            "There are no debug points.",
+        ),
         row("lock_file", Arity::Exactly(1), Set::Accepted, "Locks live in memory; no file is needed."),
         row(
             "timer_resolution",
             Arity::Exactly(1),
-            Set::Accepted,
+            Set::Checked(Check::Time),
             "Reading the clock is cheap; there is nothing to save.",
         ),
-        row("pcre_jit", Arity::Exactly(1), Set::Accepted, "Patterns are compiled to automata, not to machine code."),
+        row(
+            "pcre_jit",
+            Arity::Exactly(1),
+            Set::Checked(Check::Flag),
+            "Patterns are compiled to automata, not to machine code.",
+        ),
         Directive {
             name: "events",
             levels: Levels::MAIN,

@@ -7,7 +7,7 @@ use super::client_certificate::ClientPolicy;
 use super::server::ServerTls;
 use crate::conf::apply::Setup;
 use crate::conf::directive::{Arity, Directive, Feature, Levels, Set};
-use crate::conf::{ConfigError, Setting, Word};
+use crate::conf::{Check, ConfigError, Line, Refusal, Setting, Word, value};
 use crate::inherit;
 
 /// The settings of one block.
@@ -33,8 +33,8 @@ pub struct Tls;
 
 const ANYWHERE: Levels = Levels::PROTOCOL.or(Levels::SERVER);
 
-const fn accepted(name: &'static str, arity: Arity, doc: &'static str) -> Directive<TlsConf> {
-    Directive { name, levels: ANYWHERE, arity, set: Set::Accepted, doc }
+const fn unheeded(name: &'static str, arity: Arity, check: Check, doc: &'static str) -> Directive<TlsConf> {
+    Directive { name, levels: ANYWHERE, arity, set: Set::Unheeded(check), doc }
 }
 
 impl Feature for Tls {
@@ -93,22 +93,68 @@ impl Feature for Tls {
             set: Set::Flag(|conf| &mut conf.reject_handshake),
             doc: "Refuses handshakes for this server.",
         },
-        accepted(
+        unheeded(
             "ssl_ciphers",
             Arity::Exactly(1),
+            Check::Once,
             "All cipher suites offered are modern ones; the list is not consulted.",
         ),
-        accepted("ssl_prefer_server_ciphers", Arity::Exactly(1), "The server's order of cipher suites is always used."),
-        accepted(
+        unheeded(
+            "ssl_prefer_server_ciphers",
+            Arity::Exactly(1),
+            Check::Flag,
+            "The server's order of cipher suites is always used.",
+        ),
+        unheeded(
             "ssl_ecdh_curve",
             Arity::Exactly(1),
+            Check::Once,
             "The key exchange groups offered are fixed: X25519MLKEM768, X25519, P-256, P-384.",
         ),
-        accepted("ssl_session_cache", Arity::Between(1, 2), "Sessions are not resumed yet."),
-        accepted("ssl_session_tickets", Arity::Exactly(1), "Sessions are not resumed yet."),
-        accepted("ssl_session_timeout", Arity::Exactly(1), "Sessions are not resumed yet."),
-        accepted("ssl_buffer_size", Arity::Exactly(1), "Records are as large as what is written."),
+        unheeded(
+            "ssl_dhparam",
+            Arity::Exactly(1),
+            Check::Once,
+            "There is no key exchange with such parameters, and the file is not read.",
+        ),
+        unheeded(
+            "ssl_session_cache",
+            Arity::Between(1, 2),
+            Check::With(session_cache),
+            "Sessions are not resumed yet.",
+        ),
+        unheeded("ssl_session_tickets", Arity::Exactly(1), Check::Flag, "Sessions are not resumed yet."),
+        unheeded("ssl_session_timeout", Arity::Exactly(1), Check::Seconds, "Sessions are not resumed yet."),
+        Directive {
+            name: "ssl_buffer_size",
+            levels: ANYWHERE,
+            arity: Arity::Exactly(1),
+            set: Set::Checked(Check::Size),
+            doc: "Records are as large as what is written.",
+        },
     ];
+}
+
+/// `off`, `none`, `builtin[:number]`, `shared:name:size`
+fn session_cache(line: &Line<'_>) -> Result<(), Refusal> {
+    /// nginx: a shared cache takes at least this.
+    const LEAST: u64 = 8 * 4096;
+    for word in line.args() {
+        let shared = |text: Word| {
+            let (name, size) = text.bytes().split_at_checked(text.bytes().iter().position(|byte| *byte == b':')?)?;
+            let size = value::size(&Word::new(size.get(1..)?, word.at().clone()))?;
+            (!name.is_empty() && size >= LEAST).then_some(())
+        };
+        let right = word.is("off")
+            || word.is("none")
+            || word.is("builtin")
+            || word.after("builtin:").is_some_and(|number| value::number(&number).is_some())
+            || word.after("shared:").and_then(shared).is_some();
+        if !right {
+            return Err(format!("invalid session cache \"{word}\"").into());
+        }
+    }
+    Ok(())
 }
 
 fn no_variables(word: &Word) -> Result<Word, crate::conf::Refusal> {
