@@ -1,0 +1,174 @@
+//! Tries one beginning after the other.
+
+use std::ops::Range;
+
+use memchr::{memchr, memchr2, memchr3};
+
+use super::super::ast::Newline;
+use super::super::parse::newline_before;
+use super::super::program::{Begins, Hint, Program};
+use super::{Ended, KEPT, MOST_BITS, MOST_WORK, Machine, MatchError, NO_CALL, QUICK_WORK, SCRATCH, UNSET};
+
+/// What groups have matched, the whole match first.
+pub type Groups = Vec<Option<Range<usize>>>;
+
+/// Looks for a match; the groups if there is one, in `wanted` number at most.
+///
+/// # Errors
+/// A limit was reached: nobody knows.
+pub fn search(program: &Program, text: &[u8], wanted: usize) -> Result<Option<Groups>, MatchError> {
+    if program.utf && std::str::from_utf8(text).is_err() {
+        return Err(MatchError::Utf8);
+    }
+    let scratch = SCRATCH.take();
+    let mut machine =
+        Machine { program, text, scratch, call: NO_CALL, work: MOST_WORK, remembers: false, keep: UNSET };
+    let found = machine.search();
+    let found = found.map(|found| found.map(|(start, end)| machine.groups(start, end, wanted)));
+    SCRATCH.replace(machine.kept());
+    found
+}
+
+impl Machine<'_> {
+    /// Quickly first; if that takes long and places can be remembered, again from where it was.
+    fn search(&mut self) -> Result<Option<(usize, usize)>, MatchError> {
+        let can_remember = self.program.bit_count > 0
+            && self.program.bit_count.saturating_mul(self.text.len() + 1) <= MOST_BITS;
+        if !can_remember {
+            return self.search_from(&mut 0);
+        }
+        let length = u64::try_from(self.text.len()).unwrap_or(u64::MAX);
+        self.work = QUICK_WORK.saturating_add(length.saturating_mul(8)).min(MOST_WORK);
+        let mut start = 0;
+        match self.search_from(&mut start) {
+            Err(MatchError::Work) => {}
+            ended => return ended,
+        }
+        self.work = MOST_WORK;
+        self.remembers = true;
+        let words = (self.program.bit_count * (self.text.len() + 1)).div_ceil(64);
+        self.scratch.bits.clear();
+        self.scratch.bits.resize(words, 0);
+        self.search_from(&mut start)
+    }
+
+    fn search_from(&mut self, start: &mut usize) -> Result<Option<(usize, usize)>, MatchError> {
+        while let Some(begin) = self.next_start(*start)? {
+            *start = begin;
+            let next = match self.attempt(begin)? {
+                Ended::Matched(end) => {
+                    return Ok(Some((if self.keep == UNSET { begin } else { self.keep }, end)));
+                }
+                Ended::Committed => return Ok(None),
+                Ended::Skipped(to) if to > begin => to,
+                Ended::Failed | Ended::Skipped(_) => self.after(begin),
+            };
+            if next > self.text.len() || self.program.begins == Begins::AtStart {
+                return Ok(None);
+            }
+            *start = next;
+        }
+        Ok(None)
+    }
+
+    /// The beginning that comes after one that has failed.
+    fn after(&self, begin: usize) -> usize {
+        let rest = self.text.get(begin..).unwrap_or_default();
+        // A line break of two is not cut apart, unless the pattern names its halves.
+        if matches!(rest, [b'\r', b'\n', ..])
+            && matches!(self.program.newline, Newline::CrLf | Newline::AnyCrLf | Newline::Any)
+            && !self.program.names_newline
+        {
+            return begin + 2;
+        }
+        if !self.program.utf {
+            return begin + 1;
+        }
+        let more = rest.iter().skip(1).take_while(|byte| matches!(byte, 0x80..=0xbf)).count();
+        begin + 1 + more
+    }
+
+    /// The next place where a match can begin.
+    fn next_start(&mut self, from: usize) -> Result<Option<usize>, MatchError> {
+        let found = match self.program.begins {
+            Begins::AtStart => (from == 0 && self.can_begin(0)).then_some(0),
+            Begins::Anywhere => self.hinted(from),
+            Begins::AtLine => {
+                let mut at = from;
+                loop {
+                    match self.line_from(at) {
+                        Some(line) if self.can_begin(line) => break Some(line),
+                        Some(line) if line < self.text.len() => at = line + 1,
+                        _ => break None,
+                    }
+                }
+            }
+        };
+        let passed = found.unwrap_or(self.text.len()).saturating_sub(from) / 16;
+        self.spend(u64::try_from(passed).unwrap_or(u64::MAX))?;
+        Ok(found)
+    }
+
+    fn line_from(&self, from: usize) -> Option<usize> {
+        let (text, newline, utf) = (self.text, self.program.newline, self.program.utf);
+        if newline == Newline::Lf {
+            return match from.checked_sub(1) {
+                None => Some(0),
+                Some(before) => memchr(b'\n', text.get(before..)?).map(|at| before + at + 1),
+            };
+        }
+        (from..=text.len()).find(|at| *at == 0 || newline_before(newline, text, *at, utf))
+    }
+
+    fn can_begin(&self, at: usize) -> bool {
+        let rest = self.text.get(at..).unwrap_or_default();
+        match (&self.program.hint, rest.first()) {
+            (Hint::Any, _) => true,
+            (_, None) => false,
+            (Hint::Bytes(bytes, _), Some(first)) => bytes.contains(first),
+            (Hint::Set(set), Some(first)) => set.has(*first),
+            (Hint::Literal(finder), _) => rest.starts_with(finder.needle()),
+        }
+    }
+
+    fn hinted(&self, from: usize) -> Option<usize> {
+        let rest = self.text.get(from..)?;
+        let found = match &self.program.hint {
+            Hint::Any => return Some(from),
+            Hint::Bytes([one, ..], 1) => memchr(*one, rest),
+            Hint::Bytes([one, two, _], 2) => memchr2(*one, *two, rest),
+            Hint::Bytes([one, two, three], _) => memchr3(*one, *two, *three, rest),
+            Hint::Set(set) => rest.iter().position(|byte| set.has(*byte)),
+            Hint::Literal(finder) => finder.find(rest),
+        };
+        found.map(|at| from + at)
+    }
+
+    fn groups(&self, start: usize, end: usize, wanted: usize) -> Groups {
+        let registers = &self.scratch.registers;
+        let group = |number: usize| {
+            let (from, to) = (*registers.get(number * 2)?, *registers.get(number * 2 + 1)?);
+            (from != UNSET && to != UNSET).then_some(from..to)
+        };
+        let mut groups = Vec::with_capacity(wanted.min(self.program.groups));
+        groups.extend((0..wanted.min(self.program.groups)).map(|number| {
+            if number == 0 { Some(start..end) } else { group(number) }
+        }));
+        groups
+    }
+
+    /// What is left of the memory for the next search.
+    fn kept(mut self) -> super::Scratch {
+        self.scratch.stack.clear();
+        self.scratch.calls.clear();
+        self.scratch.saved.clear();
+        self.scratch.bits.clear();
+        self.scratch.registers.clear();
+        self.scratch.stack.shrink_to(KEPT);
+        self.scratch.calls.shrink_to(KEPT);
+        self.scratch.saved.shrink_to(KEPT);
+        self.scratch.bits.shrink_to(KEPT);
+        self.scratch.registers.shrink_to(KEPT);
+        self.scratch
+    }
+}
