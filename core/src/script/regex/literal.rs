@@ -5,7 +5,7 @@ use super::compile::encode;
 use super::set::CharSet;
 
 /// The most strings of one pattern.
-const MOST: usize = 64;
+const MOST: usize = 512;
 /// The longest of them.
 const LONGEST: usize = 64;
 /// The shortest that are worth looking for.
@@ -16,13 +16,32 @@ pub type Needs = Vec<Vec<u8>>;
 
 /// The strings of a pattern; `None` when there are none that would tell much.
 pub fn needs(pattern: &Pattern) -> Option<Needs> {
-    let needs = best(&pattern.root, pattern.utf).filter(|needs| weight(needs) >= SHORTEST);
+    let needs = best(&pattern.root, Letters { utf: pattern.utf, fold: true }).filter(|needs| weight(needs) >= SHORTEST);
     needs.filter(|_| !pattern.accepts)
 }
 
 /// What it is worth: the length of the shortest.
 fn weight(needs: &Needs) -> usize {
     needs.iter().map(Vec::len).min().unwrap_or(0)
+}
+
+/// A string that is in every text that matches, as it stands there.
+pub fn contained(pattern: &Pattern) -> Option<Vec<u8>> {
+    if pattern.accepts {
+        return None;
+    }
+    match &mut *best(&pattern.root, Letters { utf: pattern.utf, fold: false })? {
+        [only] if !only.is_empty() => Some(std::mem::take(only)),
+        _ => None,
+    }
+}
+
+/// How characters become strings.
+#[derive(Clone, Copy)]
+struct Letters {
+    utf: bool,
+    /// All in lower case.
+    fold: bool,
 }
 
 fn better(one: Option<Needs>, other: Option<Needs>) -> Option<Needs> {
@@ -36,18 +55,18 @@ fn better(one: Option<Needs>, other: Option<Needs>) -> Option<Needs> {
 }
 
 /// Strings one of which is in every match.
-fn best(node: &Node, utf: bool) -> Option<Needs> {
+fn best(node: &Node, letters: Letters) -> Option<Needs> {
     match node {
-        Node::Char(_) | Node::Letter(_) => exact(node, utf),
-        Node::Group(_, inner) | Node::Atomic(inner) => best(inner, utf),
-        Node::Repeat(inner, times) if times.min > 0 => best(inner, utf),
-        Node::Look(look, inner) if !look.negative => best(inner, utf),
-        Node::Alt(branches) => union(branches.iter().map(|branch| best(branch, utf))),
+        Node::Char(_) | Node::Letter(_) => exact(node, letters),
+        Node::Group(_, inner) | Node::Atomic(inner) => best(inner, letters),
+        Node::Repeat(inner, times) if times.min > 0 => best(inner, letters),
+        Node::Look(look, inner) if !look.negative => best(inner, letters),
+        Node::Alt(branches) => union(branches.iter().map(|branch| best(branch, letters))),
         Node::If(condition, yes, no) => match &**condition {
-            Condition::Known(known) => best(if *known { yes } else { no }, utf),
-            _ => union([best(yes, utf), best(no, utf)].into_iter()),
+            Condition::Known(known) => best(if *known { yes } else { no }, letters),
+            _ => union([best(yes, letters), best(no, letters)].into_iter()),
         },
-        Node::Concat(nodes) => concat(nodes, utf),
+        Node::Concat(nodes) => concat(nodes, letters),
         _ => None,
     }
 }
@@ -60,14 +79,14 @@ fn union(mut all: impl Iterator<Item = Option<Needs>>) -> Option<Needs> {
 }
 
 /// Parts in a row that are strings by themselves are one string.
-fn concat(nodes: &[Node], utf: bool) -> Option<Needs> {
+fn concat(nodes: &[Node], letters: Letters) -> Option<Needs> {
     let mut found = None;
     let mut run: Option<Needs> = None;
     for node in nodes {
         if is_nothing(node) {
             continue;
         }
-        match exact(node, utf) {
+        match exact(node, letters) {
             Some(strings) => match run.take() {
                 None => run = Some(strings),
                 Some(begun) => match cross(&begun, &strings) {
@@ -80,7 +99,7 @@ fn concat(nodes: &[Node], utf: bool) -> Option<Needs> {
             },
             None => {
                 found = better(found, run.take());
-                found = better(found, best(node, utf));
+                found = better(found, best(node, letters));
             }
         }
     }
@@ -100,30 +119,33 @@ fn cross(begun: &Needs, more: &Needs) -> Option<Needs> {
 }
 
 /// All strings that a part can be, if those are few.
-fn exact(node: &Node, utf: bool) -> Option<Needs> {
+fn exact(node: &Node, letters: Letters) -> Option<Needs> {
     let one = |code: u32| {
         let mut bytes = Vec::new();
-        encode(code, utf, &mut bytes);
-        bytes.make_ascii_lowercase();
+        encode(code, letters.utf, &mut bytes);
+        if letters.fold {
+            bytes.make_ascii_lowercase();
+        }
         bytes
     };
     match node {
         Node::Char(code) => Some(vec![one(*code)]),
-        Node::Letter(byte) => Some(vec![vec![*byte]]),
+        Node::Letter(byte) if letters.fold => Some(vec![vec![*byte]]),
+        Node::Letter(byte) => Some(vec![vec![*byte], vec![byte.to_ascii_uppercase()]]),
         Node::Set(set) => few(set).map(|codes| {
             let mut strings: Needs = codes.into_iter().map(one).collect();
             strings.sort_unstable();
             strings.dedup();
             strings
         }),
-        Node::Group(_, inner) | Node::Atomic(inner) => exact(inner, utf),
+        Node::Group(_, inner) | Node::Atomic(inner) => exact(inner, letters),
         Node::Concat(nodes) => nodes
             .iter()
             .filter(|node| !is_nothing(node))
-            .try_fold(vec![Vec::new()], |sum, node| cross(&sum, &exact(node, utf)?)),
-        Node::Alt(branches) => union(branches.iter().map(|branch| exact(branch, utf))),
+            .try_fold(vec![Vec::new()], |sum, node| cross(&sum, &exact(node, letters)?)),
+        Node::Alt(branches) => union(branches.iter().map(|branch| exact(branch, letters))),
         Node::Repeat(inner, times) if times.max == Some(times.min) && (1..=8).contains(&times.min) => {
-            let strings = exact(inner, utf)?;
+            let strings = exact(inner, letters)?;
             (1..times.min).try_fold(strings.clone(), |sum, _| cross(&sum, &strings))
         }
         _ => None,
@@ -140,4 +162,93 @@ fn few(set: &CharSet) -> Option<Vec<u32>> {
         codes.extend(*first..=*last);
     }
     (codes.len() <= 4).then_some(codes)
+}
+
+/// The most beginnings that are looked for at once.
+const MOST_BEGINNINGS: usize = 64;
+
+/// A string that a match can begin with, and whether more of it may be known.
+type Beginning = (Vec<u8>, bool);
+
+/// Strings of two or three bytes that all matches begin with, or of more than that cut off; `None` when they are too many
+/// or too short.
+pub fn beginnings(root: &Node, utf: bool) -> Option<Needs> {
+    [3, 2].into_iter().find_map(|longest| {
+        let found = Beginnings { utf, longest }.after(vec![(Vec::new(), true)], root)?;
+        let mut strings: Needs = found.into_iter().map(|(string, _)| string).collect();
+        strings.sort_unstable();
+        strings.dedup();
+        (strings.len() <= MOST_BEGINNINGS && weight(&strings) >= SHORTEST).then_some(strings)
+    })
+}
+
+struct Beginnings {
+    utf: bool,
+    longest: usize,
+}
+
+impl Beginnings {
+    /// What becomes of beginnings when this part follows.
+    fn after(&self, begun: Vec<Beginning>, node: &Node) -> Option<Vec<Beginning>> {
+        if begun.iter().all(|(_, open)| !open) {
+            return Some(begun);
+        }
+        Some(match node {
+            Node::Char(code) => self.then(begun, &CharSet::of([*code]))?,
+            Node::Letter(byte) => {
+                self.then(begun, &CharSet::of([u32::from(*byte), u32::from(byte.to_ascii_uppercase())]))?
+            }
+            Node::Set(set) => self.then(begun, set)?,
+            Node::Group(_, inner) | Node::Atomic(inner) => self.after(begun, inner)?,
+            Node::Concat(nodes) => nodes.iter().try_fold(begun, |begun, node| self.after(begun, node))?,
+            Node::Alt(branches) => {
+                let mut all = Vec::new();
+                for branch in branches {
+                    all.extend(self.after(begun.clone(), branch)?);
+                    if all.len() > MOST_BEGINNINGS {
+                        all.sort_unstable();
+                        all.dedup();
+                    }
+                }
+                all
+            }
+            Node::Repeat(inner, times) if times.max != Some(0) => {
+                let mut once = self.after(begun.clone(), inner)?;
+                if times.max != Some(1) {
+                    once.iter_mut().for_each(|(_, open)| *open = false);
+                }
+                if times.min == 0 {
+                    once.extend(begun);
+                }
+                once
+            }
+            node if is_nothing(node) => begun,
+            Node::Repeat(..) => begun,
+            _ => begun.into_iter().map(|(string, _)| (string, false)).collect(),
+        })
+        .filter(|all| all.len() <= 8 * MOST_BEGINNINGS)
+    }
+
+    fn then(&self, begun: Vec<Beginning>, set: &CharSet) -> Option<Vec<Beginning>> {
+        let Some(codes) = few(set) else {
+            return Some(begun.into_iter().map(|(string, _)| (string, false)).collect());
+        };
+        let mut all = Vec::new();
+        for (string, open) in begun {
+            if !open {
+                all.push((string, false));
+                continue;
+            }
+            for code in &codes {
+                let mut longer = string.clone();
+                encode(*code, self.utf, &mut longer);
+                longer.truncate(self.longest);
+                let open = longer.len() < self.longest;
+                all.push((longer, open));
+            }
+        }
+        all.sort_unstable();
+        all.dedup();
+        Some(all)
+    }
 }

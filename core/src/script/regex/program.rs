@@ -1,5 +1,8 @@
 //! A pattern as instructions for the [machine](super::machine).
 
+use aho_corasick::packed;
+use memchr::memmem;
+
 use super::ast::{Assertion, Case, Greed, Newline, Verb};
 use super::set::{ByteSet, CharSet};
 
@@ -198,6 +201,34 @@ pub struct Program {
     pub begins: Begins,
     /// What a match begins with.
     pub hint: Hint,
+    /// What a text must contain.
+    pub contains: Option<memmem::Finder<'static>>,
+    /// It is no more than a comparison.
+    pub simple: Option<Simple>,
+}
+
+/// A string at the beginning or at the end.
+#[derive(Debug)]
+pub struct Simple {
+    /// `^`
+    pub at_start: bool,
+    /// The string.
+    pub text: Box<[u8]>,
+    /// `\z` or `$`
+    pub end: Option<Assertion>,
+}
+
+impl Simple {
+    /// True when a text has it there.
+    pub fn is_in(&self, text: &[u8]) -> bool {
+        let fits = |text: &[u8]| match (self.at_start, self.end) {
+            (true, Some(_)) => text == &*self.text,
+            (true, None) => text.starts_with(&self.text),
+            (false, _) => text.ends_with(&self.text),
+        };
+        let line = text.strip_suffix(b"\n").filter(|_| self.end == Some(Assertion::LastLineEnd));
+        fits(text) || line.is_some_and(fits)
+    }
 }
 
 /// What a match begins with, in the form in which it is found fastest.
@@ -210,7 +241,9 @@ pub enum Hint {
     /// A byte of a set.
     Set(ByteSet),
     /// These bytes.
-    Literal(Box<memchr::memmem::Finder<'static>>),
+    Literal(Box<memmem::Finder<'static>>),
+    /// One of several strings.
+    Beginnings(Box<packed::Searcher>),
 }
 
 /// No bit.

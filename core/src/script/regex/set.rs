@@ -25,6 +25,19 @@ impl ByteSet {
         self.0.get(usize::from(byte >> 6)).is_some_and(|word| word >> (byte & 63) & 1 == 1)
     }
 
+    /// How many bytes at the beginning of a text are in it.
+    #[inline]
+    pub fn span(&self, text: &[u8]) -> usize {
+        let mut length = 0;
+        for byte in text {
+            if !self.has(*byte) {
+                break;
+            }
+            length += 1;
+        }
+        length
+    }
+
     /// Adds a byte.
     pub fn add(&mut self, byte: u8) {
         if let Some(word) = self.0.get_mut(usize::from(byte >> 6)) {
@@ -90,11 +103,21 @@ impl CharSet {
 
     /// Adds a range, both ends included.
     pub fn add_range(&mut self, first: u32, last: u32) {
-        for byte in first..=last.min(255) {
-            self.low.add(u8::try_from(byte).unwrap_or(u8::MAX));
+        self.add_ranges([(first, last)]);
+    }
+
+    /// Adds ranges, both ends included.
+    pub fn add_ranges(&mut self, ranges: impl IntoIterator<Item = (u32, u32)>) {
+        let before = self.high.len();
+        for (first, last) in ranges {
+            for byte in first..=last.min(255) {
+                self.low.add(u8::try_from(byte).unwrap_or(u8::MAX));
+            }
+            if last > 255 {
+                self.high.push((first.max(256), last));
+            }
         }
-        if last > 255 {
-            self.high.push((first.max(256), last));
+        if self.high.len() > before {
             self.normalize();
         }
     }

@@ -2,9 +2,12 @@
 //! where a match can begin.
 
 use super::super::ast::{Assertion, Greed, Newline, Node};
+use aho_corasick::packed;
 use memchr::memmem;
 
-use super::super::program::{ANY, Begins, Hint, NO_BIT, Op, Pc, Program, Switch};
+use super::super::literal;
+
+use super::super::program::{ANY, Begins, Hint, NO_BIT, Op, Pc, Program, Simple, Switch};
 use super::super::set::{ByteSet, CharSet};
 use super::Compiler;
 
@@ -17,7 +20,9 @@ impl Compiler<'_> {
         self.splits();
         self.possessive_runs();
         let hint = if self.pattern.optimize { self.hint() } else { Hint::Any };
-        let begins = begins(&self.pattern.root, self.plain, self.pattern.newline, self.pattern.utf);
+        let starts = begins(&self.pattern.root, self.plain, self.pattern.newline, self.pattern.utf);
+        let contains = self.contains(starts, &hint);
+        let simple = self.simple();
         let (bits, bit_count) = self.bits();
         Program {
             ops: self.ops.into(),
@@ -37,8 +42,10 @@ impl Compiler<'_> {
             not_empty: self.pattern.not_empty,
             not_empty_at_start: self.pattern.not_empty_at_start,
             names_newline: self.pattern.names_newline,
-            begins,
+            begins: starts,
             hint,
+            contains,
+            simple,
         }
     }
 
@@ -192,8 +199,16 @@ impl Compiler<'_> {
             let text = self.literals.get(start..start + length).unwrap_or_default();
             return Hint::Literal(Box::new(memmem::Finder::new(text).into_owned()));
         }
-        let mut fuel = FUEL;
-        let Some(set) = self.first(0, &mut fuel) else { return Hint::Any };
+        let mut fuel = 10 * FUEL;
+        let set = self.first(0, &mut fuel);
+        if set.is_none_or(|set| set.len() > 3)
+            && !self.steered
+            && let Some(beginnings) = literal::beginnings(&self.pattern.root, self.pattern.utf)
+            && let Some(searcher) = packed::Searcher::new(beginnings)
+        {
+            return Hint::Beginnings(Box::new(searcher));
+        }
+        let Some(set) = set else { return Hint::Any };
         let mut bytes = set.iter();
         match (set.len(), bytes.next(), bytes.next(), bytes.next()) {
             (1, Some(one), ..) => Hint::Bytes([one; 3], 1),
@@ -201,6 +216,42 @@ impl Compiler<'_> {
             (3, Some(one), Some(two), Some(three)) => Hint::Bytes([one, two, three], 3),
             _ => Hint::Set(set),
         }
+    }
+
+    /// Patterns such as `\.php$` and `^/a` are comparisons.
+    fn simple(&self) -> Option<Simple> {
+        if self.pattern.groups > 0 || self.pattern.not_empty || self.pattern.not_empty_at_start {
+            return None;
+        }
+        let (at_start, ops) = match &*self.ops {
+            [Op::Assert(Assertion::Start), ops @ ..] => (true, ops),
+            ops => (false, ops),
+        };
+        let (text, ops) = match ops {
+            [Op::Literal(start, length), ops @ ..] => {
+                let (start, length) = (*start as usize, *length as usize);
+                (self.literals.get(start..start + length)?.to_vec(), ops)
+            }
+            [Op::Byte(byte), ops @ ..] => (vec![*byte], ops),
+            _ => return None,
+        };
+        let end = match ops {
+            [Op::Match] => None,
+            [Op::Assert(end @ (Assertion::End | Assertion::LastLineEnd)), Op::Match] => Some(*end),
+            _ => return None,
+        };
+        let line_breaks = self.pattern.newline == Newline::Lf && !self.pattern.utf;
+        (line_breaks && (at_start || end.is_some())).then(|| Simple { at_start, text: text.into(), end })
+    }
+
+    /// What a text must contain, where that is not what is looked for anyway.
+    fn contains(&self, starts: Begins, hint: &Hint) -> Option<memmem::Finder<'static>> {
+        if starts == Begins::AtStart || !self.pattern.optimize || matches!(hint, Hint::Literal(_)) {
+            return None;
+        }
+        let needed = literal::contained(self.pattern)?;
+        let is_hint = matches!(hint, Hint::Bytes([byte, ..], 1) if *needed == [*byte]);
+        (!is_hint).then(|| memmem::Finder::new(&needed).into_owned())
     }
 
     /// Instructions where a search that has come by without success need not come again.

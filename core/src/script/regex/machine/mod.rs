@@ -94,7 +94,6 @@ struct Call {
 }
 
 /// Memory that searches use one after the other.
-#[derive(Default)]
 struct Scratch {
     registers: Vec<usize>,
     stack: Vec<Frame>,
@@ -103,15 +102,36 @@ struct Scratch {
     bits: Vec<u64>,
 }
 
+impl Scratch {
+    const fn new() -> Scratch {
+        Scratch { registers: Vec::new(), stack: Vec::new(), calls: Vec::new(), saved: Vec::new(), bits: Vec::new() }
+    }
+
+    /// Gives back what an ordinary search does not need.
+    fn trim(&mut self) {
+        fn trim<T>(memory: &mut Vec<T>) {
+            if memory.capacity() > KEPT {
+                memory.clear();
+                memory.shrink_to(KEPT);
+            }
+        }
+        trim(&mut self.registers);
+        trim(&mut self.stack);
+        trim(&mut self.calls);
+        trim(&mut self.saved);
+        trim(&mut self.bits);
+    }
+}
+
 thread_local! {
-    static SCRATCH: RefCell<Scratch> = RefCell::default();
+    static SCRATCH: RefCell<Scratch> = const { RefCell::new(Scratch::new()) };
 }
 
 /// A search under way.
 struct Machine<'a> {
     program: &'a Program,
     text: &'a [u8],
-    scratch: Scratch,
+    scratch: &'a mut Scratch,
     call: u32,
     work: u64,
     /// Places are remembered.

@@ -7,7 +7,7 @@ use memchr::{memchr, memchr2, memchr3};
 use super::super::ast::Newline;
 use super::super::parse::newline_before;
 use super::super::program::{Begins, Hint, Program};
-use super::{Ended, KEPT, MOST_BITS, MOST_WORK, Machine, MatchError, NO_CALL, QUICK_WORK, SCRATCH, UNSET};
+use super::{Ended, MOST_BITS, MOST_WORK, Machine, MatchError, NO_CALL, QUICK_WORK, SCRATCH, Scratch, UNSET};
 
 /// What groups have matched, the whole match first.
 pub type Groups = Vec<Option<Range<usize>>>;
@@ -20,13 +20,27 @@ pub fn search(program: &Program, text: &[u8], wanted: usize) -> Result<Option<Gr
     if program.utf && std::str::from_utf8(text).is_err() {
         return Err(MatchError::Utf8);
     }
-    let scratch = SCRATCH.take();
+    if let Some(simple) = program.simple.as_ref().filter(|_| wanted == 0) {
+        return Ok(simple.is_in(text).then(Groups::new));
+    }
+    if program.contains.as_ref().is_some_and(|wanted| wanted.find(text).is_none()) {
+        return Ok(None);
+    }
+    SCRATCH.with(|shared| match shared.try_borrow_mut() {
+        Ok(mut scratch) => {
+            let found = with(program, text, wanted, &mut scratch);
+            scratch.trim();
+            found
+        }
+        Err(_) => with(program, text, wanted, &mut Scratch::new()),
+    })
+}
+
+fn with(program: &Program, text: &[u8], wanted: usize, scratch: &mut Scratch) -> Result<Option<Groups>, MatchError> {
     let mut machine =
         Machine { program, text, scratch, call: NO_CALL, work: MOST_WORK, remembers: false, keep: UNSET };
-    let found = machine.search();
-    let found = found.map(|found| found.map(|(start, end)| machine.groups(start, end, wanted)));
-    SCRATCH.replace(machine.kept());
-    found
+    let found = machine.search()?;
+    Ok(found.map(|(start, end)| machine.groups(start, end, wanted)))
 }
 
 impl Machine<'_> {
@@ -123,7 +137,7 @@ impl Machine<'_> {
     fn can_begin(&self, at: usize) -> bool {
         let rest = self.text.get(at..).unwrap_or_default();
         match (&self.program.hint, rest.first()) {
-            (Hint::Any, _) => true,
+            (Hint::Any | Hint::Beginnings(_), _) => true,
             (_, None) => false,
             (Hint::Bytes(bytes, _), Some(first)) => bytes.contains(first),
             (Hint::Set(set), Some(first)) => set.has(*first),
@@ -140,6 +154,7 @@ impl Machine<'_> {
             Hint::Bytes([one, two, three], _) => memchr3(*one, *two, *three, rest),
             Hint::Set(set) => rest.iter().position(|byte| set.has(*byte)),
             Hint::Literal(finder) => finder.find(rest),
+            Hint::Beginnings(beginnings) => beginnings.find(rest).map(|found| found.start()),
         };
         found.map(|at| from + at)
     }
@@ -155,20 +170,5 @@ impl Machine<'_> {
             if number == 0 { Some(start..end) } else { group(number) }
         }));
         groups
-    }
-
-    /// What is left of the memory for the next search.
-    fn kept(mut self) -> super::Scratch {
-        self.scratch.stack.clear();
-        self.scratch.calls.clear();
-        self.scratch.saved.clear();
-        self.scratch.bits.clear();
-        self.scratch.registers.clear();
-        self.scratch.stack.shrink_to(KEPT);
-        self.scratch.calls.shrink_to(KEPT);
-        self.scratch.saved.shrink_to(KEPT);
-        self.scratch.bits.shrink_to(KEPT);
-        self.scratch.registers.shrink_to(KEPT);
-        self.scratch
     }
 }

@@ -326,7 +326,7 @@ impl<'a> Machine<'a> {
             } else if let Some(set) = self.program.sets.get(run.set as usize) {
                 let rest = self.text.get(at..).unwrap_or_default();
                 let rest = rest.get(..left).unwrap_or(rest);
-                at += rest.iter().position(|byte| !set.has(*byte)).unwrap_or(rest.len());
+                at += set.span(rest);
             }
             last = Some(at);
         }

@@ -270,21 +270,21 @@ fn ascii_class(name: &[u8]) -> Option<CharSet> {
 /// With `(*UCP)`; `None` for those that stay as they are.
 fn unicode_class(name: &[u8]) -> Option<CharSet> {
     match name {
-        b"alpha" => unicode::property(b"L"),
-        b"lower" => unicode::property(b"Ll"),
-        b"upper" => unicode::property(b"Lu"),
-        b"alnum" => unicode::property(b"Xan"),
-        b"space" => unicode::property(b"Xps"),
+        b"alpha" => unicode::property("l"),
+        b"lower" => unicode::property("ll"),
+        b"upper" => unicode::property("lu"),
+        b"alnum" => unicode::property("xan"),
+        b"space" => unicode::property("xps"),
         b"word" => unicode::word(),
-        b"cntrl" => unicode::property(b"Cc"),
-        b"digit" => unicode::property(b"Nd"),
+        b"cntrl" => unicode::property("cc"),
+        b"digit" => unicode::property("nd"),
         b"blank" => {
             let mut set = CharSet::of([9, 0x20, 0xa0, 0x1680, 0x180e, 0x202f, 0x205f, 0x3000]);
             set.add_range(0x2000, 0x200a);
             Some(set)
         }
         b"punct" => {
-            let mut set = unicode::property(b"P")?;
+            let mut set = unicode::property("p")?;
             b"$+<=>^`|~".iter().for_each(|symbol| set.add(u32::from(*symbol)));
             Some(set)
         }

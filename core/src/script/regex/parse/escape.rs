@@ -265,11 +265,11 @@ impl Parser<'_> {
             _ => return self.refuse_at(from, malformed),
         };
         // Where case does not matter, a letter of one case means one of any.
-        let wanted: &[u8] = match &*name.to_ascii_lowercase() {
-            b"lu" | b"ll" | b"lt" if self.options.caseless => b"L&",
-            _ => &name,
-        };
-        let Some(mut set) = unicode::property(wanted) else {
+        let mut wanted = unicode::loose(&name);
+        if self.options.caseless && matches!(&*wanted, "lu" | "ll" | "lt") {
+            "l&".clone_into(&mut wanted);
+        }
+        let Some(mut set) = unicode::property(&wanted) else {
             let name = String::from_utf8_lossy(&name).into_owned();
             return self.refuse_at(from, format!("unknown property \"{name}\" after \\P or \\p"));
         };

@@ -284,9 +284,10 @@ impl Parser<'_> {
                 repeated = false;
                 continue;
             }
+            let from = self.at;
             if let Some((min, max)) = self.quantifier()? {
                 if !repeatable {
-                    return self.refuse("quantifier does not follow a repeatable item");
+                    return self.refuse_at(from, "quantifier does not follow a repeatable item");
                 }
                 let greed = if self.options.ungreedy { Greed::Lazy } else { Greed::Greedy };
                 let item = items.pop().unwrap_or(Node::Empty);

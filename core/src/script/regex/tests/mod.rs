@@ -5,4 +5,3 @@ mod limits;
 mod list;
 mod oracle;
 mod random;
-mod regex;

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::super::{MatchError, Regex};
+use super::super::Regex;
 
 /// What became of a pattern and a text.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,7 +42,11 @@ impl Both {
 
     pub fn ours(&self, text: &[u8]) -> Outcome {
         let Ok(regex) = &self.ours else { return Outcome::Refused };
-        match regex.search(text, usize::MAX) {
+        let found = regex.search(text, usize::MAX);
+        if let (Ok(found), Ok(is_match)) = (&found, regex.is_match(text)) {
+            assert_eq!(found.is_some(), is_match, "{regex:?} on \"{}\"", text.escape_ascii());
+        }
+        match found {
             Ok(None) => Outcome::None,
             Ok(Some(groups)) => Outcome::Found(groups),
             Err(_) => Outcome::Unknown,
@@ -67,10 +71,5 @@ impl Both {
     /// PCRE2 refuses it for its size, or for how it looks back, where we take more.
     pub fn is_too_much(&self) -> bool {
         self.theirs.as_ref().is_err_and(|error| error.contains("too large") || error.contains("lookbehind"))
-    }
-
-    /// What has kept ours from an answer.
-    pub fn error(&self, text: &[u8]) -> Option<MatchError> {
-        self.ours.as_ref().ok()?.search(text, 0).err().map(|failure| failure.error)
     }
 }
