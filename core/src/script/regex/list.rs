@@ -103,7 +103,7 @@ impl Filter {
         let mut always = Bits::new();
         for (index, regex) in patterns.enumerate() {
             always.resize(index / 64 + 1, 0);
-            match &regex.needs {
+            match &regex.program.needs {
                 None => add(&mut always, index),
                 Some(words) => {
                     for word in words {

@@ -37,7 +37,6 @@ pub struct Regex {
     names: Vec<(usize, String)>,
     /// Groups and the slots that they are left in.
     slots: Vec<(usize, usize)>,
-    needs: Option<literal::Needs>,
 }
 
 impl fmt::Debug for Regex {
@@ -84,7 +83,6 @@ impl Regex {
         let program = compile::compile(&tree).map_err(|(message, offset)| PatternError { message, offset })?;
         let name = |(name, group): &(Vec<u8>, u32)| (*group as usize, String::from_utf8_lossy(name).into_owned());
         Ok(Regex {
-            needs: literal::needs(&tree),
             names: tree.names.iter().map(name).collect(),
             program,
             pattern: pattern.into(),

@@ -203,6 +203,10 @@ pub struct Program {
     pub hint: Hint,
     /// What a text must contain.
     pub contains: Option<memmem::Finder<'static>>,
+    /// That is looked for before anything is tried, not only once a search takes long.
+    pub contains_first: bool,
+    /// Strings in lower case, one of which a text must contain in any case.
+    pub needs: Option<Box<[Vec<u8>]>>,
     /// It is no more than a comparison.
     pub simple: Option<Simple>,
 }

@@ -21,7 +21,7 @@ impl Compiler<'_> {
         self.possessive_runs();
         let hint = if self.pattern.optimize { self.hint() } else { Hint::Any };
         let starts = begins(&self.pattern.root, self.plain, self.pattern.newline, self.pattern.utf);
-        let contains = self.contains(starts, &hint);
+        let contains = self.contains(&hint);
         let simple = self.simple();
         let (bits, bit_count) = self.bits();
         Program {
@@ -45,6 +45,8 @@ impl Compiler<'_> {
             begins: starts,
             hint,
             contains,
+            contains_first: starts != Begins::AtStart,
+            needs: literal::needs(self.pattern).map(Vec::into_boxed_slice),
             simple,
         }
     }
@@ -245,8 +247,8 @@ impl Compiler<'_> {
     }
 
     /// What a text must contain, where that is not what is looked for anyway.
-    fn contains(&self, starts: Begins, hint: &Hint) -> Option<memmem::Finder<'static>> {
-        if starts == Begins::AtStart || !self.pattern.optimize || matches!(hint, Hint::Literal(_)) {
+    fn contains(&self, hint: &Hint) -> Option<memmem::Finder<'static>> {
+        if !self.pattern.optimize || matches!(hint, Hint::Literal(_)) {
             return None;
         }
         let needed = literal::contained(self.pattern)?;

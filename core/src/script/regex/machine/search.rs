@@ -23,7 +23,7 @@ pub fn search(program: &Program, text: &[u8], wanted: usize) -> Result<Option<Gr
     if let Some(simple) = program.simple.as_ref().filter(|_| wanted == 0) {
         return Ok(simple.is_in(text).then(Groups::new));
     }
-    if program.contains.as_ref().is_some_and(|wanted| wanted.find(text).is_none()) {
+    if program.contains_first && program.contains.as_ref().is_some_and(|wanted| wanted.find(text).is_none()) {
         return Ok(None);
     }
     SCRATCH.with(|shared| match shared.try_borrow_mut() {
@@ -44,13 +44,8 @@ fn with(program: &Program, text: &[u8], wanted: usize, scratch: &mut Scratch) ->
 }
 
 impl Machine<'_> {
-    /// Quickly first; if that takes long and places can be remembered, again from where it was.
+    /// Quickly first; if that takes long, again from where it was, with places remembered where that can be.
     fn search(&mut self) -> Result<Option<(usize, usize)>, MatchError> {
-        let can_remember = self.program.bit_count > 0
-            && self.program.bit_count.saturating_mul(self.text.len() + 1) <= MOST_BITS;
-        if !can_remember {
-            return self.search_from(&mut 0);
-        }
         let length = u64::try_from(self.text.len()).unwrap_or(u64::MAX);
         self.work = QUICK_WORK.saturating_add(length.saturating_mul(8)).min(MOST_WORK);
         let mut start = 0;
@@ -58,12 +53,27 @@ impl Machine<'_> {
             Err(MatchError::Work) => {}
             ended => return ended,
         }
+        if self.lacks() {
+            return Ok(None);
+        }
         self.work = MOST_WORK;
-        self.remembers = true;
+        self.remembers = self.program.bit_count > 0
+            && self.program.bit_count.saturating_mul(self.text.len() + 1) <= MOST_BITS;
+        if !self.remembers {
+            return self.search_from(&mut start);
+        }
         let words = (self.program.bit_count * (self.text.len() + 1)).div_ceil(64);
         self.scratch.bits.clear();
         self.scratch.bits.resize(words, 0);
         self.search_from(&mut start)
+    }
+
+    /// True when the text lacks what every match contains.
+    fn lacks(&self) -> bool {
+        const FEW: usize = 4;
+        let lacks = self.program.contains.as_ref().is_some_and(|wanted| wanted.find(self.text).is_none());
+        let is_in = |wanted: &Vec<u8>| self.text.windows(wanted.len().max(1)).any(|text| text.eq_ignore_ascii_case(wanted));
+        lacks || self.program.needs.as_ref().is_some_and(|needs| needs.len() <= FEW && !needs.iter().any(is_in))
     }
 
     fn search_from(&mut self, start: &mut usize) -> Result<Option<(usize, usize)>, MatchError> {

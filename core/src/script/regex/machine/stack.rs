@@ -249,7 +249,8 @@ impl<'a> Machine<'a> {
     pub(super) fn leave(&mut self) -> Result<Option<u32>, MatchError> {
         let Some(call) = self.scratch.calls.get(self.call as usize).copied() else { return Ok(None) };
         self.spend(u64::try_from(self.scratch.registers.len()).unwrap_or(u64::MAX))?;
-        for at in 0..self.scratch.registers.len() {
+        let keep = self.program.groups * 2;
+        for at in (0..self.scratch.registers.len()).filter(|at| *at != keep) {
             let old = self.scratch.saved.get(call.saved + at).copied().unwrap_or(super::UNSET);
             if self.scratch.registers.get(at) != Some(&old) {
                 self.set(u32::try_from(at).unwrap_or(u32::MAX), old)?;

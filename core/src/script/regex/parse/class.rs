@@ -117,6 +117,9 @@ impl Parser<'_> {
         if let Range::Begun(_) = range {
             self.add(&mut set, u32::from(b'-'), u32::from(b'-'));
         }
+        if !negated {
+            self.names_newline |= [10, 13].into_iter().any(|end| set == CharSet::of([end]));
+        }
         Ok((Node::Set(Rc::new(if negated { set.negated(self.utf) } else { set })), true))
     }
 
