@@ -201,7 +201,7 @@ impl Compiler<'_> {
             let text = self.literals.get(start..start + length).unwrap_or_default();
             return Hint::Literal(Box::new(memmem::Finder::new(text).into_owned()));
         }
-        let mut fuel = 10 * FUEL;
+        let mut fuel = 4 * FUEL;
         let set = self.first(0, &mut fuel);
         if set.is_none_or(|set| set.len() > 3)
             && !self.steered

@@ -147,8 +147,9 @@ fn size(node: &Node) -> usize {
             if matches!(**inner, Node::Char(_) | Node::Letter(_) | Node::Set(_)) {
                 1
             } else {
-                let copied = size(inner).saturating_mul(copies);
-                if copied > MOST_COPIES { size(inner) + 4 } else { copied + copies + 2 }
+                let one = size(inner);
+                let copied = one.saturating_mul(copies);
+                if copies > 1 && copied > MOST_COPIES { one + 4 } else { copied + copies + 2 }
             }
         }
         Node::If(_, yes, no) => size(yes) + size(no) + 8,

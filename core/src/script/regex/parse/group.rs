@@ -419,6 +419,9 @@ impl Parser<'_> {
             return self.refuse("(*VERB) not recognized or malformed");
         }
         let verb = match &*name {
+            b"ACCEPT" if self.looking_back => {
+                return self.refuse_at(from, "(*ACCEPT) is not supported in lookbehind assertion");
+            }
             b"ACCEPT" => Verb::Accept,
             b"F" | b"FAIL" => Verb::Fail,
             b"COMMIT" if self.optimize => {

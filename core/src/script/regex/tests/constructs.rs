@@ -52,6 +52,7 @@ const REFUSED: &[(&str, &str)] = &[
     (r"(*MARK:x)a(*SKIP:x)b", "(*SKIP:NAME) is not supported"),
     (r"(*UTF)\X", "\\X is not supported with (*UTF)"),
     (r"(*UTF)\C", "\\C is not supported with (*UTF)"),
+    (r"(?<=a(*ACCEPT)b)c", "(*ACCEPT) is not supported in lookbehind assertion"),
     (r"(*sr:a)", "script runs are not supported"),
     (r"(*asr:a)", "script runs are not supported"),
     (r"(*script_run:a)", "script runs are not supported"),

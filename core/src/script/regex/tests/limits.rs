@@ -35,7 +35,7 @@ fn work_is_limited_and_the_limit_is_no_answer() {
 #[test]
 fn memory_is_limited() {
     let text = "a".repeat(2_000_000);
-    for pattern in [r"^(?:(a)|b)*(?<=b)c", r"^(a(?1)|b)", r"(?:a(?R)?|c)[de]"] {
+    for pattern in [r"^(?:(a)|b)*(?<=b)[ce]", r"^(a(?1)|b)", r"(?:a(?R)?|c)[de]"] {
         let found = search(pattern, text.as_bytes());
         assert!(matches!(found, Err(MatchError::Memory | MatchError::Work)), "{pattern}: {found:?}");
     }
@@ -94,4 +94,35 @@ fn a_failure_says_which_pattern_and_how_much() {
     let text = [&b"/s/"[..], &[b'a'; 30_000]].concat();
     let failure = regex.matches(&text, &Slots::default()).unwrap_err().to_string();
     assert_eq!(failure, r#"regex "^/s/(?:(?!.*zz)a|a)*b$" failed on 30003 bytes: match limit exceeded"#);
+}
+
+/// Patterns that are large or deep are compiled in little time, or refused.
+#[test]
+fn compiling_is_limited() {
+    let nested = |depth: usize, open: &str, close: &str| format!("{}a{}", open.repeat(depth), close.repeat(depth));
+    let words = (0..5_000).map(|number| format!("word{number}")).collect::<Vec<_>>().join("|");
+    for (pattern, is_taken) in [
+        (nested(249, "(", ")*"), true),
+        (nested(249, "(?:", ")+"), true),
+        (nested(249, "(?=", ")"), true),
+        (nested(249, "(?>", "|b)"), true),
+        (nested(249, "(?:b|", ")"), true),
+        (nested(1_000, "(", ")"), false),
+        (nested(1_000, "(?:", ")*"), false),
+        ("a?".repeat(3_000), true),
+        ("(?:a|b)?".repeat(1_500), true),
+        ("(a|b|c|d|e|f)".repeat(1_000), true),
+        (format!("^(?:{words})$"), true),
+        (format!("(?i)({words})"), true),
+        ("((a{0,100}){0,100}){0,100}".to_owned(), true),
+        ("(?:(?:(?:ab?){1,300}){1,300}){1,300}".to_owned(), true),
+        ("(ab){65535}".to_owned(), true),
+        ("(?:ab?|b){80}".repeat(400), false),
+        ("(?1)".repeat(5_000) + "(a)", true),
+    ] {
+        let began = Instant::now();
+        let shown = pattern.get(..30.min(pattern.len())).unwrap();
+        assert_eq!(Regex::new(pattern.as_bytes(), false).is_ok(), is_taken, "{shown}");
+        assert!(began.elapsed() < LONG, "{shown}: {:?}", began.elapsed());
+    }
 }

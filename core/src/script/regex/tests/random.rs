@@ -80,8 +80,7 @@ impl Maker {
         if self.chance.often(20) {
             out.push('$');
         }
-        // A fault of PCRE2's: it takes \R? to give nothing back to \s.
-        if out.contains("\\R") { format!("(*NO_AUTO_POSSESS){out}") } else { out }
+        out
     }
 
     fn branches(&mut self, out: &mut String, depth: usize) {
@@ -281,6 +280,8 @@ struct Counts {
     texts: usize,
     matches: usize,
     unknown: usize,
+    /// PCRE2 finds what we find once its optimizations are off: `\R?\s` on a line feed is one.
+    faults: usize,
 }
 
 fn compare(flavour: Flavour, seed: u64, patterns: usize) -> Counts {
@@ -314,6 +315,11 @@ fn compare(flavour: Flavour, seed: u64, patterns: usize) -> Counts {
             if ours == Outcome::Unknown || theirs == Outcome::Unknown {
                 counts.unknown += 1;
             } else if ours != theirs {
+                let plain = Both::new(&format!("(*NO_START_OPT)(*NO_AUTO_POSSESS){pattern}"), caseless);
+                if plain.theirs(&text) == ours {
+                    counts.faults += 1;
+                    continue;
+                }
                 let flag = if caseless { "i" } else { "" };
                 differences.push(format!("/{pattern}/{flag} on \"{}\": {ours:?}, PCRE2 {theirs:?}", text.escape_ascii()));
                 break;
@@ -328,7 +334,7 @@ fn compare(flavour: Flavour, seed: u64, patterns: usize) -> Counts {
 
 /// A share of cases that no run must be without.
 fn is_enough(counts: &Counts, patterns: usize) -> bool {
-    counts.patterns * 2 > patterns && counts.matches * 8 > counts.texts && counts.unknown * 20 < counts.texts
+    counts.patterns * 2 > patterns && counts.matches * 8 > counts.texts && counts.unknown * 20 < counts.texts && counts.faults * 1_000 < counts.texts
 }
 
 #[test]
