@@ -117,9 +117,6 @@ impl Parser<'_> {
         if let Range::Begun(_) = range {
             self.add(&mut set, u32::from(b'-'), u32::from(b'-'));
         }
-        if !negated {
-            self.names_newline |= [10, 13].into_iter().any(|end| set == CharSet::of([end]));
-        }
         Ok((Node::Set(Rc::new(if negated { set.negated(self.utf) } else { set })), true))
     }
 
@@ -152,6 +149,7 @@ impl Parser<'_> {
 
     /// A character of a class: a member, or the end of a range.
     fn member(&mut self, set: &mut CharSet, range: Range, character: u32, start: usize) -> Parsed<Range> {
+        self.names_newline |= matches!(character, 10 | 13);
         match range {
             Range::Begun(first) if character < first => self.refuse_at(start, "range out of order in character class"),
             Range::Begun(first) => {
