@@ -89,7 +89,10 @@ fn bytes_of_a_pattern_stay_bytes() {
          server { listen 127.0.0.1:%%PORT_0%%; include locations.conf; location / { return 200 $class; } } }",
     )
     .file("latin1.conf", b"map $uri $class { default other; \"~^/caf\xe9/\" latin1; \"~^/caf\xc3\xa9/\" utf8; }")
-    .file("locations.conf", b"location ~ \"^/[\xe0-\xff]$\" { return 403; } location ~ \"^/\\Q\xfe\\E$\" { return 404; }")
+    .file(
+        "locations.conf",
+        b"location ~ \"^/[\xe0-\xff]$\" { return 403; } location ~ \"^/\\Q\xfe\\E$\" { return 404; }",
+    )
     .start();
     for (target, expected) in [
         ("/caf%e9/", (200, "latin1")),
@@ -200,7 +203,11 @@ fn nothing_of_a_reply_is_passed_on_unseen() {
     let reply = |line: String| HttpBackend::start(move |_| Reply::status("302 Found", &[&line], ""));
     for (what, line, settings) in [
         ("proxy_redirect", format!("Location: /s/{}", unknown()), format!("proxy_redirect \"~^/s/{ENDLESS}\" /x;")),
-        ("proxy_redirect", format!("Refresh: 0; url=/s/{}", unknown()), format!("proxy_redirect \"~^/s/{ENDLESS}\" /x;")),
+        (
+            "proxy_redirect",
+            format!("Refresh: 0; url=/s/{}", unknown()),
+            format!("proxy_redirect \"~^/s/{ENDLESS}\" /x;"),
+        ),
         ("cookie:", format!("Set-Cookie: n=v; domain={}", unknown()), format!("proxy_cookie_domain \"~{ENDLESS}\" x;")),
         ("cookie:", format!("Set-Cookie: n=v; path=/{}", unknown()), format!("proxy_cookie_path \"~^/{ENDLESS}\" /x;")),
         ("cookie:", format!("Set-Cookie: {}=v", unknown()), format!("proxy_cookie_flags \"~{ENDLESS}\" secure;")),
@@ -269,11 +276,12 @@ fn what_is_not_offered_is_named_with_its_line() {
 fn long_lists_are_cheap() {
     let mut locations = String::new();
     for number in 0..3_000 {
-        let _ = write!(locations, "location ~ \"^/app{number}/([a-z]+)/(.*)\\.php$\" {{ return 200 app{number}-$1; }}\n");
+        let _ =
+            writeln!(locations, "location ~ \"^/app{number}/([a-z]+)/(.*)\\.php$\" {{ return 200 app{number}-$1; }}");
     }
     let mut lines = String::new();
     for number in 0..5_000 {
-        let _ = write!(lines, "\"~*(^|[.])host-{number}[.](com|net)$\" v{number};\n");
+        let _ = writeln!(lines, "\"~*(^|[.])host-{number}[.](com|net)$\" v{number};");
     }
     let text = format!(
         "events {{}} http {{ access_log off; variables_hash_max_size 4096; map_hash_max_size 20000;

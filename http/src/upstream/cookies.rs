@@ -238,12 +238,7 @@ fn first<T>(items: &[T], mut holds: impl FnMut(&T) -> Matches<bool>) -> Matches<
 }
 
 /// The dot that a domain may begin with is not part of what is compared, and stays.
-fn rewrite_domain(
-    exchange: &Exchange,
-    from: &Pattern,
-    to: &Template<Exchange>,
-    value: &mut Vec<u8>,
-) -> Matches<bool> {
+fn rewrite_domain(exchange: &Exchange, from: &Pattern, to: &Template<Exchange>, value: &mut Vec<u8>) -> Matches<bool> {
     let dot = usize::from(value.first() == Some(&b'.'));
     let rest = value.get(dot..).unwrap_or_default();
     let compared = if matches!(from, Pattern::Regex(_)) { &**value } else { rest };
@@ -255,12 +250,7 @@ fn rewrite_domain(
     Ok(true)
 }
 
-fn rewrite_path(
-    exchange: &Exchange,
-    from: &Pattern,
-    to: &Template<Exchange>,
-    value: &mut Vec<u8>,
-) -> Matches<bool> {
+fn rewrite_path(exchange: &Exchange, from: &Pattern, to: &Template<Exchange>, value: &mut Vec<u8>) -> Matches<bool> {
     match from {
         Pattern::Text(prefix) => match value.strip_prefix(&*prefix.value(exchange)) {
             Some(rest) => *value = [&*to.value(exchange), rest].concat(),

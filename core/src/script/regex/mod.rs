@@ -31,7 +31,7 @@ use crate::subject::Subject;
 
 /// A compiled pattern and the variables that its named groups set.
 pub struct Regex {
-    program: Program,
+    program: Box<Program>,
     pattern: Box<[u8]>,
     at: Option<Place>,
     names: Vec<(usize, String)>,
@@ -84,7 +84,7 @@ impl Regex {
         let name = |(name, group): &(Vec<u8>, u32)| (*group as usize, String::from_utf8_lossy(name).into_owned());
         Ok(Regex {
             names: tree.names.iter().map(name).collect(),
-            program,
+            program: Box::new(program),
             pattern: pattern.into(),
             at: None,
             slots: Vec::new(),

@@ -290,11 +290,9 @@ fn begins(node: &Node, plain: bool, newline: Newline, utf: bool) -> Begins {
         Node::Assert(Assertion::LineStart) => Begins::AtLine,
         Node::Group(_, inner) => begins(inner, plain, newline, utf),
         Node::Atomic(inner) => begins(inner, false, newline, utf),
-        Node::Alt(branches) => branches
-            .iter()
-            .map(|branch| begins(branch, plain, newline, utf))
-            .reduce(lesser)
-            .unwrap_or(Begins::Anywhere),
+        Node::Alt(branches) => {
+            branches.iter().map(|branch| begins(branch, plain, newline, utf)).reduce(lesser).unwrap_or(Begins::Anywhere)
+        }
         Node::Concat(nodes) => {
             let mut plain = plain;
             for node in nodes {
@@ -313,9 +311,7 @@ fn begins(node: &Node, plain: bool, newline: Newline, utf: bool) -> Begins {
             match &**inner {
                 Node::Set(set) if times.min == 0 && **set == CharSet::all(utf) => Begins::AtStart,
                 Node::Set(set)
-                    if times.min == 0
-                        && newline == Newline::Lf
-                        && **set == CharSet::of([10]).negated(utf) =>
+                    if times.min == 0 && newline == Newline::Lf && **set == CharSet::of([10]).negated(utf) =>
                 {
                     Begins::AtLine
                 }

@@ -15,13 +15,12 @@ impl Compiler<'_> {
         Some(match node {
             Node::Char(_) | Node::Letter(_) | Node::Set(_) => (1, Some(1)),
             Node::Empty | Node::Assert(_) | Node::Look(..) | Node::Keep | Node::Verb(_) => (0, Some(0)),
-            Node::Concat(nodes) => nodes.iter().take_while(|node| !is_end(node)).try_fold(
-                (0, Some(0)),
-                |sum: Width, node| {
+            Node::Concat(nodes) => {
+                nodes.iter().take_while(|node| !is_end(node)).try_fold((0, Some(0)), |sum: Width, node| {
                     let own = self.width(node, depth)?;
                     Some((sum.0.saturating_add(own.0), add(sum.1, own.1)))
-                },
-            )?,
+                })?
+            }
             Node::Alt(nodes) => self.either(nodes.iter(), depth)?,
             Node::Group(_, inner) | Node::Atomic(inner) => self.width(inner, depth)?,
             Node::Repeat(inner, times) => {

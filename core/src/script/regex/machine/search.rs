@@ -37,8 +37,7 @@ pub fn search(program: &Program, text: &[u8], wanted: usize) -> Result<Option<Gr
 }
 
 fn with(program: &Program, text: &[u8], wanted: usize, scratch: &mut Scratch) -> Result<Option<Groups>, MatchError> {
-    let mut machine =
-        Machine { program, text, scratch, call: NO_CALL, work: MOST_WORK, remembers: false, keep: UNSET };
+    let mut machine = Machine { program, text, scratch, call: NO_CALL, work: MOST_WORK, remembers: false, keep: UNSET };
     let found = machine.search()?;
     Ok(found.map(|(start, end)| machine.groups(start, end, wanted)))
 }
@@ -57,8 +56,8 @@ impl Machine<'_> {
             return Ok(None);
         }
         self.work = MOST_WORK;
-        self.remembers = self.program.bit_count > 0
-            && self.program.bit_count.saturating_mul(self.text.len() + 1) <= MOST_BITS;
+        self.remembers =
+            self.program.bit_count > 0 && self.program.bit_count.saturating_mul(self.text.len() + 1) <= MOST_BITS;
         if !self.remembers {
             return self.search_from(&mut start);
         }
@@ -72,7 +71,8 @@ impl Machine<'_> {
     fn lacks(&self) -> bool {
         const FEW: usize = 4;
         let lacks = self.program.contains.as_ref().is_some_and(|wanted| wanted.find(self.text).is_none());
-        let is_in = |wanted: &Vec<u8>| self.text.windows(wanted.len().max(1)).any(|text| text.eq_ignore_ascii_case(wanted));
+        let is_in =
+            |wanted: &Vec<u8>| self.text.windows(wanted.len().max(1)).any(|text| text.eq_ignore_ascii_case(wanted));
         lacks || self.program.needs.as_ref().is_some_and(|needs| needs.len() <= FEW && !needs.iter().any(is_in))
     }
 
@@ -176,9 +176,13 @@ impl Machine<'_> {
             (from != UNSET && to != UNSET).then_some(from..to)
         };
         let mut groups = Vec::with_capacity(wanted.min(self.program.groups));
-        groups.extend((0..wanted.min(self.program.groups)).map(|number| {
-            if number == 0 { Some(start..end) } else { group(number) }
-        }));
+        groups.extend(
+            (0..wanted.min(self.program.groups)).map(
+                |number| {
+                    if number == 0 { Some(start..end) } else { group(number) }
+                },
+            ),
+        );
         groups
     }
 }

@@ -65,7 +65,11 @@ impl Machine<'_> {
                 next
             }
             Op::Empty(register, out) => {
-                if self.register(register) == pos { Some((out, pos)) } else { next }
+                if self.register(register) == pos {
+                    Some((out, pos))
+                } else {
+                    next
+                }
             }
             Op::Counter(register) => {
                 self.set(register, 0)?;
@@ -128,11 +132,7 @@ impl Machine<'_> {
             }
             Op::Verb(_, fence) => {
                 let call = self.scratch.calls.get(self.call as usize).map(|call| call.height);
-                let height = if fence == NO_FENCE {
-                    call
-                } else {
-                    Some(self.register(fence) + 1)
-                };
+                let height = if fence == NO_FENCE { call } else { Some(self.register(fence) + 1) };
                 self.push(Frame::Verb { pc, pos, height: height.unwrap_or(0), inner: height.is_some() })?;
                 next
             }
@@ -211,7 +211,11 @@ impl Machine<'_> {
     #[inline]
     fn may_begin(&self, set: u16, pos: usize) -> bool {
         set == ANY
-            || self.program.sets.get(usize::from(set)).is_none_or(|set| self.text.get(pos).is_some_and(|byte| set.has(*byte)))
+            || self
+                .program
+                .sets
+                .get(usize::from(set))
+                .is_none_or(|set| self.text.get(pos).is_some_and(|byte| set.has(*byte)))
     }
 
     fn switch(&mut self, id: u32, pc: u32, pos: usize) -> Result<Option<(u32, usize)>, MatchError> {

@@ -208,8 +208,8 @@ impl Parser<'_> {
         let either = self.options.caseless && matches!(&*name, b"upper" | b"lower");
         let name: &[u8] = if either { b"alpha" } else { &name };
         let by_unicode = self.ucp && !self.options.ascii.get(3).copied().unwrap_or(false);
-        let by_unicode =
-            by_unicode && !(self.options.ascii.get(4).copied().unwrap_or(false) && matches!(name, b"digit" | b"xdigit"));
+        let by_unicode = by_unicode
+            && !(self.options.ascii.get(4).copied().unwrap_or(false) && matches!(name, b"digit" | b"xdigit"));
         if by_unicode && matches!(name, b"graph" | b"print") {
             return self.refuse_at(from, "[:graph:] and [:print:] are not supported with (*UCP)");
         }

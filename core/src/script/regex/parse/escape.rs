@@ -219,13 +219,7 @@ impl Parser<'_> {
     }
 
     /// A set by Unicode where the pattern asks for that, else by ASCII: ranges of three bytes each.
-    fn class_of(
-        &self,
-        kind: usize,
-        unicode: fn() -> Option<CharSet>,
-        from: usize,
-        ascii: &[u8],
-    ) -> Parsed<CharSet> {
+    fn class_of(&self, kind: usize, unicode: fn() -> Option<CharSet>, from: usize, ascii: &[u8]) -> Parsed<CharSet> {
         if self.ucp && !self.ascii(kind) {
             return match unicode() {
                 Some(set) if self.utf => Ok(set),

@@ -121,8 +121,10 @@ impl Parser<'_> {
     }
 }
 
-/// The digits of a quantifier in braces, the second `None` without a comma, and its length.
-fn braces(text: &[u8]) -> Option<(&[u8], Option<&[u8]>, usize)> {
+/// A quantifier in braces: its digits, the second `None` without a comma, and its length.
+type Braces<'p> = (&'p [u8], Option<&'p [u8]>, usize);
+
+fn braces(text: &[u8]) -> Option<Braces<'_>> {
     let skip = |at: usize| {
         at + text.get(at..).unwrap_or_default().iter().take_while(|byte| matches!(byte, b' ' | b'\t')).count()
     };

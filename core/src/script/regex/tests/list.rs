@@ -58,8 +58,7 @@ fn the_filter_leaves_out_nothing_that_matches() {
                 Rc::new(Regex::new(pattern.as_bytes(), caseless).expect(&pattern))
             })
             .collect();
-        let list: PatternList<usize> =
-            patterns.iter().cloned().enumerate().map(|(at, regex)| (regex, at)).collect();
+        let list: PatternList<usize> = patterns.iter().cloned().enumerate().map(|(at, regex)| (regex, at)).collect();
         for _ in 0..20 {
             let text: String = (0..chance.below(6)).map(|_| chance.word()).collect();
             let expected = tried(&patterns, text.as_bytes());

@@ -25,7 +25,8 @@ pub struct Both {
 
 impl Both {
     pub fn new(pattern: &str, caseless: bool) -> Both {
-        let theirs = pcre2::bytes::RegexBuilder::new().caseless(caseless).build(pattern).map_err(|error| error.to_string());
+        let theirs =
+            pcre2::bytes::RegexBuilder::new().caseless(caseless).build(pattern).map_err(|error| error.to_string());
         Both { theirs, ours: Regex::new(pattern.as_bytes(), caseless) }
     }
 

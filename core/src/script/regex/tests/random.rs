@@ -113,7 +113,8 @@ impl Maker {
 
     fn quantifier(&mut self, out: &mut String) {
         out.push_str(self.chance.pick(&[
-            "*", "+", "?", "*", "+", "?", "{2}", "{1,2}", "{0,2}", "{2,}", "{,2}", "{0}", "{1}", "{ 1, 2 }", "{0,1}", "{3,9}",
+            "*", "+", "?", "*", "+", "?", "{2}", "{1,2}", "{0,2}", "{2,}", "{,2}", "{0}", "{1}", "{ 1, 2 }", "{0,1}",
+            "{3,9}",
         ]));
         match self.flavour {
             Flavour::Plain if self.chance.often(20) => out.push('?'),
@@ -124,9 +125,28 @@ impl Maker {
 
     fn atom(&mut self, out: &mut String) {
         let plain = ["a", "b", "c", "a", "b", "/", "-", "1", "ab", "abc", "\\.", "."];
-        let sets = ["\\d", "\\w", "\\s", "\\D", "\\W", "\\S", "\\h", "\\H", "\\v", "\\V", "\\N", "[ab]", "[^a]", "[a-c]", "[^/]"];
+        let sets = [
+            "\\d", "\\w", "\\s", "\\D", "\\W", "\\S", "\\h", "\\H", "\\v", "\\V", "\\N", "[ab]", "[^a]", "[a-c]",
+            "[^/]",
+        ];
         let zero = ["^", "$", "\\b", "\\B", "\\A", "\\z", "\\Z", "\\G"];
-        let odd = ["\\R", "\\X", "\\K", "\\Qa.b\\E", "\\x61", "\\x{62}", "\\141", "\\o{142}", "\\cJ", "\\n", "\\r", "A", "B", "\u{e9}", "\\C"];
+        let odd = [
+            "\\R",
+            "\\X",
+            "\\K",
+            "\\Qa.b\\E",
+            "\\x61",
+            "\\x{62}",
+            "\\141",
+            "\\o{142}",
+            "\\cJ",
+            "\\n",
+            "\\r",
+            "A",
+            "B",
+            "\u{e9}",
+            "\\C",
+        ];
         match self.chance.below(20) {
             0..=8 => out.push_str(self.chance.pick(&plain)),
             9..=12 => out.push_str(self.chance.pick(&sets)),
@@ -135,10 +155,32 @@ impl Maker {
             _ if matches!(self.flavour, Flavour::Plain) => out.push_str(self.chance.pick(&plain)),
             16 => out.push_str(self.chance.pick(&odd)),
             17 if matches!(self.flavour, Flavour::Utf) => out.push_str(self.chance.pick(&[
-                "\u{e9}", "\u{3b1}", "\u{20ac}", "\\x{e9}", "\\p{L}", "\\P{Lu}", "\\p{Greek}", "[\u{e0}-\u{ff}]", "[^\u{e9}]", "\\x{1F600}", "\u{c9}",
-                "k", "\\p{Ll}", "\\pN", "[\\p{Lu}a]",
+                "\u{e9}",
+                "\u{3b1}",
+                "\u{20ac}",
+                "\\x{e9}",
+                "\\p{L}",
+                "\\P{Lu}",
+                "\\p{Greek}",
+                "[\u{e0}-\u{ff}]",
+                "[^\u{e9}]",
+                "\\x{1F600}",
+                "\u{c9}",
+                "k",
+                "\\p{Ll}",
+                "\\pN",
+                "[\\p{Lu}a]",
             ])),
-            17 => out.push_str(self.chance.pick(&["\\p{L}", "\\P{Lu}", "\\p{Nd}", "\\p{Xan}", "\\pP", "\\p{^L}", "[\\p{Lu}a]", "[\\P{L}]"])),
+            17 => out.push_str(self.chance.pick(&[
+                "\\p{L}",
+                "\\P{Lu}",
+                "\\p{Nd}",
+                "\\p{Xan}",
+                "\\pP",
+                "\\p{^L}",
+                "[\\p{Lu}a]",
+                "[\\P{L}]",
+            ])),
             18 if self.groups > 0 => {
                 let group = self.chance.below(self.groups) + 1;
                 let form = self.chance.below(5);
@@ -161,7 +203,13 @@ impl Maker {
                 };
             }
             _ if matches!(self.flavour, Flavour::Verbs) => out.push_str(self.chance.pick(&[
-                "(*ACCEPT)", "(*FAIL)", "(*COMMIT)", "(*PRUNE)", "(*SKIP)", "(*F)", "(*MARK:x)",
+                "(*ACCEPT)",
+                "(*FAIL)",
+                "(*COMMIT)",
+                "(*PRUNE)",
+                "(*SKIP)",
+                "(*F)",
+                "(*MARK:x)",
             ])),
             _ => out.push_str(self.chance.pick(&plain)),
         }
@@ -177,8 +225,33 @@ impl Maker {
         }
         for _ in 0..=self.chance.below(3) {
             out.push_str(self.chance.pick(&[
-                "a", "b", "a-c", "/", "\\d", "\\w", "\\n", "[:alpha:]", "[:^digit:]", "[:space:]", "\\s", "-", "A-C", "0-9", "[", "&&", "\\-", "\\]",
-                "\\x61", "\\h", "\\V", "\\Qa-c\\E", "\\b", "^", "[:punct:]", "\\W", "\\S",
+                "a",
+                "b",
+                "a-c",
+                "/",
+                "\\d",
+                "\\w",
+                "\\n",
+                "[:alpha:]",
+                "[:^digit:]",
+                "[:space:]",
+                "\\s",
+                "-",
+                "A-C",
+                "0-9",
+                "[",
+                "&&",
+                "\\-",
+                "\\]",
+                "\\x61",
+                "\\h",
+                "\\V",
+                "\\Qa-c\\E",
+                "\\b",
+                "^",
+                "[:punct:]",
+                "\\W",
+                "\\S",
             ]));
         }
         if self.chance.often(10) {
@@ -217,7 +290,15 @@ impl Maker {
                 if self.groups > 0 && self.chance.often(60) {
                     let _ = write!(out, "{})", self.chance.below(self.groups) + 1);
                 } else {
-                    out.push_str(self.chance.pick(&["R)", "?=a)", "?!b)", "?<=a)", "DEFINE)", "VERSION>=10)", "?=(a|b))"]));
+                    out.push_str(self.chance.pick(&[
+                        "R)",
+                        "?=a)",
+                        "?!b)",
+                        "?<=a)",
+                        "DEFINE)",
+                        "VERSION>=10)",
+                        "?=(a|b))",
+                    ]));
                 }
                 for branch in 0..=self.chance.below(2) {
                     if branch > 0 {
@@ -255,9 +336,13 @@ impl Maker {
     }
 
     fn text(&mut self) -> Vec<u8> {
-        let ascii = ["a", "b", "c", "ab", "abc", "/", "-", "1", "A", "B", ".", "\n", "\r\n", "\r", " ", "_", "a.b", "\t", "]", "["];
+        let ascii = [
+            "a", "b", "c", "ab", "abc", "/", "-", "1", "A", "B", ".", "\n", "\r\n", "\r", " ", "_", "a.b", "\t", "]",
+            "[",
+        ];
         let bytes: [&[u8]; 5] = [b"\xe9", b"\x85", b"\xa0", b"\x00", b"\xff"];
-        let wide = ["\u{e9}", "\u{c9}", "\u{3b1}", "\u{391}", "\u{20ac}", "\u{1f600}", "\u{212a}", "\u{85}", "\u{2028}", "k"];
+        let wide =
+            ["\u{e9}", "\u{c9}", "\u{3b1}", "\u{391}", "\u{20ac}", "\u{1f600}", "\u{212a}", "\u{85}", "\u{2028}", "k"];
         let mut text = Vec::new();
         for _ in 0..self.chance.below(9) {
             match (self.flavour, self.chance.below(12)) {
@@ -321,7 +406,8 @@ fn compare(flavour: Flavour, seed: u64, patterns: usize) -> Counts {
                     continue;
                 }
                 let flag = if caseless { "i" } else { "" };
-                differences.push(format!("/{pattern}/{flag} on \"{}\": {ours:?}, PCRE2 {theirs:?}", text.escape_ascii()));
+                differences
+                    .push(format!("/{pattern}/{flag} on \"{}\": {ours:?}, PCRE2 {theirs:?}", text.escape_ascii()));
                 break;
             }
         }
@@ -334,7 +420,10 @@ fn compare(flavour: Flavour, seed: u64, patterns: usize) -> Counts {
 
 /// A share of cases that no run must be without.
 fn is_enough(counts: &Counts, patterns: usize) -> bool {
-    counts.patterns * 2 > patterns && counts.matches * 8 > counts.texts && counts.unknown * 20 < counts.texts && counts.faults * 1_000 < counts.texts
+    counts.patterns * 2 > patterns
+        && counts.matches * 8 > counts.texts
+        && counts.unknown * 20 < counts.texts
+        && counts.faults * 1_000 < counts.texts
 }
 
 #[test]
