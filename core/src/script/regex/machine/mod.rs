@@ -107,6 +107,11 @@ impl Scratch {
         Scratch { registers: Vec::new(), stack: Vec::new(), calls: Vec::new(), saved: Vec::new(), bits: Vec::new() }
     }
 
+    /// Searches for which the stack stayed small have not filled the rest either, but for remembered places.
+    fn is_large(&self) -> bool {
+        self.stack.capacity() > KEPT || self.bits.capacity() > 0
+    }
+
     /// Gives back what an ordinary search does not need.
     fn trim(&mut self) {
         fn trim<T>(memory: &mut Vec<T>) {

@@ -29,7 +29,9 @@ pub fn search(program: &Program, text: &[u8], wanted: usize) -> Result<Option<Gr
     SCRATCH.with(|shared| match shared.try_borrow_mut() {
         Ok(mut scratch) => {
             let found = with(program, text, wanted, &mut scratch);
-            scratch.trim();
+            if scratch.is_large() {
+                scratch.trim();
+            }
             found
         }
         Err(_) => with(program, text, wanted, &mut Scratch::new()),
@@ -39,7 +41,7 @@ pub fn search(program: &Program, text: &[u8], wanted: usize) -> Result<Option<Gr
 fn with(program: &Program, text: &[u8], wanted: usize, scratch: &mut Scratch) -> Result<Option<Groups>, MatchError> {
     let mut machine = Machine { program, text, scratch, call: NO_CALL, work: MOST_WORK, remembers: false, keep: UNSET };
     let found = machine.search()?;
-    Ok(found.map(|(start, end)| machine.groups(start, end, wanted)))
+    Ok(found.map(|(start, end)| if wanted == 0 { Groups::new() } else { machine.groups(start, end, wanted) }))
 }
 
 impl Machine<'_> {

@@ -146,13 +146,13 @@ impl<'a> Machine<'a> {
                 break;
             }
             if at <= least {
-                self.spend(passed / 4)?;
+                self.spend(passed / 2)?;
                 return Ok(None);
             }
             at -= 1;
             passed += 1;
         }
-        self.spend(passed / 4)?;
+        self.spend(passed / 2)?;
         if at > least {
             self.push(Frame::Give { pc, least, next: at - 1 })?;
         }
@@ -177,7 +177,7 @@ impl<'a> Machine<'a> {
             }
             pos += length;
             left -= 1;
-            passed += 1;
+            passed += if run.chars { 4 } else { 1 };
             if then.is_none_or(|then| self.text.get(pos).is_some_and(|byte| then.has(*byte))) {
                 break;
             }
@@ -331,7 +331,9 @@ impl<'a> Machine<'a> {
             }
             last = Some(at);
         }
-        self.spend(u64::try_from((at - pos) / 4).unwrap_or(u64::MAX))?;
+        // A code point is looked up in a table.
+        let share = if run.chars { 1 } else { 4 };
+        self.spend(u64::try_from((at - pos) / share).unwrap_or(u64::MAX))?;
         let Some(last) = last else { return Ok(None) };
         if run.greed == Greed::Possessive {
             // Where others have come by, they have been to the end of it.

@@ -10,6 +10,7 @@ impl Machine<'_> {
     /// Tries to match from one place.
     pub(super) fn attempt(&mut self, start: usize) -> Result<Ended, MatchError> {
         let count = self.program.registers;
+        self.spend(u64::try_from(count / 32).unwrap_or(u64::MAX))?;
         self.scratch.registers.clear();
         self.scratch.registers.resize(count, UNSET);
         self.scratch.stack.clear();
@@ -26,9 +27,17 @@ impl Machine<'_> {
                 Op::Set(id) => self.byte_of(id, pos).then_some((pc + 1, pos + 1)),
                 Op::Literal(from, length) => self.literal(from, length, pos).map(|pos| (pc + 1, pos)),
                 Op::Folded(from, length) => self.folded(from, length, pos)?.map(|pos| (pc + 1, pos)),
-                Op::Char(id) => self.char_of(id, pos).map(|length| (pc + 1, pos + length)),
+                Op::Char(id) => {
+                    self.spend(2)?;
+                    self.char_of(id, pos).map(|length| (pc + 1, pos + length))
+                }
                 Op::Run(_) => self.repeat(pc, pos)?,
-                Op::Assert(assertion) => self.holds(assertion, pos).then_some((pc + 1, pos)),
+                Op::Assert(assertion) => {
+                    if matches!(assertion, Assertion::Word(true) | Assertion::NotWord(true)) {
+                        self.spend(4)?;
+                    }
+                    self.holds(assertion, pos).then_some((pc + 1, pos))
+                }
                 Op::Split(split) => self.split(split, pc, pos)?,
                 Op::Switch(id) => self.switch(id, pc, pos)?,
                 Op::Jump(to) => Some((to, pos)),
@@ -305,7 +314,7 @@ impl Machine<'_> {
             };
             if wanted != found {
                 // Folding by table is slow.
-                self.spend(20)?;
+                self.spend(200)?;
                 if !unicode::folded(wanted, wanted).has(found) {
                     return Ok(None);
                 }

@@ -419,8 +419,9 @@ impl Parser<'_> {
             return self.refuse("(*VERB) not recognized or malformed");
         }
         let verb = match &*name {
-            b"ACCEPT" if self.looking_back => {
-                return self.refuse_at(from, "(*ACCEPT) is not supported in lookbehind assertion");
+            b"ACCEPT" | b"COMMIT" | b"PRUNE" | b"SKIP" if self.looking_back => {
+                let name = String::from_utf8_lossy(&name).into_owned();
+                return self.refuse_at(from, format!("(*{name}) is not supported in lookbehind assertion"));
             }
             b"ACCEPT" => Verb::Accept,
             b"F" | b"FAIL" => Verb::Fail,

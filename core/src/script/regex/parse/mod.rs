@@ -193,7 +193,14 @@ impl Parser<'_> {
     /// `(?|` begins with.
     fn branches(&mut self, reset: Option<u32>) -> Parsed<Node> {
         let mut branches = self.branch_list(reset)?;
-        Ok(if branches.len() == 1 { branches.pop().unwrap_or(Node::Empty) } else { Node::Alt(branches) })
+        if branches.len() > 1 {
+            return Ok(Node::Alt(branches));
+        }
+        // Branches of a group within are not the branches of what is around it: an assertion that looks back tells.
+        Ok(match branches.pop().unwrap_or(Node::Empty) {
+            inner @ Node::Alt(_) => Node::Concat(vec![inner]),
+            only => only,
+        })
     }
 
     fn branch_list(&mut self, reset: Option<u32>) -> Parsed<Vec<Node>> {

@@ -19,6 +19,9 @@ impl Parser<'_> {
                 self.resolve(inner)
             }
             Node::Back(target, _) => self.target(target, false),
+            Node::Call(Target::Name(_, at) | Target::Number(_, at)) if self.accepts => {
+                self.refuse_at(*at, "(*ACCEPT) is not supported together with subroutines")
+            }
             Node::Call(target) => self.target(target, true),
             Node::If(condition, yes, no) => {
                 self.condition(condition)?;
