@@ -161,7 +161,6 @@ pub enum Begins {
 
 /// A compiled pattern.
 #[derive(Debug)]
-#[allow(clippy::struct_excessive_bools)]
 pub struct Program {
     /// The instructions.
     pub ops: Box<[Op]>,

@@ -89,6 +89,7 @@ impl Machine<'_> {
                 Ended::Skipped(to) if to > begin => to,
                 Ended::Failed | Ended::Skipped(_) => self.after(begin),
             };
+            let next = self.whole_line_break(next);
             if next > self.text.len() || self.program.begins == Begins::AtStart {
                 return Ok(None);
             }
@@ -99,19 +100,18 @@ impl Machine<'_> {
 
     /// The beginning that comes after one that has failed.
     fn after(&self, begin: usize) -> usize {
-        let rest = self.text.get(begin..).unwrap_or_default();
-        // A line break of two is not cut apart, unless the pattern names its halves.
-        if matches!(rest, [b'\r', b'\n', ..])
-            && matches!(self.program.newline, Newline::CrLf | Newline::AnyCrLf | Newline::Any)
-            && !self.program.names_newline
-        {
-            return begin + 2;
-        }
         if !self.program.utf {
             return begin + 1;
         }
-        let more = rest.iter().skip(1).take_while(|byte| matches!(byte, 0x80..=0xbf)).count();
-        begin + 1 + more
+        let rest = self.text.get(begin + 1..).unwrap_or_default();
+        begin + 1 + rest.iter().take_while(|byte| matches!(byte, 0x80..=0xbf)).count()
+    }
+
+    /// A line break of two is not cut apart, unless the pattern names its halves.
+    fn whole_line_break(&self, next: usize) -> usize {
+        let is_between = next > 0 && matches!(self.text.get(next - 1..=next), Some([b'\r', b'\n']));
+        let is_whole = matches!(self.program.newline, Newline::CrLf | Newline::AnyCrLf | Newline::Any);
+        if is_between && is_whole && !self.program.names_newline { next + 1 } else { next }
     }
 
     /// The next place where a match can begin.

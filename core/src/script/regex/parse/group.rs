@@ -438,6 +438,7 @@ impl Parser<'_> {
             _ => return self.refuse_at(from, "(*VERB) not recognized or malformed"),
         };
         self.accepts |= verb == Verb::Accept;
+        self.steers |= verb != Verb::Fail;
         Ok((Some(Node::Verb(verb)), verb == Verb::Accept))
     }
 }

@@ -35,7 +35,6 @@ impl fmt::Display for PatternError {
 
 /// Options that a pattern can set from within.
 #[derive(Clone, Copy, Debug, Default)]
-#[allow(clippy::struct_excessive_bools)]
 struct Options {
     /// `i`
     caseless: bool,
@@ -78,6 +77,8 @@ struct Parser<'p> {
     not_empty_at_start: bool,
     optimize: bool,
     accepts: bool,
+    /// A verb other than `(*FAIL)` is in the pattern.
+    steers: bool,
     names_newline: bool,
     /// The number of the last group so far.
     groups: u32,
@@ -112,6 +113,7 @@ pub fn parse(pattern: &[u8], caseless: bool) -> Parsed<Pattern> {
         not_empty_at_start: false,
         optimize: true,
         accepts: false,
+        steers: false,
         names_newline: false,
         groups: 0,
         most_groups: 0,

@@ -19,8 +19,8 @@ impl Parser<'_> {
                 self.resolve(inner)
             }
             Node::Back(target, _) => self.target(target, false),
-            Node::Call(Target::Name(_, at) | Target::Number(_, at)) if self.accepts => {
-                self.refuse_at(*at, "(*ACCEPT) is not supported together with subroutines")
+            Node::Call(Target::Name(_, at) | Target::Number(_, at)) if self.steers => {
+                self.refuse_at(*at, "verbs other than (*FAIL) are not supported together with subroutines")
             }
             Node::Call(target) => self.target(target, true),
             Node::If(condition, yes, no) => {
