@@ -153,10 +153,10 @@ impl Parser<'_> {
     /// An assertion whose kind is written in `skip` bytes.
     fn assertion(&mut self, skip: usize, look: Look) -> Parsed<(Option<Node>, bool)> {
         self.at += skip;
-        let around = (self.looking, self.looking_back);
-        (self.looking, self.looking_back) = (true, look.behind);
+        let around = (self.looking, self.looking_back, self.retrying);
+        (self.looking, self.looking_back, self.retrying) = (true, look.behind, self.retrying || look.retried);
         let inner = self.inside(look.at, None)?;
-        (self.looking, self.looking_back) = around;
+        (self.looking, self.looking_back, self.retrying) = around;
         Ok((Some(Node::Look(look, Box::new(inner))), true))
     }
 
@@ -419,6 +419,10 @@ impl Parser<'_> {
             return self.refuse("(*VERB) not recognized or malformed");
         }
         let verb = match &*name {
+            b"ACCEPT" | b"COMMIT" | b"PRUNE" | b"SKIP" if self.retrying => {
+                let name = String::from_utf8_lossy(&name).into_owned();
+                return self.refuse_at(from, format!("(*{name}) is not supported in a non-atomic assertion"));
+            }
             b"ACCEPT" | b"COMMIT" | b"PRUNE" | b"SKIP" if self.looking_back => {
                 let name = String::from_utf8_lossy(&name).into_owned();
                 return self.refuse_at(from, format!("(*{name}) is not supported in lookbehind assertion"));

@@ -92,6 +92,8 @@ struct Parser<'p> {
     looking: bool,
     /// Within one that looks back.
     looking_back: bool,
+    /// Within one that may be tried again.
+    retrying: bool,
 }
 
 type Parsed<T> = Result<T, PatternError>;
@@ -122,6 +124,7 @@ pub fn parse(pattern: &[u8], caseless: bool) -> Parsed<Pattern> {
         quoting: false,
         looking: false,
         looking_back: false,
+        retrying: false,
     };
     parser.start_verbs()?;
     if parser.utf

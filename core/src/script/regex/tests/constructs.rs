@@ -513,6 +513,7 @@ const REFUSED: &[(&str, &str)] = &[
     (r"(*UTF)\C", "\\C is not supported with (*UTF)"),
     (r"(?<=a(*ACCEPT)b)c", "(*ACCEPT) is not supported in lookbehind assertion"),
     (r"(?<=a(*PRUNE)b)c", "(*PRUNE) is not supported in lookbehind assertion"),
+    (r"(?*a(*ACCEPT)b)c", "(*ACCEPT) is not supported in a non-atomic assertion"),
     (r"(a(*ACCEPT)b)(?1)", "verbs other than (*FAIL) are not supported together with subroutines"),
     (r"a(*PRUNE)(?R)?b", "verbs other than (*FAIL) are not supported together with subroutines"),
     (r"(*sr:a)", "script runs are not supported"),
