@@ -36,7 +36,7 @@ impl Parser<'_> {
         if posix(self.rest()).is_some() {
             return self.refuse_at(from, "POSIX named classes are supported only within a class");
         }
-        let negated = self.head_of_class();
+        let (negated, names_newline) = (self.head_of_class(), self.names_newline);
         let mut set = CharSet::default();
         let mut range = Range::No;
         let mut first = true;
@@ -116,6 +116,10 @@ impl Parser<'_> {
         }
         if let Range::Begun(_) = range {
             self.add(&mut set, u32::from(b'-'), u32::from(b'-'));
+        }
+        // PCRE: anything but a line break does not name one.
+        if negated && [10, 13].into_iter().any(|end| set == CharSet::of([end])) {
+            self.names_newline = names_newline;
         }
         Ok((Node::Set(Rc::new(if negated { set.negated(self.utf) } else { set })), true))
     }
