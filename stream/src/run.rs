@@ -7,7 +7,8 @@ use futures_core::future::LocalBoxFuture;
 use tidegate_core::log;
 use tidegate_core::net::{Address, Connection, Lifetime, Protocol, Timer, Transport};
 use tidegate_core::phase::{Phase, Verdict};
-use tidegate_core::script::{Names, Regex};
+use tidegate_core::script::regex::Matches;
+use tidegate_core::script::{Names, PatternList};
 use tidegate_core::subject::Subject;
 use tidegate_core::tls::server::accept;
 
@@ -29,7 +30,7 @@ pub struct Listener {
     /// Servers by the name that clients ask for in the TLS handshake.
     pub names: Names<Rc<Plan>>,
     /// Servers whose names are patterns, in order.
-    pub patterns: Vec<(Rc<Regex>, Rc<Plan>)>,
+    pub patterns: PatternList<Rc<Plan>>,
 }
 
 impl Protocol for Listener {
@@ -80,8 +81,14 @@ impl Listener {
         let Some(offer) = self.default.tls.as_ref().filter(|_| self.tls) else { return Some(transport) };
         session.details.action.set("SSL handshaking");
         let choose = |name: Option<&str>| {
-            if let Some(plan) = name.and_then(|name| self.named(name, session)) {
-                session.choose(plan);
+            match name.map_or(Ok(None), |name| self.named(name, session)) {
+                Ok(Some(plan)) => session.choose(plan),
+                Ok(None) => {}
+                // Nobody knows which server is meant: the client is told that there is none.
+                Err(failure) => {
+                    log!(session.logger(), Alert, "server_name {failure}");
+                    return None;
+                }
             }
             // nginx: a server without a certificate offers that of the default server.
             Some(session.plan().tls.as_ref().unwrap_or(offer).clone())
@@ -104,11 +111,12 @@ impl Listener {
     }
 
     /// The server of this name, leaving in the session what its pattern captures.
-    fn named(&self, name: &str, session: &Session) -> Option<Rc<Plan>> {
+    fn named(&self, name: &str, session: &Session) -> Matches<Option<Rc<Plan>>> {
         let name = name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase();
-        let exact = self.names.find(name.as_bytes());
-        let by_pattern = || self.patterns.iter().find(|(pattern, _)| pattern.matches(name.as_bytes(), session.slots()));
-        exact.or_else(|| by_pattern().map(|(_, plan)| plan)).cloned()
+        if let Some(plan) = self.names.find(name.as_bytes()) {
+            return Ok(Some(plan.clone()));
+        }
+        Ok(self.patterns.find(name.as_bytes(), session.slots())?.cloned())
     }
 }
 

@@ -186,7 +186,7 @@ impl Feature for Main {
             Set::Accepted,
             "Reading the clock is cheap; there is nothing to save.",
         ),
-        row("pcre_jit", Arity::Exactly(1), Set::Accepted, "Patterns are compiled to automata, not to machine code."),
+        row("pcre_jit", Arity::Exactly(1), Set::Accepted, "Patterns are not compiled to machine code."),
         Directive {
             name: "events",
             levels: Levels::MAIN,
