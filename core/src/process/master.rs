@@ -444,6 +444,15 @@ impl Master {
     /// Where this master's pid is written now.
     fn pid_file(&self) -> std::path::PathBuf {
         match self.successor {
+        // nginx: a third master would take the name of the first one's pid file.
+        if let Some(predecessor) = self.predecessor.filter(|_| self.predecessor_lives()) {
+            crate::log!(
+                log,
+                Notice,
+                "the old binary {predecessor} is still running, the signal is ignored: end one of the two first"
+            );
+            return;
+        }
             Some(_) => upgrade::old_pid_file(&self.generation.settings.pid),
             None => self.generation.settings.pid.clone(),
         }
