@@ -14,12 +14,11 @@ use tokio::sync::mpsc::UnboundedSender;
 use tokio::task::{JoinHandle, spawn_local};
 
 use super::accept::{Acceptor, Listener};
-use super::generation::{Bound, Generation, Loader, remove_sockets};
+use super::generation::{Bound, CommitError, Generation, Loader, Patience, TRY_PAUSE, remove_sockets};
 use super::helper::Helper;
 use super::identity::Identity;
-use super::master::{move_pid_file, remove_pid_file};
-use super::readiness;
 use super::turn::Turn;
+use super::{pid_file, readiness};
 use crate::conf::ConfigError;
 use crate::file;
 use crate::log::file::Opening;
@@ -70,6 +69,8 @@ pub(super) fn forget_slot(zones: &Zones, slot: usize) {
 
 /// The exit code of a helper that has done its work.
 pub const DONE: i32 = 3;
+/// The exit code of a process that could not begin its work, and of a helper that has panicked.
+pub const UNABLE: i32 = 2;
 
 /// What a process that serves is to the others.
 pub enum Post {
@@ -177,7 +178,7 @@ async fn serve(generation: Generation, post: Post) -> std::io::Result<ExitCode> 
     listen_for(SignalKind::interrupt(), Told::Leave, &tell)?;
     listen_for(SignalKind::quit(), Told::Finish, &tell)?;
     listen_for(SignalKind::user_defined1(), Told::Reopen, &tell)?;
-    listen_for(SignalKind::hangup(), Told::Reload, &tell)?;
+    listen_for(SignalKind::hangup(), Told::Reload(1), &tell)?;
     // The last is for a log that has reached the limit on the size of files: the write fails, that is all.
     let file_size = SignalKind::from_raw(nix::libc::SIGXFSZ);
     for ignored in [SignalKind::window_change(), SignalKind::user_defined2(), file_size] {
@@ -226,9 +227,10 @@ async fn serve(generation: Generation, post: Post) -> std::io::Result<ExitCode> 
                 let failed = logs.flat_map(|generation| generation.logs.open_all(reopening));
                 failed.for_each(|message| crate::log!(log, Emerg, "{message}"));
             }
-            Told::Reload if finishing => {}
-            Told::Reload => {
-                if let Some(next) = loader.as_ref().and_then(|loader| reload(loader, &serving)) {
+            Told::Reload(_) if finishing => {}
+            Told::Reload(attempt) => {
+                let again = || drop(spawn_local(reload_later(attempt.saturating_add(1), tell.clone())));
+                if let Some(next) = loader.as_ref().and_then(|loader| reload(loader, &serving, attempt, again)) {
                     let old = std::mem::replace(&mut serving, next);
                     retired.retain(|past| !past.connections.is_empty());
                     retired.push(Past { generation: old.generation.clone(), connections: old.connections.clone() });
@@ -255,7 +257,7 @@ async fn serve(generation: Generation, post: Post) -> std::io::Result<ExitCode> 
         generation.logs.finish(&generation.error_log);
     }
     if loader.is_some() {
-        remove_pid_file(&serving.generation.settings.pid);
+        pid_file::remove(&serving.generation.settings.pid);
         remove_sockets(&serving.sockets, &[]);
     }
     // What is still open is closed by the end of the process, not one by one, and threads that hang are not waited for.
@@ -343,27 +345,41 @@ impl Drop for Serving {
     }
 }
 
+async fn reload_later(attempt: u32, tell: UnboundedSender<Told>) {
+    tokio::time::sleep(TRY_PAUSE).await;
+    let _ = tell.send(Told::Reload(attempt));
+}
+
 /// The next generation of a process without a master; `None`, with a word in the log, when something is wrong with it.
-fn reload(loader: &Loader, serving: &Serving) -> Option<Serving> {
+/// Where an address is in use it is tried `again`.
+fn reload(loader: &Loader, serving: &Serving, attempt: u32, again: impl FnOnce()) -> Option<Serving> {
     let old = &serving.generation;
     let log = Logger::new(&old.error_log);
-    crate::log!(log, Notice, "reconfiguring");
-    readiness::reloading();
-    let loaded = loader.load(Zones::after(Some(&old.zones))).map_err(|errors| errors.iter().cloned().collect());
+    if attempt == 1 {
+        crate::log!(log, Notice, "reconfiguring");
+        readiness::reloading();
+    }
+    let loaded = loader
+        .load(Zones::after(Some(&old.zones)))
+        .map_err(|errors| CommitError::Failed(errors.iter().cloned().collect()));
     let begun = loaded.and_then(|(mut generation, notes)| {
-        generation.commit(&serving.sockets, &mut Vec::new())?;
-        move_pid_file(&old.settings.pid, &mut generation.settings.pid, &log);
+        generation.commit(&serving.sockets, &mut Vec::new(), Patience::Return { attempt })?;
+        pid_file::move_to(&old.settings.pid, &mut generation.settings.pid, &log);
         let mut next = Serving::begin(generation);
         next.accept().map_err(|error| {
             let error = crate::log::os_error(&error);
-            vec![ConfigError::general(format!("the event loop takes no further listening sockets ({error})"))]
+            let message = format!("the event loop takes no further listening sockets ({error})");
+            CommitError::Failed(vec![ConfigError::general(message)])
         })?;
         Ok((next, notes))
     });
+    if matches!(begun, Err(CommitError::InUse)) {
+        again();
+        return None;
+    }
     readiness::notify("READY=1");
-    match begun {
+    match begun.map_err(CommitError::into_errors) {
         Err(errors) => {
-            let errors: Vec<ConfigError> = errors;
             errors.iter().for_each(|error| crate::log!(log, Emerg, "{error}"));
             None
         }
@@ -396,7 +412,8 @@ enum Told {
     Fail,
     Finish,
     Reopen,
-    Reload,
+    /// The number of the try.
+    Reload(u32),
     Nothing,
 }
 
