@@ -93,6 +93,12 @@ impl Setup {
         self
     }
 
+    /// Runs this binary.
+    pub fn program(mut self, path: &Path) -> Setup {
+        self.program = path.to_owned();
+        self
+    }
+
     /// Sets a variable of the environment; `%%DIR%%` in it stands for the folder.
     pub fn environment(mut self, name: &str, value: &str) -> Setup {
         let value = value.replace("%%DIR%%", &self.folder.path().display().to_string());
