@@ -1,6 +1,5 @@
 //! The life of a session, top to bottom.
 
-use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -43,14 +42,14 @@ pub struct Entry {
 
 impl Protocol for Entry {
     fn serve(self: Rc<Self>, connection: Connection, life: Lifetime) -> LocalBoxFuture<'static, ()> {
+        let info = &connection.info;
+        let log = Logger::of(&self.server.error_log, info);
+        log!(log, Info, "client {} connected to {}", info.client, self.address);
+        log!(log, Debug, "using server \"{}\"", self.server.name);
+        let session = Rc::new(Session::new(self.clone(), info.clone()));
+        let connections = life.connections();
+        let mut running = Box::pin(run(self, session.clone(), Client::new(session.clone(), connection, life)));
         Box::pin(async move {
-            let info = connection.info.clone();
-            let log = Logger::of(&self.server.error_log, &info);
-            log!(log, Info, "client {} connected to {}", info.client, self.address);
-            log!(log, Debug, "using server \"{}\"", self.server.name);
-            let session = Session::new(self.clone(), info.clone());
-            let connections = life.connections();
-            let mut running = pin!(run(&session, self.tls.as_ref(), connection, life));
             let ending = connections.unless_cut(running.as_mut()).await.unwrap_or_else(|| {
                 log!(session.logger(), Info, "shutdown timeout");
                 Ending::Stopped
@@ -60,20 +59,49 @@ impl Protocol for Entry {
     }
 }
 
-/// A session from its first byte to its last.
-async fn run(session: &Session, tls: Option<&ServerTls>, connection: Connection, life: Lifetime) -> Ending {
-    let mut client = Client::new(session, connection, life);
-    match until_login(session, tls, &mut client).await {
-        Ok(backend) => relay(session, client, backend).await,
-        Err(ending) => {
-            client.close().await;
-            ending
+/// A session from its first byte to its last. Most of them wait: before the login or after it, in memory that is taken
+/// for the one and given back before the other. An async function would have room for its arguments twice.
+fn run(entry: Rc<Entry>, session: Rc<Session>, client: Client) -> impl Future<Output = Ending> {
+    let before = Box::pin(before(entry, session.clone(), client));
+    async move {
+        match before.await {
+            Ok((client, backend)) => Box::pin(relay(&session, client, backend)).await,
+            Err(ending) => ending,
         }
     }
 }
 
-/// Everything before the bytes flow.
-async fn until_login(session: &Session, tls: Option<&ServerTls>, client: &mut Client<'_>) -> Result<Backend, Ending> {
+/// Everything before the bytes flow: the client and its backend, or how the session has ended.
+fn before(
+    entry: Rc<Entry>,
+    session: Rc<Session>,
+    mut client: Client,
+) -> impl Future<Output = Result<(Parts, Backend), Ending>> {
+    async move {
+        match until_login(&session, entry.tls.as_ref(), &mut client).await {
+            Ok(backend) => Ok((client.into_parts()?, backend)),
+            Err(ending) => {
+                Box::pin(client.close()).await;
+                Err(ending)
+            }
+        }
+    }
+}
+
+async fn until_login(session: &Session, tls: Option<&ServerTls>, client: &mut Client) -> Result<Backend, Ending> {
+    let mut dialogue = Box::pin(greet(session, tls, client)).await?;
+    loop {
+        session.acts(Action::Authenticating);
+        let event = client.next(&mut *dialogue).await?;
+        // What is only done once in a while has room made for it then.
+        if let Some(backend) = Box::pin(heed(session, client, &mut *dialogue, event)).await? {
+            return Ok(backend);
+        }
+    }
+}
+
+/// Lets the client in and greets it.
+async fn greet(session: &Session, tls: Option<&ServerTls>, client: &mut Client) -> Result<Box<imap::Client>, Ending> {
     session.acts(Action::SendingGreeting);
     admit(session).await?;
     if let Some(tls) = tls {
@@ -83,11 +111,11 @@ async fn until_login(session: &Session, tls: Option<&ServerTls>, client: &mut Cl
         log!(session.logger(), Alert, "getrandom() failed ({})", log::os_error(&error));
         Ending::Internal
     })?;
-    let mut dialogue = imap::Client::new(session.server().dialogue.clone(), tls.is_some(), salt);
+    let mut dialogue = Box::new(imap::Client::new(session.server().dialogue.clone(), tls.is_some(), salt));
     session.acts(Action::SendingGreeting);
     dialogue.greeting(client.replies());
     client.flush().await?;
-    converse(session, client, &mut dialogue).await
+    Ok(dialogue)
 }
 
 /// Asks the access rules. As in stream, a client that they refuse is told nothing.
@@ -98,28 +126,33 @@ async fn admit(session: &Session) -> Result<(), Ending> {
     }
 }
 
-/// Speaks with the client until it is logged in.
-async fn converse<D: Dialogue>(
+/// Does what the client asks for: its backend, once it is logged in.
+async fn heed<D: Dialogue>(
     session: &Session,
-    client: &mut Client<'_>,
+    client: &mut Client,
     dialogue: &mut D,
-) -> Result<Backend, Ending> {
-    loop {
-        session.acts(Action::Authenticating);
-        match client.next(dialogue).await? {
-            Event::Complaint(complaint) => log!(session.logger(), Info, "{complaint}"),
-            Event::StartTls => starttls::upgrade(client, dialogue).await?,
-            Event::Logout => return Err(Ending::LoggedOut),
-            Event::Login(attempt) => {
-                session.tries(&attempt);
-                match judge(session, client, dialogue, &attempt).await? {
-                    Judgement::Refused(refusal) => refuse(session, client, dialogue, &refusal).await?,
-                    Judgement::Accepted(address, login) => {
-                        return log_in(session, client, dialogue, &address, login).await;
-                    }
-                }
-            }
-        }
+    event: Event,
+) -> Result<Option<Backend>, Ending> {
+    match event {
+        Event::Complaint(complaint) => log!(session.logger(), Info, "{complaint}"),
+        Event::StartTls => starttls::upgrade(client, dialogue).await?,
+        Event::Logout => return Err(Ending::LoggedOut),
+        Event::Login(attempt) => return try_login(session, client, dialogue, attempt).await,
+    }
+    Ok(None)
+}
+
+/// One attempt to log in: the backend, or nothing when the client may try again.
+async fn try_login<D: Dialogue>(
+    session: &Session,
+    client: &mut Client,
+    dialogue: &mut D,
+    attempt: Attempt,
+) -> Result<Option<Backend>, Ending> {
+    session.tries(&attempt);
+    match judge(session, client, dialogue, &attempt).await? {
+        Judgement::Refused(refusal) => refuse(session, client, dialogue, &refusal).await.map(|()| None),
+        Judgement::Accepted(address, login) => log_in(session, client, dialogue, &address, login).await.map(Some),
     }
 }
 
@@ -132,7 +165,7 @@ enum Judgement {
 /// Asks the authentication server, again and again if it wants to be asked again.
 async fn judge<D: Dialogue>(
     session: &Session,
-    client: &mut Client<'_>,
+    client: &mut Client,
     dialogue: &mut D,
     attempt: &Attempt,
 ) -> Result<Judgement, Ending> {
@@ -172,7 +205,7 @@ async fn judge<D: Dialogue>(
 /// Tells the client no. Only with `Auth-Wait`, and after it, may it try again.
 async fn refuse<D: Dialogue>(
     session: &Session,
-    client: &mut Client<'_>,
+    client: &mut Client,
     dialogue: &mut D,
     refusal: &Refusal,
 ) -> Result<(), Ending> {
@@ -193,7 +226,7 @@ async fn refuse<D: Dialogue>(
 /// Logs the client in at its backend.
 async fn log_in<D: Dialogue>(
     session: &Session,
-    client: &mut Client<'_>,
+    client: &mut Client,
     dialogue: &mut D,
     address: &Address,
     login: imap::Backend,
@@ -213,17 +246,14 @@ async fn log_in<D: Dialogue>(
     }
 }
 
-fn apologise<D: Dialogue>(client: &mut Client<'_>, dialogue: &mut D, ending: Ending) -> Ending {
+fn apologise<D: Dialogue>(client: &mut Client, dialogue: &mut D, ending: Ending) -> Ending {
     dialogue.internal_error(client.replies());
     ending
 }
 
 /// Moves bytes until one side closes.
-async fn relay(session: &Session, client: Client<'_>, backend: Backend) -> Ending {
-    let Parts { mut transport, mut timer, life, input, replies } = match client.into_parts() {
-        Ok(parts) => parts,
-        Err(ending) => return ending,
-    };
+async fn relay(session: &Session, client: Parts, backend: Backend) -> Ending {
+    let Parts { mut transport, mut timer, life, input, replies } = client;
     let Backend { transport: mut upstream, rest, .. } = backend;
     let proxy = &session.server().proxy;
     let limits = Limits {
@@ -237,8 +267,11 @@ async fn relay(session: &Session, client: Client<'_>, backend: Backend) -> Endin
     session.acts(Action::Proxying);
     let end = pump(&mut transport, &mut upstream, &mut timer, limits, counters, input, to_client).await;
     log_end(session, &end);
-    let _ = Timer::default().limit(GOODBYE, upstream.finish()).await;
-    let _ = Timer::default().limit(GOODBYE, transport.finish()).await;
+    let farewell = async {
+        let _ = Timer::default().limit(GOODBYE, upstream.finish()).await;
+        let _ = Timer::default().limit(GOODBYE, transport.finish()).await;
+    };
+    Box::pin(farewell).await;
     drop(life);
     Ending::Done
 }
