@@ -95,9 +95,20 @@ fn workers_take_turns_where_accept_mutex_is_on() {
 
 #[test]
 fn connections_spread_over_the_workers() {
-    let text = ONE.replace("location /", "location = /pid { return 200 $pid; } location /");
-    let server = Server::start(&format!("worker_processes 2; {text}"));
-    wait_until("two workers run", || (server.workers().len() == 2).then_some(()));
+    let inner = "location = /pid { return 200 $pid; } location = /status { stub_status; } location /";
+    let server = Server::start(&format!("worker_processes 2; {}", ONE.replace("location /", inner)));
+    // A worker that has only just been started does not accept yet, and those that come then are the other's.
+    let mut early = Vec::new();
+    let mut seen = std::collections::BTreeSet::new();
+    wait_until("two workers accept", || {
+        early.push(server.http(0));
+        seen.insert(early.last_mut()?.get("/pid").text());
+        (seen.len() == 2).then_some(())
+    });
+    drop(early);
+    let mut status = server.http(0);
+    wait_until("the early ones are gone", || status.get("/status").text().contains("connections: 1 ").then_some(()));
+    drop(status);
     let mut clients: Vec<_> = (0..50).map(|_| server.http(0)).collect();
     let mut by_worker = std::collections::BTreeMap::new();
     for client in &mut clients {

@@ -1,5 +1,6 @@
 //! Accepting connections: which worker takes the next one, and what happens when there is no room for it.
 
+use std::cell::OnceCell;
 use std::ffi::OsStr;
 use std::future::poll_fn;
 use std::os::fd::{AsFd, OwnedFd};
@@ -17,6 +18,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::net::{TcpStream, UnixStream};
 use tokio::task::spawn_local;
 
+use super::row::{Place, Places};
 use super::stall;
 use super::turn::Turn;
 use crate::log::{ErrorLog, Logger};
@@ -33,6 +35,8 @@ const BREATHER: Duration = Duration::from_millis(500);
 pub struct Listener {
     socket: AsyncFd<OwnedFd>,
     is_unix: bool,
+    /// Where several workers wait in a row.
+    place: OnceCell<Place>,
 }
 
 impl Listener {
@@ -42,7 +46,24 @@ impl Listener {
     /// Those of epoll_ctl(2), or it is no socket.
     pub fn new(socket: OwnedFd) -> std::io::Result<Self> {
         let is_unix = socket2::SockRef::from(&socket).local_addr()?.is_unix();
-        Ok(Listener { socket: adopt::watch(socket)?, is_unix })
+        Ok(Listener { socket: adopt::watch(socket)?, is_unix, place: OnceCell::new() })
+    }
+
+    /// The socket.
+    pub fn socket(&self) -> &OwnedFd {
+        self.socket.get_ref()
+    }
+
+    /// Is given a place in the row at the socket.
+    pub fn place(&self, place: Place) {
+        let _ = self.place.set(place);
+    }
+
+    /// Steps out of the row, if it stands in one.
+    pub fn step_out(&self) {
+        if let Some(place) = self.place.get() {
+            place.step_out(self.socket().as_fd());
+        }
     }
 
     /// Waits until somebody may be waiting.
@@ -89,7 +110,9 @@ pub struct Acceptor {
     /// What is served there.
     pub binding: Binding,
     /// The socket.
-    pub listener: Listener,
+    pub listener: Rc<Listener>,
+    /// The places of all of the worker's listeners.
+    pub places: Places,
     /// No other worker accepts from it (`reuseport`).
     pub own: bool,
     /// The worker's connections.
@@ -121,10 +144,12 @@ enum Then {
 impl Acceptor {
     /// Accepts until the task is aborted.
     pub async fn run(self) {
-        let mut accepting = None;
+        let enter = || Standing::enter(self.counters.clone(), State::Accepting);
+        let mut accepting = Some(enter());
         let (mut complaints, mut courtesy) = (Complaints::default(), Courtesy::default());
+        self.line_up().await;
         while self.listener.knock().await.is_ok() {
-            let _ = accepting.get_or_insert_with(|| Standing::enter(self.counters.clone(), State::Accepting));
+            let _ = accepting.get_or_insert_with(enter);
             let then = match &self.turn {
                 Some(turn) => {
                     let _mine = turn.take().await;
@@ -137,13 +162,15 @@ impl Acceptor {
             };
             // Meanwhile those who knock stay in the backlog, from which other workers can take them.
             match then {
-                Then::Next => {}
+                Then::Next => self.find_place().await,
                 Then::Wait => {
                     accepting = None;
+                    self.places.step_out();
                     self.connections.room().await;
                 }
                 Then::Pause => {
                     accepting = None;
+                    self.places.step_out();
                     let _ = Timer::default().limit(BREATHER, self.connections.room()).await;
                 }
             }
@@ -151,25 +178,50 @@ impl Acceptor {
         }
     }
 
-    /// Lets the other workers have theirs.
+    /// Sees to it that the next connection wakes the worker whose it should be. A worker without room steps out of the row
+    /// before it can be the only one to know of a client.
+    async fn find_place(&self) {
+        let Some(place) = self.listener.place.get() else { return };
+        if self.connections.is_full() {
+            self.places.step_out();
+        } else if !place.is_in() || self.counters.behind().next().is_some() && !place.is_last(&self.counters) {
+            self.line_up().await;
+        }
+    }
+
+    /// Goes to the end of the row.
+    async fn line_up(&self) {
+        let Some(place) = self.listener.place.get() else { return };
+        while !place.line_up(self.listener.socket().as_fd(), &self.counters) {
+            // The system is short of memory for it.
+            tokio::time::sleep(BREATHER).await;
+        }
+    }
+
+    /// Leaves a client to a worker that has fewer.
     ///
-    /// The kernel gives a connection to whoever asks first, which at low load is again and again the same worker. So one
-    /// that is clearly ahead of another stands back: for a millisecond, then for two, and so on, but not for ever: the
-    /// other may be stuck, or not listen here. A socket of the worker's own is not shared, so there the kernel does the
-    /// spreading.
+    /// The kernel gives a connection to whoever asks first, and a worker that is at work asks before another has woken. So
+    /// one that is ahead, and the last of the row, for then the others know of the client, stands back: for a millisecond,
+    /// then for two, and so on, until the client has been taken. Not for ever: the others may be stuck, or not listen
+    /// here. Those for whom it has waited in vain are not waited for again before they have accepted something.
+    ///
+    /// A socket of the worker's own is not shared, so there the kernel does the spreading.
     async fn stand_back(&self, courtesy: &mut Courtesy) {
-        if self.own || courtesy.is_over() {
+        let others_know = self.listener.place.get().is_none_or(|place| place.is_last(&self.counters));
+        if self.own || !others_know {
             return;
         }
         let mut pause = Duration::from_millis(1);
-        while self.counters.is_ahead() {
+        while courtesy.is_due(&self.counters) {
             if pause > Courtesy::LONGEST_PAUSE {
-                return courtesy.was_in_vain();
+                return courtesy.was_in_vain(&self.counters);
             }
             tokio::time::sleep(pause).await;
             pause *= 2;
+            if !self.listener.is_waited_at() {
+                return;
+            }
         }
-        *courtesy = Courtesy::default();
     }
 
     /// Lets in who knocks, one or all of them.
@@ -329,27 +381,22 @@ impl Failure {
     }
 }
 
-/// Whether a worker that is ahead stands back. When that was in vain it does not for a second, then for two, and so on to
-/// half a minute, until once it was not.
+/// The workers that are not waited for: each with the number of connections that it had accepted when it was in vain.
 #[derive(Default)]
-struct Courtesy {
-    over_until: Option<Instant>,
-    next: Option<Duration>,
-}
+struct Courtesy(Vec<(usize, u64)>);
 
 impl Courtesy {
     /// Those before it take as long again.
     const LONGEST_PAUSE: Duration = Duration::from_millis(64);
-    const LONGEST_QUIET: Duration = Duration::from_secs(32);
 
-    fn is_over(&self) -> bool {
-        self.over_until.is_some_and(|until| Instant::now() < until)
+    /// True when there is a worker to leave a client to.
+    fn is_due(&mut self, counters: &Counters) -> bool {
+        self.0.retain(|(slot, accepted)| counters.accepted_by(*slot) == *accepted);
+        counters.behind().any(|slot| !self.0.iter().any(|(known, _)| *known == slot))
     }
 
-    fn was_in_vain(&mut self) {
-        let quiet = self.next.unwrap_or(Duration::from_secs(1));
-        self.over_until = Some(Instant::now() + quiet);
-        self.next = Some((quiet * 2).min(Self::LONGEST_QUIET));
+    fn was_in_vain(&mut self, counters: &Counters) {
+        self.0 = counters.behind().map(|slot| (slot, counters.accepted_by(slot))).collect();
     }
 }
 
@@ -390,14 +437,26 @@ mod tests {
     }
 
     #[test]
-    fn courtesy_that_was_in_vain_is_over_for_longer_each_time() {
+    fn a_worker_is_waited_for_again_when_it_has_accepted_something() {
+        let counters = Rc::new(Counters::shared(&crate::zone::Zones::default()).unwrap());
+        let enter = |state| Standing::enter(counters.clone(), state);
+        crate::process::worker::set_place(5, 0);
+        let accepting = enter(State::Accepting);
+        crate::process::worker::set_place(0, 0);
         let mut courtesy = Courtesy::default();
-        assert!(!courtesy.is_over());
-        for expected in [1, 2, 4, 8, 16, 32, 32] {
-            courtesy.was_in_vain();
-            assert!(courtesy.is_over());
-            let left = courtesy.over_until.unwrap() - Instant::now();
-            assert!(left <= Duration::from_secs(expected) && left > Duration::from_millis(expected * 900), "{left:?}");
-        }
+        let mut mine = vec![enter(State::Active)];
+        assert!(!courtesy.is_due(&counters), "one more is no more than chance");
+        mine.push(enter(State::Active));
+        assert!(courtesy.is_due(&counters));
+        courtesy.was_in_vain(&counters);
+        assert!(!courtesy.is_due(&counters));
+        crate::process::worker::set_place(5, 0);
+        counters.count(Total::Accepted);
+        crate::process::worker::set_place(0, 0);
+        assert!(courtesy.is_due(&counters));
+        crate::process::worker::set_place(5, 0);
+        drop(accepting);
+        crate::process::worker::set_place(0, 0);
+        assert!(!courtesy.is_due(&counters), "it does not accept");
     }
 }

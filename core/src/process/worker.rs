@@ -17,6 +17,8 @@ use super::accept::{Acceptor, Listener};
 use super::generation::{Bound, CommitError, Generation, Loader, Patience, TRY_PAUSE, remove_sockets};
 use super::helper::Helper;
 use super::identity::Identity;
+use super::row::Places;
+use super::tidy::tidy;
 use super::turn::Turn;
 use super::{pid_file, readiness};
 use crate::conf::ConfigError;
@@ -278,23 +280,24 @@ struct Serving {
     sockets: Vec<Bound>,
     connections: Rc<Connections>,
     acceptors: Vec<JoinHandle<()>>,
-    ticking: JoinHandle<()>,
+    /// Looking after logs and memory.
+    housekeeping: [JoinHandle<()>; 2],
 }
 
 impl Serving {
     fn begin(mut generation: Generation) -> Serving {
         let sockets = std::mem::take(&mut generation.sockets);
         let generation = Rc::new(generation);
-        let ticking = generation.clone();
+        let logging = generation.clone();
+        let connections = Connections::new(generation.settings.worker_connections);
         Serving {
             sockets,
-            connections: Connections::new(generation.settings.worker_connections),
+            connections: connections.clone(),
             acceptors: Vec::new(),
-            ticking: spawn_local(async move {
-                loop {
-                    tokio::time::sleep(ticking.logs.tick(&ticking.error_log)).await;
-                }
-            }),
+            housekeeping: [
+                spawn_local(async move { logging.logs.look_after(&logging.error_log).await }),
+                spawn_local(tidy(connections)),
+            ],
             generation,
         }
     }
@@ -303,11 +306,17 @@ impl Serving {
     fn accept(&mut self) -> std::io::Result<()> {
         let Generation { settings, bindings, counters, error_log, .. } = &*self.generation;
         let turn = settings.accept_mutex_delay.map(|delay| Turn::new(counters.clone(), delay));
+        let (places, mut shared, mut acceptors) = (Places::default(), Vec::new(), Vec::new());
         for (binding, bound) in bindings.iter().zip(&self.sockets) {
             for (socket, own) in bound.of_worker(index(), binding.options.reuse_port, settings.worker_processes) {
-                let acceptor = Acceptor {
+                let listener = Rc::new(Listener::new(socket.try_clone()?)?);
+                if !own && turn.is_none() && settings.master_process {
+                    shared.push(listener.clone());
+                }
+                acceptors.push(Acceptor {
                     binding: binding.clone(),
-                    listener: Listener::new(socket.try_clone()?)?,
+                    listener,
+                    places: places.clone(),
                     own,
                     connections: self.connections.clone(),
                     counters: counters.clone(),
@@ -316,10 +325,11 @@ impl Serving {
                     stall_threshold: settings.stall_threshold,
                     debugged: settings.debugged.clone(),
                     log: error_log.clone(),
-                };
-                self.acceptors.push(spawn_local(acceptor.run()));
+                });
             }
         }
+        places.give(&shared);
+        self.acceptors.extend(acceptors.into_iter().map(|acceptor| spawn_local(acceptor.run())));
         Ok(())
     }
 
@@ -341,7 +351,7 @@ impl Serving {
 impl Drop for Serving {
     fn drop(&mut self) {
         self.acceptors.iter().for_each(JoinHandle::abort);
-        self.ticking.abort();
+        self.housekeeping.iter().for_each(JoinHandle::abort);
     }
 }
 
