@@ -38,7 +38,7 @@ const ROWS: &[Row] = &[
     ("an HTTP client that does not read a proxied reply", "kB", unread_reply),
     ("a stream client that does not read", "kB", unread_stream),
     ("500 heads of 31 KB that are not finished", "kB each", unfinished_heads),
-    ("what is left of them a second after they are gone", "MB", heads_that_are_gone),
+    ("500 heads of 31 KB two seconds after they are gone", "MB in all", heads_that_are_gone),
     ("wake-ups of 8 workers for a connection that says nothing", "", wakes_for_silence),
     ("wake-ups of 8 workers for a connection and a request", "", wakes_for_request),
     ("wake-ups of 8 workers that have nothing to do", "/s", wakes_for_nothing),
@@ -61,6 +61,15 @@ pub fn run(options: &Options) {
         let other = options.beside.as_ref().map(|path| format!("{:9.2}", of(Some(path)))).unwrap_or_default();
         println!("{name:60} {ours:9.2} {other} {unit}");
     }
+}
+
+/// One figure of the binary under test.
+///
+/// # Panics
+/// There is no figure of this name.
+pub fn figure(name: &str, sessions: usize) -> f64 {
+    let (_, _, measure) = ROWS.iter().find(|row| row.0 == name).unwrap_or_else(|| panic!("no figure {name}"));
+    measure(&Bench { sessions, program: None })
 }
 
 /// A server to be measured.
@@ -254,7 +263,7 @@ fn heads_that_are_gone(bench: &Bench) -> f64 {
     let clients = half_heads(&server, 500);
     quiet(&server);
     drop(clients);
-    thread::sleep(Duration::from_secs(1));
+    thread::sleep(Duration::from_secs(2));
     (memory(&server) - before) / 1024.0
 }
 
@@ -279,7 +288,7 @@ fn eight(bench: &Bench) -> Server {
     server
 }
 
-const CONNECTIONS: usize = 200;
+const CONNECTIONS: usize = 100;
 
 fn wakes(server: &Server, mut connect: impl FnMut()) -> f64 {
     let before = sleeps(server);
