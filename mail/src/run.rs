@@ -1,9 +1,10 @@
 //! The life of a session, top to bottom.
 
+use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use futures_core::future::LocalBoxFuture;
 use tidegate_core::log;
 use tidegate_core::log::Logger;
@@ -48,8 +49,9 @@ impl Protocol for Entry {
         log!(log, Debug, "using server \"{}\"", self.server.name);
         let session = Rc::new(Session::new(self.clone(), info.clone()));
         let connections = life.connections();
-        let mut running = Box::pin(run(self, session.clone(), Client::new(session.clone(), connection, life)));
+        let before = Box::pin(before(self, session.clone(), Client::new(session.clone(), connection, life)));
         Box::pin(async move {
+            let mut running = pin!(run(before));
             let ending = connections.unless_cut(running.as_mut()).await.unwrap_or_else(|| {
                 log!(session.logger(), Info, "shutdown timeout");
                 Ending::Stopped
@@ -59,32 +61,29 @@ impl Protocol for Entry {
     }
 }
 
+/// What comes after the login.
+type Relay = LocalBoxFuture<'static, Ending>;
+
 /// A session from its first byte to its last. Most of them wait: before the login or after it, in memory that is taken
-/// for the one and given back before the other. An async function would have room for its arguments twice.
-fn run(entry: Rc<Entry>, session: Rc<Session>, client: Client) -> impl Future<Output = Ending> {
-    let before = Box::pin(before(entry, session.clone(), client));
-    async move {
-        match before.await {
-            Ok((client, backend)) => Box::pin(relay(&session, client, backend)).await,
-            Err(ending) => ending,
-        }
+/// for the one and given back before the other.
+async fn run(before: impl Future<Output = Result<Relay, Ending>> + Unpin) -> Ending {
+    match before.await {
+        Ok(relay) => relay.await,
+        Err(ending) => ending,
     }
 }
 
-/// Everything before the bytes flow: the client and its backend, or how the session has ended.
-fn before(
-    entry: Rc<Entry>,
-    session: Rc<Session>,
-    mut client: Client,
-) -> impl Future<Output = Result<(Parts, Backend), Ending>> {
+/// Everything before the bytes flow: what comes then, or how the session has ended. An async function would have room for
+/// its arguments twice.
+#[expect(clippy::manual_async_fn, reason = "see above")]
+fn before(entry: Rc<Entry>, session: Rc<Session>, mut client: Client) -> impl Future<Output = Result<Relay, Ending>> {
     async move {
-        match until_login(&session, entry.tls.as_ref(), &mut client).await {
-            Ok(backend) => Ok((client.into_parts()?, backend)),
-            Err(ending) => {
-                Box::pin(client.close()).await;
-                Err(ending)
-            }
-        }
+        let ending = match until_login(&session, entry.tls.as_ref(), &mut client).await {
+            Ok(backend) => return Ok(relay(session, client.into_parts()?, backend)),
+            Err(ending) => ending,
+        };
+        Box::pin(client.close()).await;
+        Err(ending)
     }
 }
 
@@ -107,7 +106,10 @@ async fn greet(session: &Session, tls: Option<&ServerTls>, client: &mut Client) 
     if let Some(tls) = tls {
         starttls::shake_hands::<imap::Client>(client, tls.clone()).await?;
     }
-    let salt = salt::draw(&session.server().name).map_err(|error| {
+    // Nobody is asked for the answer to a challenge where CRAM-MD5 is off.
+    let needs_salt = session.server().dialogue.mechanisms.cram_md5;
+    let salt = if needs_salt { salt::draw(&session.server().name) } else { Ok(Bytes::new()) };
+    let salt = salt.map_err(|error| {
         log!(session.logger(), Alert, "getrandom() failed ({})", log::os_error(&error));
         Ending::Internal
     })?;
@@ -252,28 +254,30 @@ fn apologise<D: Dialogue>(client: &mut Client, dialogue: &mut D, ending: Ending)
 }
 
 /// Moves bytes until one side closes.
-async fn relay(session: &Session, client: Parts, backend: Backend) -> Ending {
+fn relay(session: Rc<Session>, client: Parts, backend: Backend) -> Relay {
     let Parts { mut transport, mut timer, life, input, replies } = client;
     let Backend { transport: mut upstream, rest, .. } = backend;
-    let proxy = &session.server().proxy;
-    let limits = Limits {
-        client_buffer: PIECE,
-        upstream_buffer: proxy.buffer.max(PIECE),
-        idle: proxy.timeout,
-        half_close: false,
-    };
     let to_client = joined(replies, &rest);
-    let counters = &session.counters;
-    session.acts(Action::Proxying);
-    let end = pump(&mut transport, &mut upstream, &mut timer, limits, counters, input, to_client).await;
-    log_end(session, &end);
-    let farewell = async {
-        let _ = Timer::default().limit(GOODBYE, upstream.finish()).await;
-        let _ = Timer::default().limit(GOODBYE, transport.finish()).await;
-    };
-    Box::pin(farewell).await;
-    drop(life);
-    Ending::Done
+    Box::pin(async move {
+        let proxy = &session.server().proxy;
+        let limits = Limits {
+            client_buffer: PIECE,
+            upstream_buffer: proxy.buffer.max(PIECE),
+            idle: proxy.timeout,
+            half_close: false,
+        };
+        session.acts(Action::Proxying);
+        let counters = &session.counters;
+        let end = pump(&mut transport, &mut upstream, &mut timer, limits, counters, input, to_client).await;
+        log_end(&session, &end);
+        let farewell = async {
+            let _ = Timer::default().limit(GOODBYE, upstream.finish()).await;
+            let _ = Timer::default().limit(GOODBYE, transport.finish()).await;
+        };
+        Box::pin(farewell).await;
+        drop(life);
+        Ending::Done
+    })
 }
 
 fn joined(mut first: BytesMut, second: &[u8]) -> BytesMut {
