@@ -148,6 +148,11 @@ impl Connections {
         self.ended.set(0);
     }
 
+    /// How many have ended since the last time.
+    pub fn ended_meanwhile(&self) -> usize {
+        self.ended.take()
+    }
+
     /// Waits until there may be room: a connection has ended, or could be told to.
     pub async fn room(&self) {
         self.awaited.set(true);

@@ -1,8 +1,8 @@
-//! Memory that is given back to the system when many connections have ended.
+//! Memory that is given back to the system after a rush of clients.
 //!
-//! The allocator (mimalloc) keeps what was freed for a second, in case it is wanted again, and gives it back when it next
-//! frees a page of its own. A worker that has nothing to do frees none, and would sit on what a rush of clients has left
-//! behind until the next one comes.
+//! The allocator (mimalloc) keeps what was freed in case it is wanted again, and gives it back in passing, while it does
+//! other things. A worker that has nothing to do frees nothing, and would sit on what a rush has left behind until the next
+//! one comes. So it has the allocator look once, when the rush is over.
 
 use std::hint::black_box;
 use std::rc::Rc;
@@ -12,29 +12,40 @@ use crate::net::{Connections, buffers};
 
 /// Connections that end in groups of so many leave something behind that is worth the effort.
 const MANY: usize = 32;
-/// Others may be about to end as well.
-const PAUSE: Duration = Duration::from_millis(50);
-/// The allocator's second, and a little.
-const KEPT: Duration = Duration::from_millis(1100);
-/// An allocation of this size is a page of its own, which is not touched.
-const OWN_PAGE: usize = 4 << 20;
-/// So many calls later the allocator no longer saves empty pages of small blocks for the next block.
-const CALLS: usize = 20;
+/// A rush is over when in this time fewer than that have ended.
+const QUIET: Duration = Duration::from_millis(500);
 
-/// Gives memory back each time that many connections have ended, as long as the worker lives.
+/// Gives memory back each time that a rush of clients is over, as long as the worker lives.
 pub async fn tidy(connections: Rc<Connections>) {
     loop {
         connections.ended(MANY).await;
-        tokio::time::sleep(PAUSE).await;
+        loop {
+            buffers::trim();
+            tokio::time::sleep(QUIET).await;
+            if connections.ended_meanwhile() < MANY {
+                break;
+            }
+        }
+        // What has not been wanted in that time.
         buffers::trim();
-        (0..CALLS).for_each(|_| prompt());
-        tokio::time::sleep(KEPT).await;
-        buffers::trim();
-        prompt();
+        collect();
     }
 }
 
-/// Has the allocator look at what it keeps.
-fn prompt() {
-    drop(black_box(Vec::<u8>::with_capacity(OWN_PAGE)));
+/// Has the allocator give back what it does not need: it looks for that before it says that there is no memory. There is
+/// none of this size.
+fn collect() {
+    const MORE_THAN_THERE_IS: usize = isize::MAX.unsigned_abs();
+    let _ = black_box(Vec::<u8>::new().try_reserve_exact(black_box(MORE_THAN_THERE_IS)));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn there_is_no_memory_of_the_size_that_is_asked_for() {
+        collect();
+        assert!(Vec::<u8>::new().try_reserve_exact(isize::MAX.unsigned_abs()).is_err());
+    }
 }
