@@ -1,6 +1,6 @@
 //! Accepting connections: which worker takes the next one, and what happens when there is no room for it.
 
-use std::cell::OnceCell;
+use std::cell::{Cell, OnceCell};
 use std::ffi::OsStr;
 use std::future::poll_fn;
 use std::os::fd::{AsFd, OwnedFd};
@@ -30,6 +30,9 @@ use crate::zone::counters::{Counters, Standing, State, Total};
 
 /// How long to wait before accepting again when the process has no descriptors left.
 const BREATHER: Duration = Duration::from_millis(500);
+
+/// nginx: a worker that is free each time goes to the end of the row after so many clients all the same.
+const TURNS: u32 = 16;
 
 /// A listening socket in the event loop.
 pub struct Listener {
@@ -87,10 +90,14 @@ impl Listener {
         self.socket.try_io(Interest::READABLE, look).is_ok()
     }
 
-    /// The next connection that is waiting; `WouldBlock` when there is none.
+    /// The next connection that is waiting; `WouldBlock` when there is none, as far as the event loop knows.
     fn accept(&self) -> std::io::Result<(Transport, Address)> {
-        let accept = |socket: &OwnedFd| Ok(acceptfrom_with(socket, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC)?);
-        let (socket, client) = self.socket.try_io(Interest::READABLE, accept)?;
+        self.socket.try_io(Interest::READABLE, |_| self.accept_unasked())
+    }
+
+    /// The same, whether the event loop knows of anybody or not.
+    fn accept_unasked(&self) -> std::io::Result<(Transport, Address)> {
+        let (socket, client) = acceptfrom_with(self.socket(), SocketFlags::NONBLOCK | SocketFlags::CLOEXEC)?;
         if self.is_unix {
             let client = client.and_then(|client| SocketAddrUnix::try_from(client).ok());
             let path = client.and_then(|client| client.path().map(|path| OsStr::from_bytes(path.to_bytes()).into()));
@@ -113,7 +120,7 @@ pub struct Acceptor {
     pub listener: Rc<Listener>,
     /// The places of all of the worker's listeners.
     pub places: Places,
-    /// No other worker accepts from it (`reuseport`).
+    /// No other worker accepts from it: it is the only one, or has a socket of its own (`reuseport`).
     pub own: bool,
     /// The worker's connections.
     pub connections: Rc<Connections>,
@@ -129,6 +136,8 @@ pub struct Acceptor {
     pub debugged: Rc<[Network]>,
     /// Where to complain.
     pub log: ErrorLog,
+    /// Clients let in since it last went to the end of the row.
+    pub turns: Cell<u32>,
 }
 
 /// What comes after those who could be let in.
@@ -143,7 +152,7 @@ enum Then {
 
 impl Acceptor {
     /// Accepts until the task is aborted.
-    pub async fn run(self) {
+    pub async fn run(self: Rc<Self>) {
         let enter = || Standing::enter(self.counters.clone(), State::Accepting);
         let mut accepting = Some(enter());
         let (mut complaints, mut courtesy) = (Complaints::default(), Courtesy::default());
@@ -178,13 +187,33 @@ impl Acceptor {
         }
     }
 
+    /// Lets in those for whom this worker may be the only one that was woken, before it goes.
+    pub fn last_call(&self) {
+        while let Some(life) = self.connections.admit() {
+            match self.listener.accept_unasked() {
+                Ok((transport, client)) => self.serve(transport, client, life),
+                Err(_) => return,
+            }
+        }
+    }
+
+    /// Looks whether somebody waits for whom a worker was woken that has died since.
+    pub fn look_again(&self) {
+        if let Some(place) = self.listener.place.get().filter(|place| place.is_in()) {
+            let _ = place.line_up(self.listener.socket().as_fd(), &self.counters);
+        }
+    }
+
     /// Sees to it that the next connection wakes the worker whose it should be. A worker without room steps out of the row
     /// before it can be the only one to know of a client.
     async fn find_place(&self) {
         let Some(place) = self.listener.place.get() else { return };
         if self.connections.is_full() {
-            self.places.step_out();
-        } else if !place.is_in() || self.counters.behind().next().is_some() && !place.is_last(&self.counters) {
+            return self.places.step_out();
+        }
+        let has_had_its_turn = || self.turns.get() >= TURNS || self.counters.behind().next().is_some();
+        if !place.is_in() || has_had_its_turn() && !place.is_last(&self.counters) {
+            self.turns.set(0);
             self.line_up().await;
         }
     }
@@ -212,15 +241,13 @@ impl Acceptor {
             return;
         }
         let mut pause = Duration::from_millis(1);
-        while courtesy.is_due(&self.counters) {
+        // It may be long since somebody knocked.
+        while courtesy.is_due(&self.counters) && self.listener.is_waited_at() {
             if pause > Courtesy::LONGEST_PAUSE {
                 return courtesy.was_in_vain(&self.counters);
             }
             tokio::time::sleep(pause).await;
             pause *= 2;
-            if !self.listener.is_waited_at() {
-                return;
-            }
         }
     }
 
@@ -286,6 +313,7 @@ impl Acceptor {
     }
 
     fn serve(&self, transport: Transport, client: Address, life: Lifetime) {
+        self.turns.set(self.turns.get().saturating_add(1));
         self.counters.count(Total::Accepted);
         let local = if self.binding.is_wildcard() {
             transport.local_address().unwrap_or_else(|| self.binding.address.clone())

@@ -567,7 +567,11 @@ impl Master {
 
     fn reap(&mut self) {
         loop {
-            let (pid, how) = match waitpid(Pid::from_raw(-1), Some(WaitPidFlag::WNOHANG)) {
+            let (pid, how) = match waitpid(Pid::from_raw(-1), Some(WaitPidFlag::WNOHANG | WaitPidFlag::WUNTRACED)) {
+                Ok(WaitStatus::Stopped(pid, _)) => {
+                    self.have_others_look(pid);
+                    continue;
+                }
                 Ok(WaitStatus::Exited(pid, code)) => (pid, Ok(code)),
                 Ok(WaitStatus::Signaled(pid, signal, _)) => (pid, Err(signal)),
                 Err(Errno::EINTR) => continue,
@@ -598,8 +602,16 @@ impl Master {
             }
             if !child.leaving {
                 self.children.ended(&child, death(how), Instant::now());
+                self.have_others_look(pid);
             }
         }
+    }
+
+    /// A worker accepts no more, as it has died or was stopped (SIGSTOP). It may have been the only one that was woken for
+    /// a client: the others look whether somebody waits.
+    fn have_others_look(&self, pid: Pid) {
+        let workers = self.children.iter().filter(|child| matches!(child.role, Role::Worker(_)) && child.pid != pid);
+        workers.filter(|worker| !worker.leaving).for_each(|worker| _ = kill(worker.pid, Signal::SIGWINCH));
     }
 
     fn on_time(&mut self) {

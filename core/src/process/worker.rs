@@ -183,7 +183,8 @@ async fn serve(generation: Generation, post: Post) -> std::io::Result<ExitCode> 
     listen_for(SignalKind::hangup(), Told::Reload(1), &tell)?;
     // The last is for a log that has reached the limit on the size of files: the write fails, that is all.
     let file_size = SignalKind::from_raw(nix::libc::SIGXFSZ);
-    for ignored in [SignalKind::window_change(), SignalKind::user_defined2(), file_size] {
+    listen_for(SignalKind::window_change(), Told::Look, &tell)?;
+    for ignored in [SignalKind::user_defined2(), file_size] {
         listen_for(ignored, Told::Nothing, &tell)?;
     }
     // The master blocks its signals; what came since the fork is delivered to the handlers above now.
@@ -224,6 +225,7 @@ async fn serve(generation: Generation, post: Post) -> std::io::Result<ExitCode> 
                 return Ok(ExitCode::from(2));
             }
             Told::Nothing => {}
+            Told::Look => serving.acceptors.iter().for_each(|(acceptor, _)| acceptor.look_again()),
             Told::Reopen => {
                 let logs = retired.iter().map(|past| &past.generation).chain([&serving.generation]);
                 let failed = logs.flat_map(|generation| generation.logs.open_all(reopening));
@@ -279,7 +281,7 @@ struct Serving {
     /// is not accepted from.
     sockets: Vec<Bound>,
     connections: Rc<Connections>,
-    acceptors: Vec<JoinHandle<()>>,
+    acceptors: Vec<(Rc<Acceptor>, JoinHandle<()>)>,
     /// Looking after logs and memory.
     housekeeping: [JoinHandle<()>; 2],
 }
@@ -310,7 +312,8 @@ impl Serving {
         for (binding, bound) in bindings.iter().zip(&self.sockets) {
             for (socket, own) in bound.of_worker(index(), binding.options.reuse_port, settings.worker_processes) {
                 let listener = Rc::new(Listener::new(socket.try_clone()?)?);
-                if !own && turn.is_none() && settings.master_process {
+                let own = own || settings.worker_processes == 1 || !settings.master_process;
+                if !own && turn.is_none() {
                     shared.push(listener.clone());
                 }
                 acceptors.push(Acceptor {
@@ -325,17 +328,25 @@ impl Serving {
                     stall_threshold: settings.stall_threshold,
                     debugged: settings.debugged.clone(),
                     log: error_log.clone(),
+                    turns: Cell::new(0),
                 });
             }
         }
         places.give(&shared);
-        self.acceptors.extend(acceptors.into_iter().map(|acceptor| spawn_local(acceptor.run())));
+        let start = |acceptor: Acceptor| {
+            let acceptor = Rc::new(acceptor);
+            (acceptor.clone(), spawn_local(acceptor.run()))
+        };
+        self.acceptors.extend(acceptors.into_iter().map(start));
         Ok(())
     }
 
     /// Accepts nothing more, and has all connections finish.
     fn stop(&mut self) {
-        self.acceptors.drain(..).for_each(|acceptor| acceptor.abort());
+        for (acceptor, task) in self.acceptors.drain(..) {
+            task.abort();
+            acceptor.last_call();
+        }
         self.sockets.clear();
         self.connections.stop();
     }
@@ -350,7 +361,7 @@ impl Serving {
 
 impl Drop for Serving {
     fn drop(&mut self) {
-        self.acceptors.iter().for_each(JoinHandle::abort);
+        self.acceptors.iter().for_each(|(_, task)| task.abort());
         self.housekeeping.iter().for_each(JoinHandle::abort);
     }
 }
@@ -424,6 +435,8 @@ enum Told {
     Reopen,
     /// The number of the try.
     Reload(u32),
+    /// Another worker has died: somebody may be waiting of whom only that one knew.
+    Look,
     Nothing,
 }
 

@@ -135,15 +135,15 @@ impl Counters {
     /// The slots of workers that accept and have clearly fewer connections than this one: the next should be theirs.
     pub fn behind(&self) -> impl Iterator<Item = usize> + '_ {
         let own = crate::process::worker::slot();
-        let active = || self.states.by_worker(index_of_state(State::Active));
-        let accepting = self.states.by_worker(index_of_state(State::Accepting));
-        let mine = active().nth(own).unwrap_or(0);
-        let others = accepting.zip(active()).enumerate().filter(move |(slot, _)| *slot != own);
-        others
-            .filter(move |(_, (accepting, active))| {
-                *accepting > 0 && mine > active.saturating_add(1).saturating_add(active / 8)
-            })
-            .map(|(slot, _)| slot)
+        let (accepting, active) = (index_of_state(State::Accepting), index_of_state(State::Active));
+        let count = |row: &[AtomicU64], column: usize| row.get(column).map_or(0, |word| word.load(Relaxed));
+        let mine = self.states.rows().nth(own).map_or(0, |row| count(row, active));
+        // With fewer than two nobody has clearly fewer.
+        let rows = if mine > 1 { self.states.rows() } else { [].chunks_exact(1) };
+        rows.enumerate().filter_map(move |(slot, row)| {
+            let fewer = || mine > count(row, active).saturating_add(1).saturating_add(count(row, active) / 8);
+            (slot != own && count(row, accepting) > 0 && fewer()).then_some(slot)
+        })
     }
 
     /// How many connections the worker of a slot, and those before it, have accepted.
