@@ -100,7 +100,7 @@ impl Bench {
         while sessions.len() < count {
             sessions.push(begin());
             // No queue of a socket may overflow.
-            if sessions.len() % 50 == 0 {
+            if sessions.len().is_multiple_of(50) {
                 wait_until("the sessions wait", || settled(20 + sessions.len()).then_some(()));
             }
         }

@@ -150,12 +150,18 @@ fn a_server_that_was_killed_starts_again_on_its_local_socket() {
 
 #[test]
 fn what_somebody_listens_on_or_is_no_socket_stays() {
-    type Make = fn(&Path) -> Box<dyn std::any::Any>;
+    type Make = fn(&Path) -> Option<Box<dyn std::any::Any>>;
     let cases: [(&str, Make); 4] = [
-        ("another server's socket", |path| Box::new(UnixListener::bind(path).unwrap())),
-        ("a socket for datagrams", |path| Box::new(UnixDatagram::bind(path).unwrap())),
-        ("a file", |path| Box::new(fs::write(path, "kept").unwrap())),
-        ("a folder", |path| Box::new(fs::create_dir(path).unwrap())),
+        ("another server's socket", |path| Some(Box::new(UnixListener::bind(path).unwrap()))),
+        ("a socket for datagrams", |path| Some(Box::new(UnixDatagram::bind(path).unwrap()))),
+        ("a file", |path| {
+            fs::write(path, "kept").unwrap();
+            None
+        }),
+        ("a folder", |path| {
+            fs::create_dir(path).unwrap();
+            None
+        }),
     ];
     std::thread::scope(|scope| {
         for (what, make) in cases {
