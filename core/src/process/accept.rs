@@ -232,7 +232,9 @@ impl Acceptor {
     /// The kernel gives a connection to whoever asks first, and a worker that is at work asks before another has woken. So
     /// one that is ahead, and the last of the row, for then the others know of the client, stands back: for a millisecond,
     /// then for two, and so on, until the client has been taken. Not for ever: the others may be stuck, or not listen
-    /// here. Those for whom it has waited in vain are not waited for again before they have accepted something.
+    /// here. Those for whom it has waited in vain are not waited for again before they have accepted something. And not
+    /// while they cannot keep up: where they have let in others and clients wait still, this worker takes one, then two,
+    /// and so on.
     ///
     /// A socket of the worker's own is not shared, so there the kernel does the spreading.
     async fn stand_back(&self, courtesy: &mut Courtesy) {
@@ -240,15 +242,23 @@ impl Acceptor {
         if self.own || !others_know {
             return;
         }
+        if courtesy.has_allowance() {
+            return;
+        }
+        let accepted = courtesy.accepted_by_others(&self.counters);
         let mut pause = Duration::from_millis(1);
         // It may be long since somebody knocked.
         while courtesy.is_due(&self.counters) && self.listener.is_waited_at() {
+            if courtesy.accepted_by_others(&self.counters).saturating_sub(accepted) > 1 {
+                return courtesy.others_are_busy();
+            }
             if pause > Courtesy::LONGEST_PAUSE {
                 return courtesy.was_in_vain(&self.counters);
             }
             tokio::time::sleep(pause).await;
             pause *= 2;
         }
+        courtesy.was_worth_it();
     }
 
     /// Lets in who knocks, one or all of them.
@@ -409,22 +419,50 @@ impl Failure {
     }
 }
 
-/// The workers that are not waited for: each with the number of connections that it had accepted when it was in vain.
+/// How much a worker that is ahead leaves to others.
 #[derive(Default)]
-struct Courtesy(Vec<(usize, u64)>);
+struct Courtesy {
+    /// The workers that are not waited for: each with the number of connections that it had accepted when it was in vain.
+    ignored: Vec<(usize, u64)>,
+    /// Clients that it may take without waiting, and how many that were the last time.
+    left: u32,
+    allowance: u32,
+}
 
 impl Courtesy {
     /// Those before it take as long again.
     const LONGEST_PAUSE: Duration = Duration::from_millis(64);
+    const LARGEST_ALLOWANCE: u32 = 1024;
 
     /// True when there is a worker to leave a client to.
     fn is_due(&mut self, counters: &Counters) -> bool {
-        self.0.retain(|(slot, accepted)| counters.accepted_by(*slot) == *accepted);
-        counters.behind().any(|slot| !self.0.iter().any(|(known, _)| *known == slot))
+        self.ignored.retain(|(slot, accepted)| counters.accepted_by(*slot) == *accepted);
+        counters.behind().any(|slot| !self.ignored.iter().any(|(known, _)| *known == slot))
+    }
+
+    fn has_allowance(&mut self) -> bool {
+        let has = self.left > 0;
+        self.left = self.left.saturating_sub(1);
+        has
+    }
+
+    /// What the workers have accepted that a client could be left to.
+    fn accepted_by_others(&self, counters: &Counters) -> u64 {
+        counters.behind().map(|slot| counters.accepted_by(slot)).fold(0, u64::wrapping_add)
+    }
+
+    /// They have taken clients, and others wait still.
+    fn others_are_busy(&mut self) {
+        self.allowance = self.allowance.saturating_mul(2).clamp(1, Self::LARGEST_ALLOWANCE);
+        self.left = self.allowance - 1;
+    }
+
+    fn was_worth_it(&mut self) {
+        self.allowance = 0;
     }
 
     fn was_in_vain(&mut self, counters: &Counters) {
-        self.0 = counters.behind().map(|slot| (slot, counters.accepted_by(slot))).collect();
+        self.ignored = counters.behind().map(|slot| (slot, counters.accepted_by(slot))).collect();
     }
 }
 
@@ -486,5 +524,19 @@ mod tests {
         drop(accepting);
         crate::process::worker::set_place(0, 0);
         assert!(!courtesy.is_due(&counters), "it does not accept");
+    }
+
+    #[test]
+    fn a_worker_helps_more_and_more_while_others_cannot_keep_up() {
+        let mut courtesy = Courtesy::default();
+        let taken = |courtesy: &mut Courtesy| {
+            courtesy.others_are_busy();
+            // The one that it has waited with, and those that it need not wait with.
+            1 + std::iter::repeat_with(|| courtesy.has_allowance()).take_while(|has| *has).count()
+        };
+        let all: Vec<usize> = (0..12).map(|_| taken(&mut courtesy)).collect();
+        assert_eq!(all, [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 1024]);
+        courtesy.was_worth_it();
+        assert_eq!(taken(&mut courtesy), 1);
     }
 }
