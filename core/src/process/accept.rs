@@ -238,8 +238,8 @@ impl Acceptor {
     ///
     /// A socket of the worker's own is not shared, so there the kernel does the spreading.
     async fn stand_back(&self, courtesy: &mut Courtesy) {
-        let others_know = self.listener.place.get().is_none_or(|place| place.is_last(&self.counters));
-        if self.own || !others_know {
+        let others_know = || self.listener.place.get().is_none_or(|place| place.is_last(&self.counters));
+        if self.own || !others_know() {
             return;
         }
         if courtesy.has_allowance() {
@@ -248,7 +248,7 @@ impl Acceptor {
         let accepted = courtesy.accepted_by_others(&self.counters);
         let mut pause = Duration::from_millis(1);
         // It may be long since somebody knocked.
-        while courtesy.is_due(&self.counters) && self.listener.is_waited_at() {
+        while courtesy.is_due(&self.counters) && others_know() && self.listener.is_waited_at() {
             if courtesy.accepted_by_others(&self.counters).saturating_sub(accepted) > 1 {
                 return courtesy.others_are_busy();
             }

@@ -7,7 +7,7 @@
 use std::cell::{Cell, RefCell};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::{Rc, Weak};
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::Ordering::SeqCst;
 
 use rustix::event::epoll::{self, EventData, EventFlags};
 
@@ -53,10 +53,14 @@ impl Places {
 
 impl Place {
     /// Goes to the end of the row. False when the system watches the socket no longer: it has to be tried again.
+    ///
+    /// Two workers may do so at once. Which of them is the last nobody knows then, and neither takes itself for it.
     pub fn line_up(&self, socket: BorrowedFd<'_>, counters: &Counters) -> bool {
+        let (last, claim) = (counters.last_in_row(self.socket), self.mark(false));
+        last.store(claim, SeqCst);
         self.is_in.set(self.watch(socket, EventFlags::EXCLUSIVE));
-        if self.is_in.get() {
-            counters.last_in_row(self.socket).store(self.mark(), Relaxed);
+        if !self.is_in.get() || last.compare_exchange(claim, self.mark(true), SeqCst, SeqCst).is_err() {
+            last.store(0, SeqCst);
         }
         self.is_in.get() || self.watch(socket, EventFlags::RDHUP)
     }
@@ -75,13 +79,14 @@ impl Place {
 
     /// True when everybody else was before this worker: whoever has woken it has told all the others.
     pub fn is_last(&self, counters: &Counters) -> bool {
-        self.is_in.get() && counters.last_in_row(self.socket).load(Relaxed) == self.mark()
+        self.is_in.get() && counters.last_in_row(self.socket).load(SeqCst) == self.mark(true)
     }
 
-    /// The socket and the worker. Sockets whose words coincide take a worker for not being last, which harms nobody.
-    fn mark(&self) -> u64 {
-        let slot = u64::try_from(super::worker::slot()).unwrap_or(u64::MAX);
-        self.socket.wrapping_shl(8) | slot & 0xff
+    /// The socket and the worker, which claims the last place, or has it. Sockets whose words coincide take a worker for
+    /// not being last, which harms nobody.
+    fn mark(&self, has_it: bool) -> u64 {
+        let slot = u64::try_from(super::worker::slot()).unwrap_or(u64::MAX) & 0xff;
+        self.socket.wrapping_shl(9) | slot << 1 | u64::from(has_it)
     }
 
     /// What waits already is reported as if it came just then.
