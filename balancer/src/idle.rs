@@ -85,6 +85,11 @@ impl<T> Idle<T> {
         });
     }
 
+    /// When the first of them will have been idle too long.
+    pub fn next_expiry(&self) -> Option<Instant> {
+        self.entries.borrow().first().and_then(|entry| entry.since.checked_add(self.limits.idle))
+    }
+
     /// How many are kept.
     pub fn len(&self) -> usize {
         self.entries.borrow().len()
@@ -121,7 +126,9 @@ mod tests {
         let now = Instant::now();
         let later = now + Duration::from_secs(61);
         let pool = Idle::new(Limits::default());
+        assert_eq!(pool.next_expiry(), None);
         pool.keep(0, Used { connection: (), made: now, uses: 1 }, now);
+        assert_eq!(pool.next_expiry(), Some(now + Duration::from_secs(60)));
         assert!(pool.take(0, later, |_| false).is_none());
         pool.keep(0, Used { connection: (), made: now, uses: 1 }, now + Duration::from_secs(3600));
         assert!(pool.is_empty());

@@ -18,6 +18,7 @@ pub mod certificate;
 pub mod client;
 pub mod dependencies;
 pub mod fuse;
+pub mod idle;
 pub mod load;
 pub mod message;
 pub mod outside;

@@ -38,6 +38,7 @@ pub struct Setup {
     program: PathBuf,
     environment: Vec<(String, String)>,
     socket: Option<TcpListener>,
+    umask: Option<u32>,
 }
 
 impl Setup {
@@ -59,6 +60,7 @@ impl Setup {
             program: binary::path().to_owned(),
             environment: Vec::new(),
             socket: None,
+            umask: None,
         }
     }
 
@@ -91,6 +93,12 @@ impl Setup {
         self
     }
 
+    /// Runs this binary.
+    pub fn program(mut self, path: &Path) -> Setup {
+        self.program = path.to_owned();
+        self
+    }
+
     /// Sets a variable of the environment; `%%DIR%%` in it stands for the folder.
     pub fn environment(mut self, name: &str, value: &str) -> Setup {
         let value = value.replace("%%DIR%%", &self.folder.path().display().to_string());
@@ -101,6 +109,12 @@ impl Setup {
     /// Hands the server a listening socket as descriptor 3, as systemd's socket activation does.
     pub fn socket(mut self, socket: TcpListener) -> Setup {
         self.socket = Some(socket);
+        self
+    }
+
+    /// Starts the server with this mask for the modes of new files.
+    pub fn umask(mut self, mask: u32) -> Setup {
+        self.umask = Some(mask);
         self
     }
 
@@ -180,7 +194,14 @@ impl Setup {
     /// The binary on this configuration.
     pub fn command(&self) -> Command {
         let folder = self.folder.path();
-        let mut command = Command::new(&self.program);
+        let mut command = match self.umask {
+            None => Command::new(&self.program),
+            Some(mask) => {
+                let mut shell = Command::new("sh");
+                shell.args(["-c", &format!(r#"umask {mask:o}; exec "$0" "$@""#)]).arg(&self.program);
+                shell
+            }
+        };
         let mut prefix = PathBuf::from(folder);
         prefix.push("");
         command.arg("-p").arg(prefix).args(["-c", "nginx.conf", "-e", "error.log"]).current_dir(folder);

@@ -6,7 +6,7 @@ use nix::sys::signal::Signal;
 use tidegate_conformance::backend::{HttpBackend, Reply};
 use tidegate_conformance::client::head;
 use tidegate_conformance::server::{signal_to, skip_on_nginx};
-use tidegate_conformance::{Server, wait_until};
+use tidegate_conformance::{Server, processes, wait_until};
 
 const ONE: &str =
     "events {} http { access_log off; server { listen 127.0.0.1:%%PORT_0%%; location / { return 200 one; } } }";
@@ -95,9 +95,20 @@ fn workers_take_turns_where_accept_mutex_is_on() {
 
 #[test]
 fn connections_spread_over_the_workers() {
-    let text = ONE.replace("location /", "location = /pid { return 200 $pid; } location /");
-    let server = Server::start(&format!("worker_processes 2; {text}"));
-    wait_until("two workers run", || (server.workers().len() == 2).then_some(()));
+    let inner = "location = /pid { return 200 $pid; } location = /status { stub_status; } location /";
+    let server = Server::start(&format!("worker_processes 2; {}", ONE.replace("location /", inner)));
+    // A worker that has only just been started does not accept yet, and those that come then are the other's.
+    let mut early = Vec::new();
+    let mut seen = std::collections::BTreeSet::new();
+    wait_until("two workers accept", || {
+        early.push(server.http(0));
+        seen.insert(early.last_mut()?.get("/pid").text());
+        (seen.len() == 2).then_some(())
+    });
+    drop(early);
+    let mut status = server.http(0);
+    wait_until("the early ones are gone", || status.get("/status").text().contains("connections: 1 ").then_some(()));
+    drop(status);
     let mut clients: Vec<_> = (0..50).map(|_| server.http(0)).collect();
     let mut by_worker = std::collections::BTreeMap::new();
     for client in &mut clients {
@@ -170,4 +181,85 @@ fn a_worker_that_is_stuck_does_not_slow_the_others_down() {
     println!("40 connections beside a stopped worker in {:?}", begun.elapsed());
     assert!(served == 40 && begun.elapsed() < Duration::from_secs(3), "{served} in {:?}", begun.elapsed());
     signal_to(workers[0], Signal::SIGCONT);
+}
+
+/// Clients one after the other, each with a pause behind it: no other comes that could wake a worker for it.
+#[test]
+fn no_client_is_forgotten_when_the_worker_that_was_woken_for_it_goes() {
+    for (workers, option) in [(2, ""), (8, ""), (2, "reuseport")] {
+        let text = ONE.replace("%%PORT_0%%", &format!("%%PORT_0%% {option}"));
+        let mut server = Server::start(&format!("worker_processes {workers}; {text}"));
+        let mut slowest = Duration::ZERO;
+        for number in 0..24 {
+            // Worker after worker, in the moment in which it may be about to accept.
+            let running = wait_until("all workers run", || Some(server.workers()).filter(|pids| pids.len() >= workers));
+            let chosen = running[number % running.len()];
+            let begun = Instant::now();
+            let mut http = server.http(0);
+            let signal = [Signal::SIGKILL, Signal::SIGQUIT, Signal::SIGHUP, Signal::SIGTERM][number % 4];
+            signal_to(if signal == Signal::SIGHUP { server.pid() } else { chosen }, signal);
+            http.send(head("GET", "/", &["Connection: close"]));
+            // A worker that ends at once may have had it in its hands.
+            let may_be_lost = matches!(signal, Signal::SIGKILL | Signal::SIGTERM);
+            let answer = http.try_response_to("GET");
+            assert!(answer.is_ok() || may_be_lost, "{signal}: {answer:?}");
+            slowest = slowest.max(begun.elapsed());
+            server.wait_until_gone(&if signal == Signal::SIGHUP { running } else { vec![chosen] });
+        }
+        println!("{workers} {option}: the slowest took {slowest:?}");
+        assert!(slowest < Duration::from_secs(4), "{slowest:?}");
+        server.stop();
+    }
+}
+
+#[test]
+fn a_worker_that_is_stopped_in_the_moment_it_was_woken_keeps_no_client() {
+    let server = Server::start(&format!("worker_processes 2; {ONE}"));
+    let workers = wait_until("two workers run", || Some(server.workers()).filter(|pids| pids.len() == 2));
+    let mut slowest = Duration::ZERO;
+    for number in 0..40 {
+        let pid = workers[number % 2];
+        let begun = Instant::now();
+        // It is still waiting when the client comes, and is woken only to stop.
+        signal_to(pid, Signal::SIGSTOP);
+        let mut http = server.http(0);
+        http.send(head("GET", "/", &["Connection: close"]));
+        assert_eq!(http.response().text(), "one");
+        slowest = slowest.max(begun.elapsed());
+        signal_to(pid, Signal::SIGCONT);
+        let goes_on = || processes::process(pid).is_some_and(|process| process.state != 'T');
+        wait_until("it goes on", || goes_on().then_some(()));
+    }
+    println!("the slowest took {slowest:?}");
+    assert!(slowest < Duration::from_secs(4), "{slowest:?}");
+}
+
+#[test]
+fn a_worker_without_room_leaves_clients_to_one_that_has() {
+    if skip_on_nginx("it closes what it cannot serve") {
+        return;
+    }
+    let server = Server::start(
+        "worker_processes 2; error_log error.log info; events { worker_connections 8; } http { access_log off;
+         server { listen 127.0.0.1:%%PORT_0%%; listen 127.0.0.1:%%PORT_1%%; location / { return 200 $pid; } } }",
+    );
+    let workers = wait_until("two workers run", || Some(server.workers()).filter(|pids| pids.len() == 2));
+    for round in 0..4 {
+        // One of the two takes all that there are while the other stands still.
+        signal_to(workers[round % 2], Signal::SIGSTOP);
+        let mut busy: Vec<_> = (0..8).map(|at| server.http(at % 2)).collect();
+        busy.iter_mut().for_each(|http| http.send("GET / HT"));
+        // From here on every client is the other's, whichever of the sockets it comes to.
+        signal_to(workers[round % 2], Signal::SIGCONT);
+        let mut more: Vec<_> = (0..8).map(|at| server.http(at % 2)).collect();
+        for http in busy.iter_mut() {
+            http.send("TP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+        }
+        for http in more.iter_mut() {
+            http.send(head("GET", "/", &["Connection: close"]));
+        }
+        for http in busy.iter_mut().chain(&mut more) {
+            assert_eq!(http.response().status, 200);
+        }
+    }
 }

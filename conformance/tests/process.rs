@@ -376,19 +376,17 @@ fn a_killed_worker_is_replaced_at_once() {
 }
 
 #[test]
-fn workers_that_die_young_are_replaced_once_a_second() {
-    if skip_on_nginx("a worker that dies is replaced at once, however often") {
-        return;
-    }
+fn workers_that_are_killed_young_are_replaced_at_once_however_often() {
     let server = Server::start(ONE);
     let began = Instant::now();
-    for _ in 0..3 {
+    for _ in 0..10 {
         let worker = wait_until("a worker runs", || server.workers().first().copied());
         signal_to(worker, Signal::SIGKILL);
         server.wait_until_gone(&[worker]);
     }
-    assert!(began.elapsed() > Duration::from_millis(900), "the third worker was not held back");
     assert_eq!(answer(&server), "one");
+    // A twentieth of a second each, where they are killed before they have begun, and room for a busy machine.
+    assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
 }
 
 #[test]

@@ -67,6 +67,16 @@ impl Bench {
         new
     }
 
+    /// Starts the new binary beside `old` and returns its master once it has workers.
+    fn beside(&self, old: i32) -> i32 {
+        signal_to(old, Signal::SIGUSR2);
+        let new = wait_until("the new master has written its pid", || {
+            self.server.pid_in_file().filter(|&pid| pid != old && self.pid_files().1 == Some(old))
+        });
+        wait_until("the new master has workers", || (self.workers(new).len() == 2).then_some(()));
+        new
+    }
+
     /// Whether one of this master's workers has answered.
     fn serves(&mut self, master: i32) -> bool {
         self.look();
@@ -285,4 +295,64 @@ fn a_local_socket_outlives_every_master_but_the_last() {
     bench.gone(third);
     assert!(!bench.server.folder().join("here.sock").exists());
     assert_eq!(bench.pid_files(), (None, None));
+}
+
+/// Asks this master for a new binary, which it must refuse with a notice, leaving everything as it is.
+fn refuses(bench: &Bench, master: i32) {
+    let (files, before) = (bench.pid_files(), bench.server.log_lines().len());
+    signal_to(master, Signal::SIGUSR2);
+    wait_until("it says that it does not heed the signal", || {
+        let lines = bench.server.log_lines();
+        let told = lines[before..].iter().any(|line| {
+            let own = line.contains(&format!(" {master}#"));
+            own && line.contains("ignored")
+        });
+        told.then_some(())
+    });
+    assert_eq!(bench.pid_files(), files);
+    let started = bench.server.log_lines()[before..].iter().filter(|line| line.contains("start new binary")).count();
+    assert_eq!(started, 0, "a third master was started");
+}
+
+#[test]
+fn a_third_master_is_never_started() {
+    let bench = Bench::start();
+    let first = bench.first;
+    let second = bench.beside(first);
+    // The new one, again; the old one, and again.
+    for master in [second, second, first, first, second] {
+        refuses(&bench, master);
+    }
+    // After the new one has died the old one starts another.
+    signal_to(second, Signal::SIGKILL);
+    bench.gone(second);
+    wait_until("the pid files are as before", || (bench.pid_files() == (Some(first), None)).then_some(()));
+    let third = bench.beside(first);
+    refuses(&bench, third);
+    // After the old one has been told to end, and has, the new one does.
+    signal_to(first, Signal::SIGQUIT);
+    bench.gone(first);
+    wait_until("one pid file is left", || (bench.pid_files() == (Some(third), None)).then_some(()));
+    let fourth = bench.beside(third);
+    refuses(&bench, fourth);
+    // The same when it has died.
+    signal_to(third, Signal::SIGKILL);
+    bench.gone(third);
+    assert_eq!(bench.pid_files(), (Some(fourth), Some(third)), "it could not remove its file");
+    let fifth = bench.beside(fourth);
+    assert_eq!(bench.pid_files(), (Some(fifth), Some(fourth)));
+    refuses(&bench, fifth);
+}
+
+#[test]
+fn two_signals_at_once_start_one_binary() {
+    let bench = Bench::start();
+    let first = bench.first;
+    (0..5).for_each(|_| signal_to(first, Signal::SIGUSR2));
+    let second =
+        wait_until("the new master has written its pid", || bench.server.pid_in_file().filter(|&pid| pid != first));
+    wait_until("the new master has workers", || (bench.workers(second).len() == 2).then_some(()));
+    let lines = bench.server.log_lines();
+    assert_eq!(lines.iter().filter(|line| line.contains("start new binary process")).count(), 1, "{lines:#?}");
+    assert_eq!(bench.pid_files(), (Some(second), Some(first)));
 }

@@ -14,6 +14,7 @@ use tidegate_core::net::Address;
 use tidegate_core::net::listen::{Endpoint, Listen, Takes};
 use tidegate_core::phase::Gates;
 use tidegate_core::process::Build;
+use tidegate_core::script::regex::Matches;
 use tidegate_core::script::{Regex, Slots};
 use tidegate_core::tls::{ClientCertificateConf, ClientCertificates, ServerTls, Tls, TlsConf};
 
@@ -135,7 +136,10 @@ impl Site {
     }
 
     /// The server that a client which names this host in its handshake is served by.
-    pub fn named(&self, host: Option<&str>) -> &Rc<Server> {
+    ///
+    /// # Errors
+    /// A pattern could not say which.
+    pub fn named(&self, host: Option<&str>) -> Matches<&Rc<Server>> {
         let host = host.unwrap_or_default().to_ascii_lowercase();
         self.servers.find(host.as_bytes(), &Slots::default())
     }
@@ -249,6 +253,7 @@ impl Loader<'_> {
                 self.env.errors.push(error);
             }
         }
+        locations.prepare();
         locations
     }
 
@@ -446,6 +451,7 @@ fn site(place: &Place<'_>, build: &mut Build<'_>) -> Option<Site> {
             }
         }
     }
+    names.prepare();
     Some(Site { servers: names, tls: place.tls })
 }
 

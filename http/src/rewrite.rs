@@ -353,8 +353,13 @@ impl<'a> Run<'a> {
                 },
                 Instruction::Rewrite { regex, to, flag } => {
                     let path = exchange.target.borrow().path.clone();
-                    if !regex.matches(&path, exchange.slots()) {
-                        continue;
+                    match regex.matches(&path, exchange.slots()) {
+                        Ok(true) => {}
+                        Ok(false) => continue,
+                        Err(failure) => {
+                            log!(exchange.logger(), Alert, "rewrite {failure}");
+                            return Ran::Done(Verdict::Refuse(500));
+                        }
                     }
                     match flag {
                         Some(Flag::Redirect) => return Ran::Done(Verdict::Refuse(to.redirect(exchange, 302))),
@@ -567,7 +572,13 @@ impl Condition {
                 ((left.value(exchange) == right.value(exchange)) == *wanted).into()
             }
             Condition::Matches(subject, regex, wanted) => {
-                (regex.matches(&subject.value(exchange), exchange.slots()) == *wanted).into()
+                match regex.matches(&subject.value(exchange), exchange.slots()) {
+                    Ok(found) => (found == *wanted).into(),
+                    Err(failure) => {
+                        log!(exchange.logger(), Alert, "if {failure}");
+                        Holds::Unknown
+                    }
+                }
             }
             Condition::File(path, test) => {
                 let path = PathBuf::from(OsString::from_vec(path.value(exchange)));

@@ -346,6 +346,14 @@ async fn run(exchange: &Exchange, plan: &Rc<Plan>, from: Phase, to: Phase) -> Op
 /// Chooses the location for the path. `Some` when the path ends the exchange.
 fn locate(exchange: &Exchange) -> Option<Outcome> {
     let found = exchange.server.locations.find(&exchange.target.borrow().path, exchange.slots());
+    let found = match found {
+        Ok(found) => found,
+        Err(failure) => {
+            log!(exchange.logger(), Alert, "location {failure}");
+            *exchange.plan.borrow_mut() = exchange.server.plan.clone();
+            return Some(Outcome::Status(500));
+        }
+    };
     match found {
         Found::Nothing => *exchange.plan.borrow_mut() = exchange.server.plan.clone(),
         Found::Location(plan) => {

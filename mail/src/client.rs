@@ -4,11 +4,13 @@
 use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::pin;
-use std::task::{Context, Poll};
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use tidegate_core::log;
+use tidegate_core::net::buffers;
 use tidegate_core::net::connection::{Connection, IoFailure, write};
 use tidegate_core::net::timer::later;
 use tidegate_core::net::{Lifetime, Timer, Transport};
@@ -28,8 +30,8 @@ const LAST_WORDS: Duration = Duration::from_secs(5);
 const SPARE: usize = 512;
 
 /// A client's connection before the login.
-pub struct Client<'a> {
-    session: &'a Session,
+pub struct Client {
+    session: Rc<Session>,
     /// Gone after a handshake that failed.
     transport: Option<Transport>,
     timer: Timer,
@@ -54,10 +56,11 @@ pub struct Parts {
     pub replies: BytesMut,
 }
 
-impl<'a> Client<'a> {
+impl Client {
     /// A client that has just connected.
-    pub fn new(session: &'a Session, connection: Connection, life: Lifetime) -> Self {
+    pub fn new(session: Rc<Session>, connection: Connection, life: Lifetime) -> Self {
         connection.transport.set_nodelay();
+        let deadline = later(session.server().timeout);
         Client {
             session,
             transport: Some(connection.transport),
@@ -65,14 +68,14 @@ impl<'a> Client<'a> {
             life,
             input: BytesMut::new(),
             replies: BytesMut::new(),
-            deadline: later(session.server().timeout),
+            deadline,
             stop_at: None,
         }
     }
 
     /// Whose client this is.
-    pub fn session(&self) -> &'a Session {
-        self.session
+    pub fn session(&self) -> Rc<Session> {
+        self.session.clone()
     }
 
     /// What the client has sent and nobody has read.
@@ -96,17 +99,36 @@ impl<'a> Client<'a> {
     /// The client left, took too long or misbehaved, or the worker is going away.
     pub async fn next<D: Dialogue>(&mut self, dialogue: &mut D) -> Result<Event, Ending> {
         loop {
-            let outcome = dialogue.receive(&mut self.input, &mut self.replies);
-            self.flush().await?;
-            match outcome {
-                Ok(Some(event)) => return Ok(event),
-                Ok(None) => self.read(D::SHUTTING_DOWN).await?,
-                Err(close) => {
-                    log!(self.session.logger(), Info, "{close}");
-                    return Err(Ending::Misbehaved);
-                }
+            // Very many clients may only wait: there is room for the rest when they no longer do.
+            if let Some(event) = Box::pin(self.turn(dialogue)).await? {
+                return Ok(event);
             }
+            let ending = match poll_fn(|cx| self.poll_read(cx)).await {
+                Read::Some => continue,
+                Read::End => Ending::Gone,
+                Read::Failed(error) => self.failed("recv", &error),
+                Read::TimedOut => self.timed_out(),
+                Read::Stopped => {
+                    self.replies.extend_from_slice(D::SHUTTING_DOWN);
+                    Box::pin(async { _ = self.flush_within(LAST_WORDS).await }).await;
+                    Ending::Stopped
+                }
+            };
+            return Err(ending);
         }
+    }
+
+    /// What the dialogue makes of what has come. Its replies have been sent.
+    async fn turn<D: Dialogue>(&mut self, dialogue: &mut D) -> Result<Option<Event>, Ending> {
+        let outcome = dialogue.receive(&mut self.input, &mut self.replies);
+        if self.input.is_empty() && self.input.capacity() > 0 {
+            buffers::give(std::mem::take(&mut self.input));
+        }
+        self.flush().await?;
+        outcome.map_err(|close| {
+            log!(self.session.logger(), Info, "{close}");
+            Ending::Misbehaved
+        })
     }
 
     /// Sends what is queued.
@@ -123,7 +145,8 @@ impl<'a> Client<'a> {
         if self.replies.is_empty() {
             return Ok(());
         }
-        let bytes = self.replies.split();
+        // Taken as a whole: nothing is kept for replies while there are none.
+        let bytes = std::mem::take(&mut self.replies);
         let sent = write(transport, &mut self.timer, &bytes, limit).await;
         match sent {
             Ok(()) => {
@@ -133,21 +156,6 @@ impl<'a> Client<'a> {
             }
             Err(IoFailure::TimedOut) => Err(self.timed_out()),
             Err(IoFailure::Io(error)) => Err(self.failed("send", &error)),
-        }
-    }
-
-    async fn read(&mut self, farewell: &[u8]) -> Result<(), Ending> {
-        self.input.reserve(self.session.server().dialogue.buffer.clamp(256, 1 << 16));
-        match poll_fn(|cx| self.poll_read(cx)).await {
-            Read::Some => Ok(()),
-            Read::End => Err(Ending::Gone),
-            Read::Failed(error) => Err(self.failed("recv", &error)),
-            Read::TimedOut => Err(self.timed_out()),
-            Read::Stopped => {
-                self.replies.extend_from_slice(farewell);
-                let _ = self.flush_within(LAST_WORDS).await;
-                Err(Ending::Stopped)
-            }
         }
     }
 
@@ -163,10 +171,20 @@ impl<'a> Client<'a> {
 
     fn poll_input(&mut self, cx: &mut Context<'_>) -> Poll<Read> {
         let Some(transport) = &mut self.transport else { return Poll::Ready(Read::End) };
-        if self.input.capacity() == self.input.len() {
+        // There is a buffer only when there is something to put into it.
+        if let Err(error) = ready!(transport.poll_readable(cx)) {
+            return Poll::Ready(Read::Failed(error));
+        }
+        if self.input.capacity() == 0 {
+            self.input = buffers::take(self.session.server().dialogue.buffer.clamp(256, 1 << 16));
+        } else if self.input.capacity() == self.input.len() {
             self.input.reserve(SPARE);
         }
-        pin!(transport.read_buf(&mut self.input)).poll(cx).map(|read| match read {
+        let read = pin!(transport.read_buf(&mut self.input)).poll(cx);
+        if read.is_pending() && self.input.is_empty() {
+            buffers::give(std::mem::take(&mut self.input));
+        }
+        read.map(|read| match read {
             Ok(0) => Read::End,
             Ok(count) => {
                 let counter = &self.session.counters.from_client;

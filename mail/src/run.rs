@@ -4,7 +4,7 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use futures_core::future::LocalBoxFuture;
 use tidegate_core::log;
 use tidegate_core::log::Logger;
@@ -43,14 +43,15 @@ pub struct Entry {
 
 impl Protocol for Entry {
     fn serve(self: Rc<Self>, connection: Connection, life: Lifetime) -> LocalBoxFuture<'static, ()> {
+        let info = &connection.info;
+        let log = Logger::of(&self.server.error_log, info);
+        log!(log, Info, "client {} connected to {}", info.client, self.address);
+        log!(log, Debug, "using server \"{}\"", self.server.name);
+        let session = Rc::new(Session::new(self.clone(), info.clone()));
+        let connections = life.connections();
+        let before = Box::pin(before(self, session.clone(), Client::new(session.clone(), connection, life)));
         Box::pin(async move {
-            let info = connection.info.clone();
-            let log = Logger::of(&self.server.error_log, &info);
-            log!(log, Info, "client {} connected to {}", info.client, self.address);
-            log!(log, Debug, "using server \"{}\"", self.server.name);
-            let session = Session::new(self.clone(), info.clone());
-            let connections = life.connections();
-            let mut running = pin!(run(&session, self.tls.as_ref(), connection, life));
+            let mut running = pin!(run(before));
             let ending = connections.unless_cut(running.as_mut()).await.unwrap_or_else(|| {
                 log!(session.logger(), Info, "shutdown timeout");
                 Ending::Stopped
@@ -60,34 +61,63 @@ impl Protocol for Entry {
     }
 }
 
-/// A session from its first byte to its last.
-async fn run(session: &Session, tls: Option<&ServerTls>, connection: Connection, life: Lifetime) -> Ending {
-    let mut client = Client::new(session, connection, life);
-    match until_login(session, tls, &mut client).await {
-        Ok(backend) => relay(session, client, backend).await,
-        Err(ending) => {
-            client.close().await;
-            ending
+/// What comes after the login.
+type Relay = LocalBoxFuture<'static, Ending>;
+
+/// A session from its first byte to its last. Most of them wait: before the login or after it, in memory that is taken
+/// for the one and given back before the other.
+async fn run(before: impl Future<Output = Result<Relay, Ending>> + Unpin) -> Ending {
+    match before.await {
+        Ok(relay) => relay.await,
+        Err(ending) => ending,
+    }
+}
+
+/// Everything before the bytes flow: what comes then, or how the session has ended. An async function would have room for
+/// its arguments twice.
+#[expect(clippy::manual_async_fn, reason = "see above")]
+fn before(entry: Rc<Entry>, session: Rc<Session>, mut client: Client) -> impl Future<Output = Result<Relay, Ending>> {
+    async move {
+        let ending = match until_login(&session, entry.tls.as_ref(), &mut client).await {
+            Ok(backend) => return Ok(relay(session, client.into_parts()?, backend)),
+            Err(ending) => ending,
+        };
+        Box::pin(client.close()).await;
+        Err(ending)
+    }
+}
+
+async fn until_login(session: &Session, tls: Option<&ServerTls>, client: &mut Client) -> Result<Backend, Ending> {
+    let mut dialogue = Box::pin(greet(session, tls, client)).await?;
+    loop {
+        session.acts(Action::Authenticating);
+        let event = client.next(&mut *dialogue).await?;
+        // What is only done once in a while has room made for it then.
+        if let Some(backend) = Box::pin(heed(session, client, &mut *dialogue, event)).await? {
+            return Ok(backend);
         }
     }
 }
 
-/// Everything before the bytes flow.
-async fn until_login(session: &Session, tls: Option<&ServerTls>, client: &mut Client<'_>) -> Result<Backend, Ending> {
+/// Lets the client in and greets it.
+async fn greet(session: &Session, tls: Option<&ServerTls>, client: &mut Client) -> Result<Box<imap::Client>, Ending> {
     session.acts(Action::SendingGreeting);
     admit(session).await?;
     if let Some(tls) = tls {
         starttls::shake_hands::<imap::Client>(client, tls.clone()).await?;
     }
-    let salt = salt::draw(&session.server().name).map_err(|error| {
+    // Nobody is asked for the answer to a challenge where CRAM-MD5 is off.
+    let needs_salt = session.server().dialogue.mechanisms.cram_md5;
+    let salt = if needs_salt { salt::draw(&session.server().name) } else { Ok(Bytes::new()) };
+    let salt = salt.map_err(|error| {
         log!(session.logger(), Alert, "getrandom() failed ({})", log::os_error(&error));
         Ending::Internal
     })?;
-    let mut dialogue = imap::Client::new(session.server().dialogue.clone(), tls.is_some(), salt);
+    let mut dialogue = Box::new(imap::Client::new(session.server().dialogue.clone(), tls.is_some(), salt));
     session.acts(Action::SendingGreeting);
     dialogue.greeting(client.replies());
     client.flush().await?;
-    converse(session, client, &mut dialogue).await
+    Ok(dialogue)
 }
 
 /// Asks the access rules. As in stream, a client that they refuse is told nothing.
@@ -98,28 +128,33 @@ async fn admit(session: &Session) -> Result<(), Ending> {
     }
 }
 
-/// Speaks with the client until it is logged in.
-async fn converse<D: Dialogue>(
+/// Does what the client asks for: its backend, once it is logged in.
+async fn heed<D: Dialogue>(
     session: &Session,
-    client: &mut Client<'_>,
+    client: &mut Client,
     dialogue: &mut D,
-) -> Result<Backend, Ending> {
-    loop {
-        session.acts(Action::Authenticating);
-        match client.next(dialogue).await? {
-            Event::Complaint(complaint) => log!(session.logger(), Info, "{complaint}"),
-            Event::StartTls => starttls::upgrade(client, dialogue).await?,
-            Event::Logout => return Err(Ending::LoggedOut),
-            Event::Login(attempt) => {
-                session.tries(&attempt);
-                match judge(session, client, dialogue, &attempt).await? {
-                    Judgement::Refused(refusal) => refuse(session, client, dialogue, &refusal).await?,
-                    Judgement::Accepted(address, login) => {
-                        return log_in(session, client, dialogue, &address, login).await;
-                    }
-                }
-            }
-        }
+    event: Event,
+) -> Result<Option<Backend>, Ending> {
+    match event {
+        Event::Complaint(complaint) => log!(session.logger(), Info, "{complaint}"),
+        Event::StartTls => starttls::upgrade(client, dialogue).await?,
+        Event::Logout => return Err(Ending::LoggedOut),
+        Event::Login(attempt) => return try_login(session, client, dialogue, attempt).await,
+    }
+    Ok(None)
+}
+
+/// One attempt to log in: the backend, or nothing when the client may try again.
+async fn try_login<D: Dialogue>(
+    session: &Session,
+    client: &mut Client,
+    dialogue: &mut D,
+    attempt: Attempt,
+) -> Result<Option<Backend>, Ending> {
+    session.tries(&attempt);
+    match judge(session, client, dialogue, &attempt).await? {
+        Judgement::Refused(refusal) => refuse(session, client, dialogue, &refusal).await.map(|()| None),
+        Judgement::Accepted(address, login) => log_in(session, client, dialogue, &address, login).await.map(Some),
     }
 }
 
@@ -132,7 +167,7 @@ enum Judgement {
 /// Asks the authentication server, again and again if it wants to be asked again.
 async fn judge<D: Dialogue>(
     session: &Session,
-    client: &mut Client<'_>,
+    client: &mut Client,
     dialogue: &mut D,
     attempt: &Attempt,
 ) -> Result<Judgement, Ending> {
@@ -172,7 +207,7 @@ async fn judge<D: Dialogue>(
 /// Tells the client no. Only with `Auth-Wait`, and after it, may it try again.
 async fn refuse<D: Dialogue>(
     session: &Session,
-    client: &mut Client<'_>,
+    client: &mut Client,
     dialogue: &mut D,
     refusal: &Refusal,
 ) -> Result<(), Ending> {
@@ -193,7 +228,7 @@ async fn refuse<D: Dialogue>(
 /// Logs the client in at its backend.
 async fn log_in<D: Dialogue>(
     session: &Session,
-    client: &mut Client<'_>,
+    client: &mut Client,
     dialogue: &mut D,
     address: &Address,
     login: imap::Backend,
@@ -213,34 +248,36 @@ async fn log_in<D: Dialogue>(
     }
 }
 
-fn apologise<D: Dialogue>(client: &mut Client<'_>, dialogue: &mut D, ending: Ending) -> Ending {
+fn apologise<D: Dialogue>(client: &mut Client, dialogue: &mut D, ending: Ending) -> Ending {
     dialogue.internal_error(client.replies());
     ending
 }
 
 /// Moves bytes until one side closes.
-async fn relay(session: &Session, client: Client<'_>, backend: Backend) -> Ending {
-    let Parts { mut transport, mut timer, life, input, replies } = match client.into_parts() {
-        Ok(parts) => parts,
-        Err(ending) => return ending,
-    };
+fn relay(session: Rc<Session>, client: Parts, backend: Backend) -> Relay {
+    let Parts { mut transport, mut timer, life, input, replies } = client;
     let Backend { transport: mut upstream, rest, .. } = backend;
-    let proxy = &session.server().proxy;
-    let limits = Limits {
-        client_buffer: PIECE,
-        upstream_buffer: proxy.buffer.max(PIECE),
-        idle: proxy.timeout,
-        half_close: false,
-    };
     let to_client = joined(replies, &rest);
-    let counters = &session.counters;
-    session.acts(Action::Proxying);
-    let end = pump(&mut transport, &mut upstream, &mut timer, limits, counters, input, to_client).await;
-    log_end(session, &end);
-    let _ = Timer::default().limit(GOODBYE, upstream.finish()).await;
-    let _ = Timer::default().limit(GOODBYE, transport.finish()).await;
-    drop(life);
-    Ending::Done
+    Box::pin(async move {
+        let proxy = &session.server().proxy;
+        let limits = Limits {
+            client_buffer: PIECE,
+            upstream_buffer: proxy.buffer.max(PIECE),
+            idle: proxy.timeout,
+            half_close: false,
+        };
+        session.acts(Action::Proxying);
+        let counters = &session.counters;
+        let end = pump(&mut transport, &mut upstream, &mut timer, limits, counters, input, to_client).await;
+        log_end(&session, &end);
+        let farewell = async {
+            let _ = Timer::default().limit(GOODBYE, upstream.finish()).await;
+            let _ = Timer::default().limit(GOODBYE, transport.finish()).await;
+        };
+        Box::pin(farewell).await;
+        drop(life);
+        Ending::Done
+    })
 }
 
 fn joined(mut first: BytesMut, second: &[u8]) -> BytesMut {

@@ -56,7 +56,7 @@ impl StartingConf {
 ///
 /// # Errors
 /// The handshake failed.
-pub async fn upgrade<D: Dialogue>(client: &mut Client<'_>, dialogue: &mut D) -> Result<(), Ending> {
+pub async fn upgrade<D: Dialogue>(client: &mut Client, dialogue: &mut D) -> Result<(), Ending> {
     let session = client.session();
     let Some(tls) = session.server().tls.clone() else { return Err(Ending::TlsFailed) };
     session.starttls();
@@ -69,7 +69,7 @@ pub async fn upgrade<D: Dialogue>(client: &mut Client<'_>, dialogue: &mut D) -> 
 ///
 /// # Errors
 /// The handshake failed, or there is something against the certificate.
-pub async fn shake_hands<D: Dialogue>(client: &mut Client<'_>, tls: ServerTls) -> Result<(), Ending> {
+pub async fn shake_hands<D: Dialogue>(client: &mut Client, tls: ServerTls) -> Result<(), Ending> {
     client.start_tls(tls.clone()).await?;
     let session = client.session();
     let Some(objection) = session.peer().tls.get().and_then(|info| tls.objection(info)) else { return Ok(()) };

@@ -259,7 +259,8 @@ impl Addresses {
                 errors.push(ConfigError::new(&listen.at, message));
             }
             let address = listen.address.clone();
-            let listener = Listener { address, tls: listen.tls, default, names, patterns };
+            let listener =
+                Listener { address, tls: listen.tls, default, names, patterns: patterns.into_iter().collect() };
             Endpoint { address: listen.address, options: listen.options, protocol: Rc::new(listener), at: listen.at }
         };
         self.0.into_iter().map(endpoint).collect()

@@ -157,7 +157,8 @@ pub async fn pass(session: &Session, pass: &Pass, client: &mut Transport, timer:
             return 500;
         }
     };
-    let Some((lease, mut upstream)) = reach(session, pass, &group, timer).await else { return 502 };
+    let reached = Box::pin(reach(session, pass, &group, timer)).await;
+    let Some((lease, mut upstream)) = reached else { return 502 };
     session.details.action.set("");
     let counters = &session.details.counters;
     let (nothing, nothing_either) = (BytesMut::new(), BytesMut::new());

@@ -1,5 +1,6 @@
 //! A session's life, top to bottom: accepted, let in, secured, served, logged, closed.
 
+use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -7,8 +8,10 @@ use futures_core::future::LocalBoxFuture;
 use tidegate_core::log;
 use tidegate_core::net::{Address, Connection, Lifetime, Protocol, Timer, Transport};
 use tidegate_core::phase::{Phase, Verdict};
-use tidegate_core::script::{Names, Regex};
+use tidegate_core::script::regex::Matches;
+use tidegate_core::script::{Names, PatternList};
 use tidegate_core::subject::Subject;
+use tidegate_core::tls::ServerTls;
 use tidegate_core::tls::server::accept;
 
 use crate::plan::{Content, Plan};
@@ -29,7 +32,7 @@ pub struct Listener {
     /// Servers by the name that clients ask for in the TLS handshake.
     pub names: Names<Rc<Plan>>,
     /// Servers whose names are patterns, in order.
-    pub patterns: Vec<(Rc<Regex>, Rc<Plan>)>,
+    pub patterns: PatternList<Rc<Plan>>,
 }
 
 impl Protocol for Listener {
@@ -37,13 +40,15 @@ impl Protocol for Listener {
         Box::pin(async move {
             let session = Session::new(self.default.clone(), connection.info.clone(), self.address.clone());
             // A session in flight goes on when the worker is told to finish, and ends when the time for that is over.
-            let attended = life.connections().unless_cut(self.attend(&session, connection)).await;
+            let connections = life.connections();
+            let mut attending = pin!(self.attend(&session, connection));
+            let attended = connections.unless_cut(attending.as_mut()).await;
             let (status, left) = attended.unwrap_or_else(|| {
                 log!(session.logger(), Info, "shutdown timeout");
                 (200, None)
             });
             session.end(status);
-            close(left).await;
+            Box::pin(close(left)).await;
         })
     }
 }
@@ -56,7 +61,14 @@ impl Listener {
         if let Some(status) = refused(session).await {
             return (status, Some(transport));
         }
-        let Some(mut client) = self.secure(session, transport, &mut timer).await else { return (500, None) };
+        // What is only done once has room made for it then, and not as long as the session lives.
+        let mut client = match self.default.tls.as_ref().filter(|_| self.tls) {
+            None => transport,
+            Some(offer) => match Box::pin(self.secure(session, offer, transport, &mut timer)).await {
+                Some(client) => client,
+                None => return (500, None),
+            },
+        };
         if session.plan().nodelay {
             client.set_nodelay();
         }
@@ -70,18 +82,29 @@ impl Listener {
         let status = match &session.plan().content {
             Content::Nothing => 500,
             Content::Pass(pass) => proxy::pass(session, pass, &mut client, &mut timer).await,
-            Content::Return(text) => reply::send(session, text, &mut client, &mut timer).await,
+            Content::Return(text) => Box::pin(reply::send(session, text, &mut client, &mut timer)).await,
         };
         (status, Some(client))
     }
 
-    /// Performs the TLS handshake where there is one to perform. `None` when it fails.
-    async fn secure(&self, session: &Session, transport: Transport, timer: &mut Timer) -> Option<Transport> {
-        let Some(offer) = self.default.tls.as_ref().filter(|_| self.tls) else { return Some(transport) };
+    /// Performs the TLS handshake. `None` when it fails.
+    async fn secure(
+        &self,
+        session: &Session,
+        offer: &ServerTls,
+        transport: Transport,
+        timer: &mut Timer,
+    ) -> Option<Transport> {
         session.details.action.set("SSL handshaking");
         let choose = |name: Option<&str>| {
-            if let Some(plan) = name.and_then(|name| self.named(name, session)) {
-                session.choose(plan);
+            match name.map_or(Ok(None), |name| self.named(name, session)) {
+                Ok(Some(plan)) => session.choose(plan),
+                Ok(None) => {}
+                // Nobody knows which server is meant: the client is told that there is none.
+                Err(failure) => {
+                    log!(session.logger(), Alert, "server_name {failure}");
+                    return None;
+                }
             }
             // nginx: a server without a certificate offers that of the default server.
             Some(session.plan().tls.as_ref().unwrap_or(offer).clone())
@@ -104,11 +127,12 @@ impl Listener {
     }
 
     /// The server of this name, leaving in the session what its pattern captures.
-    fn named(&self, name: &str, session: &Session) -> Option<Rc<Plan>> {
+    fn named(&self, name: &str, session: &Session) -> Matches<Option<Rc<Plan>>> {
         let name = name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase();
-        let exact = self.names.find(name.as_bytes());
-        let by_pattern = || self.patterns.iter().find(|(pattern, _)| pattern.matches(name.as_bytes(), session.slots()));
-        exact.or_else(|| by_pattern().map(|(_, plan)| plan)).cloned()
+        if let Some(plan) = self.names.find(name.as_bytes()) {
+            return Ok(Some(plan.clone()));
+        }
+        Ok(self.patterns.find(name.as_bytes(), session.slots())?.cloned())
     }
 }
 

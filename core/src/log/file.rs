@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use nix::libc::{EACCES, EBADF, EDQUOT, EFBIG, ENOSPC, O_NOCTTY, O_NONBLOCK, PIPE_BUF};
 
+use super::bell;
 use super::error::{ErrorLog, Level};
 use super::losses::Losses;
 use crate::clock;
@@ -138,6 +139,7 @@ impl LogFile {
         let mut buffer = self.buffer.borrow_mut();
         if buffer.is_empty() {
             self.oldest.set(Some(clock::monotonic()));
+            bell::ring();
         }
         buffer.extend_from_slice(line);
     }
@@ -155,19 +157,22 @@ impl LogFile {
         }
     }
 
-    /// Writes out what has been collected for longer than allowed, and tells how long to wait before asking again.
-    /// `None` when nothing has to be written out by time.
-    pub fn tick(&self) -> Option<Duration> {
-        let limit = self.buffering.get()?.flush?;
-        let oldest = self.oldest.get().filter(|_| !self.buffer.borrow().is_empty());
-        let waited = oldest.map_or(0, |oldest| clock::monotonic().saturating_sub(oldest));
-        match limit.checked_sub(Duration::from_millis(waited)).filter(|left| !left.is_zero()) {
-            Some(left) => Some(left),
-            None => {
-                self.flush();
-                Some(limit)
-            }
+    /// How long until something has to be written out, or told of; `None` when there is nothing.
+    pub fn due(&self) -> Option<Duration> {
+        self.due_for_writing().into_iter().chain(self.losses.due()).min()
+    }
+
+    /// Writes out what has been collected for longer than allowed.
+    pub fn tick(&self) {
+        if self.due_for_writing().is_some_and(|left| left.is_zero()) {
+            self.flush();
         }
+    }
+
+    fn due_for_writing(&self) -> Option<Duration> {
+        let limit = self.buffering.get()?.flush?;
+        let oldest = self.oldest.get().filter(|_| !self.buffer.borrow().is_empty())?;
+        Some(limit.saturating_sub(Duration::from_millis(clock::monotonic().saturating_sub(oldest))))
     }
 
     /// Tells of lines that are lost; see [`Losses::tell`].
@@ -426,7 +431,9 @@ mod tests {
         log.line(b"longer than the buffer\n");
         assert_eq!(folder.read("a"), "now\n1234\n5678\n9\nlonger than the buffer\n");
         log.line(b"x\n");
-        assert_eq!(log.tick(), Some(Duration::ZERO));
+        assert_eq!(log.due(), Some(Duration::ZERO));
+        log.tick();
+        assert_eq!(log.due(), None);
         assert!(folder.read("a").ends_with("buffer\nx\n"));
         log.line(b"y\n");
         std::fs::rename(folder.0.join("a"), folder.0.join("b")).unwrap();

@@ -4,13 +4,17 @@ use std::cell::Cell;
 use std::fmt;
 use std::io;
 
+use std::time::Duration;
+
 use super::error::ErrorLog;
-use super::{Level, Logger};
+use super::{Level, Logger, bell};
 use crate::clock;
 use crate::zone::counters::{self, Total};
 
 /// nginx: a log that cannot be written to is complained about once a minute. Milliseconds.
 const ONCE_A: u64 = 60_000;
+/// The first are told of together with those that are lost within this time. Milliseconds.
+const TOGETHER: u64 = 1000;
 
 /// What one file or one reader of syslog messages has lost.
 #[derive(Default)]
@@ -25,8 +29,17 @@ impl Losses {
     /// Counts lines that are lost, here and in what all workers count.
     pub fn add(&self, lines: u64, why: &io::Error) {
         counters::of_worker().add(Total::LogDrops, lines);
+        if self.untold.get() == 0 {
+            bell::ring();
+        }
         self.untold.set(self.untold.get().saturating_add(lines));
         self.why.set(why.raw_os_error());
+    }
+
+    /// How long until they are to be told of; `None` when there is nothing to tell.
+    pub fn due(&self) -> Option<Duration> {
+        let waited = self.told_at.get().map_or(ONCE_A, |at| clock::monotonic().saturating_sub(at));
+        (self.untold.get() > 0).then(|| Duration::from_millis(ONCE_A.saturating_sub(waited).max(TOGETHER)))
     }
 
     /// True while the complaint about these losses is written: it must not go where lines are being lost.

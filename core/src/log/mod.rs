@@ -1,6 +1,7 @@
 //! Error logs, access logs, and what is behind both: files, readers of syslog messages, memory.
 
 pub mod access;
+pub mod bell;
 pub mod error;
 pub mod file;
 pub mod losses;

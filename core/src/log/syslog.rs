@@ -6,6 +6,7 @@
 use std::cell::RefCell;
 use std::io::{self, ErrorKind, Write};
 use std::rc::Rc;
+use std::time::Duration;
 
 use nix::libc::{EMSGSIZE, ENOBUFS, ENOMEM};
 use socket2::{Domain, Socket, Type};
@@ -186,6 +187,11 @@ impl Reader {
     /// reader still holds what was there before.
     pub fn forget_connection(&self) {
         *self.socket.borrow_mut() = None;
+    }
+
+    /// How long until lost messages are to be told of; `None` when none is lost.
+    pub fn due(&self) -> Option<Duration> {
+        self.losses.due()
     }
 
     /// Tells of messages that are lost; see [`Losses::tell`].

@@ -6,12 +6,13 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::Level;
+use super::bell;
 use super::error::ErrorLog;
 use super::file::{LogFile, Opening};
 use super::memory::Memory;
 use super::syslog::{self, Reader, Syslog};
 
-/// How often it is looked after files that are flushed by time, and after lost lines.
+/// How often it is looked after files that are flushed by time, and after lost lines, while there are any.
 const TICK: Duration = Duration::from_secs(1);
 /// The shortest `flush=` that is kept to.
 const SHORTEST_TICK: Duration = Duration::from_millis(5);
@@ -101,12 +102,21 @@ impl Logs {
         self.files.borrow().iter().filter_map(|file| file.open(how).err()).collect()
     }
 
-    /// Writes out what has waited long enough, and tells in `log` of lines that were lost. Returns after how long to call
-    /// this again.
-    pub fn tick(&self, log: &ErrorLog) -> Duration {
-        let next = self.files.borrow().iter().filter_map(|file| file.tick()).min();
-        self.tell_losses(log, false);
-        next.unwrap_or(TICK).clamp(SHORTEST_TICK, TICK)
+    /// Looks after the logs without end: writes out what has waited long enough, and tells in `log` of lines that were
+    /// lost. While there is nothing to look after, this sleeps.
+    pub async fn look_after(&self, log: &ErrorLog) {
+        loop {
+            let files = self.files.borrow().iter().filter_map(|file| file.due()).min();
+            let readers = self.readers.borrow().iter().filter_map(|reader| reader.due()).min();
+            match files.into_iter().chain(readers).min() {
+                None => bell::rung().await,
+                Some(due) => {
+                    tokio::time::sleep(due.clamp(SHORTEST_TICK, TICK)).await;
+                    self.files.borrow().iter().for_each(|file| file.tick());
+                    self.tell_losses(log, false);
+                }
+            }
+        }
     }
 
     /// Writes out everything, and tells in `log` of lines that were lost: this is the end.

@@ -5,10 +5,11 @@ use std::rc::Rc;
 use crate::conf::directive::{Arity, Directive, Feature, Levels, Set};
 use crate::conf::{Check, ConfigError, Line, Node, Refusal, Word};
 use crate::inherit;
+use crate::log;
 use crate::module::{Install, Module};
 use crate::script::names::{BadName, Names};
 use crate::script::variable::Compute;
-use crate::script::{Regex, Source, Template};
+use crate::script::{PatternList, Source, Template};
 use crate::subject::Subject;
 
 /// A `map` block as it is written.
@@ -96,11 +97,12 @@ impl<S: Subject> Module<S> for Map {
 }
 
 struct Table<S: 'static> {
+    variable: Word,
     source: Template<S>,
     /// Exact values in lower case, and host name patterns where `hostnames` allows them.
     names: Names<Rc<Template<S>>>,
     hostnames: bool,
-    regexes: Vec<(Regex, Rc<Template<S>>)>,
+    regexes: PatternList<Rc<Template<S>>>,
     default: Option<Rc<Template<S>>>,
     volatile: bool,
 }
@@ -111,10 +113,11 @@ impl<S: Subject> Table<S> {
         let hostnames = has("hostnames");
         let source = env.template(&written.source)?;
         let mut table = Table {
+            variable: written.variable.clone(),
             source,
             names: Names::default(),
             hostnames,
-            regexes: Vec::new(),
+            regexes: PatternList::default(),
             default: None,
             volatile: has("volatile"),
         };
@@ -136,7 +139,7 @@ impl<S: Subject> Table<S> {
             } else if let Some(pattern) = key.after("~") {
                 let (pattern, ignore_case) = pattern.after("*").map_or((pattern, false), |pattern| (pattern, true));
                 let regex = env.regex(pattern.bytes(), ignore_case, key.at())?;
-                table.regexes.push((regex, value));
+                table.regexes.push(Rc::new(regex), value);
             } else {
                 // A backslash lets a value begin like a keyword or a pattern.
                 let bytes = key.bytes().strip_prefix(b"\\").unwrap_or(key.bytes()).to_ascii_lowercase();
@@ -155,6 +158,7 @@ impl<S: Subject> Table<S> {
             }
         }
         table.names.add_exact(exact);
+        table.regexes.prepare();
         Ok(table)
     }
 
@@ -164,12 +168,18 @@ impl<S: Subject> Table<S> {
         if self.hostnames && lower.last() == Some(&b'.') {
             lower.pop();
         }
-        let found = self.names.find(&lower).or_else(|| {
-            self.regexes.iter().find(|(regex, _)| regex.matches(&key, subject.slots())).map(|(_, value)| value)
-        });
+        let found = self.names.find(&lower).or_else(|| self.by_pattern(subject, &key));
         if let Some(value) = found.or(self.default.as_ref()) {
             value.write(subject, out);
         }
         true
+    }
+
+    /// nginx: when a pattern cannot say, the default holds.
+    fn by_pattern(&self, subject: &S, key: &[u8]) -> Option<&Rc<Template<S>>> {
+        self.regexes.find(key, subject.slots()).unwrap_or_else(|failure| {
+            log!(subject.logger(), Alert, "map \"${}\" {failure}, the default holds", self.variable);
+            None
+        })
     }
 }

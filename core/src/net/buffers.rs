@@ -1,4 +1,5 @@
-//! Buffers that come back: a worker keeps a few of each size instead of asking the allocator every time.
+//! Buffers that come back: a worker keeps a few of each size instead of asking the allocator every time, and lets go of
+//! those that have not been wanted for a while.
 
 use std::cell::RefCell;
 
@@ -6,17 +7,30 @@ use bytes::BytesMut;
 
 /// The sizes kept.
 const SIZES: [usize; 5] = [2 << 10, 4 << 10, 16 << 10, 32 << 10, 64 << 10];
-/// Buffers kept of each size, at most.
-const KEPT: usize = 32;
+/// Buffers kept of each size, at most: half a megabyte of any.
+const KEPT: [usize; 5] = [32, 32, 32, 16, 8];
+
+/// The spare buffers of one size.
+struct Spare {
+    list: Vec<BytesMut>,
+    /// The fewest that there were since the last [`trim`]: so many were not wanted.
+    fewest: usize,
+}
 
 thread_local! {
-    static SPARE: RefCell<[Vec<BytesMut>; SIZES.len()]> = const { RefCell::new([const { Vec::new() }; SIZES.len()]) };
+    static SPARE: RefCell<[Spare; SIZES.len()]> =
+        const { RefCell::new([const { Spare { list: Vec::new(), fewest: 0 } }; SIZES.len()]) };
 }
 
 /// An empty buffer with room for at least `size` bytes.
 pub fn take(size: usize) -> BytesMut {
     let Some(class) = SIZES.iter().position(|class| *class >= size) else { return BytesMut::with_capacity(size) };
-    let spare = SPARE.with_borrow_mut(|spare| spare.get_mut(class).and_then(Vec::pop));
+    let spare = SPARE.with_borrow_mut(|spare| {
+        let spare = spare.get_mut(class)?;
+        let buffer = spare.list.pop();
+        spare.fewest = spare.fewest.min(spare.list.len());
+        buffer
+    });
     spare.unwrap_or_else(|| BytesMut::with_capacity(SIZES.get(class).copied().unwrap_or(size)))
 }
 
@@ -25,8 +39,20 @@ pub fn give(mut buffer: BytesMut) {
     buffer.clear();
     let Some(class) = SIZES.iter().rposition(|size| buffer.try_reclaim(*size)) else { return };
     SPARE.with_borrow_mut(|spare| {
-        if let Some(list) = spare.get_mut(class).filter(|list| list.len() < KEPT) {
-            list.push(buffer);
+        let most = KEPT.get(class).copied().unwrap_or(0);
+        if let Some(spare) = spare.get_mut(class).filter(|spare| spare.list.len() < most) {
+            spare.list.push(buffer);
+        }
+    });
+}
+
+/// Lets go of buffers that nobody has wanted since the last time.
+pub fn trim() {
+    SPARE.with_borrow_mut(|spare| {
+        for Spare { list, fewest } in spare {
+            // Those at the front have lain there longest.
+            drop(list.drain(..(*fewest).min(list.len())));
+            *fewest = list.len();
         }
     });
 }
@@ -46,5 +72,20 @@ mod tests {
         give(buffer);
         assert!(take(1000).capacity() >= 2048);
         assert!(take(1 << 20).capacity() >= 1 << 20);
+    }
+
+    #[test]
+    fn what_is_not_wanted_is_let_go_of() {
+        let spare = || SPARE.with_borrow(|spare| spare[0].list.len());
+        let buffers: Vec<_> = (0..KEPT[0] + 1).map(|_| take(1000)).collect();
+        buffers.into_iter().for_each(give);
+        assert_eq!(spare(), KEPT[0]);
+        trim();
+        assert_eq!(spare(), KEPT[0], "all of them were wanted a moment ago");
+        give(take(1000));
+        trim();
+        assert_eq!(spare(), 1, "one of them was");
+        trim();
+        assert_eq!(spare(), 0);
     }
 }

@@ -28,6 +28,10 @@ pub struct Connections {
     /// Somebody waits for a change.
     awaited: Cell<bool>,
     count: Cell<u64>,
+    /// How many have ended since somebody asked, and who waits for more.
+    ended: Cell<usize>,
+    enough: Cell<usize>,
+    tidy: Notify,
 }
 
 impl Connections {
@@ -42,6 +46,9 @@ impl Connections {
             change: Notify::new(),
             awaited: Cell::new(false),
             count: Cell::new(0),
+            ended: Cell::new(0),
+            enough: Cell::new(usize::MAX),
+            tidy: Notify::new(),
         })
     }
 
@@ -85,6 +92,11 @@ impl Connections {
         self.tasks.borrow().len()
     }
 
+    /// True when there is no place for one more.
+    pub fn is_full(&self) -> bool {
+        self.len() >= self.limit
+    }
+
     /// True when there is none.
     pub fn is_empty(&self) -> bool {
         self.tasks.borrow().is_empty()
@@ -124,6 +136,21 @@ impl Connections {
         for (_, member) in &*self.tasks.borrow() {
             member.task.iter().for_each(Waker::wake_by_ref);
         }
+    }
+
+    /// Waits until so many have ended since the last time.
+    pub async fn ended(&self, enough: usize) {
+        self.enough.set(enough);
+        if self.ended.get() < enough {
+            self.tidy.notified().await;
+        }
+        self.enough.set(usize::MAX);
+        self.ended.set(0);
+    }
+
+    /// How many have ended since the last time.
+    pub fn ended_meanwhile(&self) -> usize {
+        self.ended.take()
     }
 
     /// Waits until there may be room: a connection has ended, or could be told to.
@@ -194,6 +221,11 @@ impl Drop for Lifetime {
     fn drop(&mut self) {
         self.owner.tasks.borrow_mut().try_remove(self.key);
         self.owner.changed();
+        let ended = self.owner.ended.get().saturating_add(1);
+        self.owner.ended.set(ended);
+        if ended == self.owner.enough.get() {
+            self.owner.tidy.notify_one();
+        }
     }
 }
 

@@ -9,6 +9,7 @@ pub mod life;
 pub mod listen;
 pub mod network;
 pub mod pump;
+pub mod stale;
 pub mod timer;
 
 pub use address::Address;

@@ -4,7 +4,6 @@
 
 use std::cell::Cell;
 use std::fmt;
-use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -213,45 +212,77 @@ fn add(counter: &Cell<u64>, count: usize) {
 /// Pumps until one side ends (or, with half-close, both), fails, or nothing moves for the idle time.
 ///
 /// `to_upstream` and `to_client` are bytes already read from one side that the other has to get first.
-pub async fn pump(
-    client: &mut Transport,
-    upstream: &mut Transport,
-    timer: &mut Timer,
+pub fn pump<'a>(
+    client: &'a mut Transport,
+    upstream: &'a mut Transport,
+    timer: &'a mut Timer,
     limits: Limits,
-    counters: &Counters,
+    counters: &'a Counters,
     to_upstream: BytesMut,
     to_client: BytesMut,
-) -> End {
-    let mut up = Direction::new(to_upstream, limits.client_buffer);
-    let mut down = Direction::new(to_client, limits.upstream_buffer);
-    let mut moved = counters.sum();
-    let mut last = clock::monotonic();
-    let mut deadline = later(limits.idle);
-    poll_fn(|cx| {
-        let end = poll_both(cx, client, upstream, &mut up, &mut down, limits.half_close, counters);
-        let sum = counters.sum();
-        if sum != moved {
-            moved = sum;
+) -> Pump<'a> {
+    Pump {
+        client,
+        upstream,
+        timer,
+        counters,
+        up: Direction::new(to_upstream, limits.client_buffer),
+        down: Direction::new(to_client, limits.upstream_buffer),
+        idle: limits.idle,
+        half_close: limits.half_close,
+        moved: counters.sum(),
+        last: clock::monotonic(),
+        deadline: later(limits.idle),
+    }
+}
+
+/// A session that is being pumped. Written out, since very many may only wait: an async function would keep what it was
+/// called with beside what it has made of it.
+pub struct Pump<'a> {
+    client: &'a mut Transport,
+    upstream: &'a mut Transport,
+    timer: &'a mut Timer,
+    counters: &'a Counters,
+    up: Direction,
+    down: Direction,
+    idle: Duration,
+    half_close: bool,
+    /// What the counters came to when something had last moved.
+    moved: u64,
+    /// When that was, by the coarse clock.
+    last: u64,
+    deadline: Instant,
+}
+
+impl Future for Pump<'_> {
+    type Output = End;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<End> {
+        let this = &mut *self;
+        let end =
+            poll_both(cx, this.client, this.upstream, &mut this.up, &mut this.down, this.half_close, this.counters);
+        let sum = this.counters.sum();
+        if sum != this.moved {
+            this.moved = sum;
             // Only the coarse clock is asked: this runs for every piece that moves.
-            last = clock::monotonic();
-            if counters.first_byte.get().is_none() && counters.from_upstream.get() > 0 {
-                counters.first_byte.set(Some(Instant::now()));
+            this.last = clock::monotonic();
+            if this.counters.first_byte.get().is_none() && this.counters.from_upstream.get() > 0 {
+                this.counters.first_byte.set(Some(Instant::now()));
             }
         }
         if let Some(end) = end {
             return Poll::Ready(end);
         }
         // The timer is left alone while bytes move; when it fires it is set again for what is left of the idle time.
-        while timer.poll_until(cx, deadline).is_ready() {
-            let quiet = Duration::from_millis(clock::monotonic().saturating_sub(last));
-            match limits.idle.checked_sub(quiet).filter(|left| !left.is_zero()) {
-                Some(left) => deadline = later(left),
+        while this.timer.poll_until(cx, this.deadline).is_ready() {
+            let quiet = Duration::from_millis(clock::monotonic().saturating_sub(this.last));
+            match this.idle.checked_sub(quiet).filter(|left| !left.is_zero()) {
+                Some(left) => this.deadline = later(left),
                 None => return Poll::Ready(End::Idle),
             }
         }
         Poll::Pending
-    })
-    .await
+    }
 }
 
 /// Drives both directions; `Some` when that ends the session.

@@ -1,5 +1,6 @@
 //! Accepting connections: which worker takes the next one, and what happens when there is no room for it.
 
+use std::cell::{Cell, OnceCell};
 use std::ffi::OsStr;
 use std::future::poll_fn;
 use std::os::fd::{AsFd, OwnedFd};
@@ -17,6 +18,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::net::{TcpStream, UnixStream};
 use tokio::task::spawn_local;
 
+use super::row::{Place, Places};
 use super::stall;
 use super::turn::Turn;
 use crate::log::{ErrorLog, Logger};
@@ -29,10 +31,15 @@ use crate::zone::counters::{Counters, Standing, State, Total};
 /// How long to wait before accepting again when the process has no descriptors left.
 const BREATHER: Duration = Duration::from_millis(500);
 
+/// nginx: a worker that is free each time goes to the end of the row after so many clients all the same.
+const TURNS: u32 = 16;
+
 /// A listening socket in the event loop.
 pub struct Listener {
     socket: AsyncFd<OwnedFd>,
     is_unix: bool,
+    /// Where several workers wait in a row.
+    place: OnceCell<Place>,
 }
 
 impl Listener {
@@ -42,7 +49,24 @@ impl Listener {
     /// Those of epoll_ctl(2), or it is no socket.
     pub fn new(socket: OwnedFd) -> std::io::Result<Self> {
         let is_unix = socket2::SockRef::from(&socket).local_addr()?.is_unix();
-        Ok(Listener { socket: adopt::watch(socket)?, is_unix })
+        Ok(Listener { socket: adopt::watch(socket)?, is_unix, place: OnceCell::new() })
+    }
+
+    /// The socket.
+    pub fn socket(&self) -> &OwnedFd {
+        self.socket.get_ref()
+    }
+
+    /// Is given a place in the row at the socket.
+    pub fn place(&self, place: Place) {
+        let _ = self.place.set(place);
+    }
+
+    /// Steps out of the row, if it stands in one.
+    pub fn step_out(&self) {
+        if let Some(place) = self.place.get() {
+            place.step_out(self.socket().as_fd());
+        }
     }
 
     /// Waits until somebody may be waiting.
@@ -66,10 +90,14 @@ impl Listener {
         self.socket.try_io(Interest::READABLE, look).is_ok()
     }
 
-    /// The next connection that is waiting; `WouldBlock` when there is none.
+    /// The next connection that is waiting; `WouldBlock` when there is none, as far as the event loop knows.
     fn accept(&self) -> std::io::Result<(Transport, Address)> {
-        let accept = |socket: &OwnedFd| Ok(acceptfrom_with(socket, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC)?);
-        let (socket, client) = self.socket.try_io(Interest::READABLE, accept)?;
+        self.socket.try_io(Interest::READABLE, |_| self.accept_unasked())
+    }
+
+    /// The same, whether the event loop knows of anybody or not.
+    fn accept_unasked(&self) -> std::io::Result<(Transport, Address)> {
+        let (socket, client) = acceptfrom_with(self.socket(), SocketFlags::NONBLOCK | SocketFlags::CLOEXEC)?;
         if self.is_unix {
             let client = client.and_then(|client| SocketAddrUnix::try_from(client).ok());
             let path = client.and_then(|client| client.path().map(|path| OsStr::from_bytes(path.to_bytes()).into()));
@@ -89,8 +117,10 @@ pub struct Acceptor {
     /// What is served there.
     pub binding: Binding,
     /// The socket.
-    pub listener: Listener,
-    /// No other worker accepts from it (`reuseport`).
+    pub listener: Rc<Listener>,
+    /// The places of all of the worker's listeners.
+    pub places: Places,
+    /// No other worker accepts from it: it is the only one, or has a socket of its own (`reuseport`).
     pub own: bool,
     /// The worker's connections.
     pub connections: Rc<Connections>,
@@ -106,6 +136,8 @@ pub struct Acceptor {
     pub debugged: Rc<[Network]>,
     /// Where to complain.
     pub log: ErrorLog,
+    /// Clients let in since it last went to the end of the row.
+    pub turns: Cell<u32>,
 }
 
 /// What comes after those who could be let in.
@@ -120,11 +152,13 @@ enum Then {
 
 impl Acceptor {
     /// Accepts until the task is aborted.
-    pub async fn run(self) {
-        let mut accepting = None;
+    pub async fn run(self: Rc<Self>) {
+        let enter = || Standing::enter(self.counters.clone(), State::Accepting);
+        let mut accepting = Some(enter());
         let (mut complaints, mut courtesy) = (Complaints::default(), Courtesy::default());
+        self.line_up().await;
         while self.listener.knock().await.is_ok() {
-            let _ = accepting.get_or_insert_with(|| Standing::enter(self.counters.clone(), State::Accepting));
+            let _ = accepting.get_or_insert_with(enter);
             let then = match &self.turn {
                 Some(turn) => {
                     let _mine = turn.take().await;
@@ -137,13 +171,15 @@ impl Acceptor {
             };
             // Meanwhile those who knock stay in the backlog, from which other workers can take them.
             match then {
-                Then::Next => {}
+                Then::Next => self.find_place().await,
                 Then::Wait => {
                     accepting = None;
+                    self.places.step_out();
                     self.connections.room().await;
                 }
                 Then::Pause => {
                     accepting = None;
+                    self.places.step_out();
                     let _ = Timer::default().limit(BREATHER, self.connections.room()).await;
                 }
             }
@@ -151,25 +187,78 @@ impl Acceptor {
         }
     }
 
-    /// Lets the other workers have theirs.
+    /// Lets in those for whom this worker may be the only one that was woken, before it goes.
+    pub fn last_call(&self) {
+        while let Some(life) = self.connections.admit() {
+            match self.listener.accept_unasked() {
+                Ok((transport, client)) => self.serve(transport, client, life),
+                Err(_) => return,
+            }
+        }
+    }
+
+    /// Looks whether somebody waits for whom a worker was woken that has died since.
+    pub fn look_again(&self) {
+        if let Some(place) = self.listener.place.get().filter(|place| place.is_in()) {
+            let _ = place.line_up(self.listener.socket().as_fd(), &self.counters);
+        }
+    }
+
+    /// Sees to it that the next connection wakes the worker whose it should be. A worker without room steps out of the row
+    /// before it can be the only one to know of a client.
+    async fn find_place(&self) {
+        let Some(place) = self.listener.place.get() else { return };
+        if self.connections.is_full() {
+            return self.places.step_out();
+        }
+        let has_had_its_turn = || self.turns.get() >= TURNS || self.counters.behind().next().is_some();
+        if !place.is_in() || has_had_its_turn() && !place.is_last(&self.counters) {
+            self.turns.set(0);
+            self.line_up().await;
+        }
+    }
+
+    /// Goes to the end of the row.
+    async fn line_up(&self) {
+        let Some(place) = self.listener.place.get() else { return };
+        while !place.line_up(self.listener.socket().as_fd(), &self.counters) {
+            // The system is short of memory for it.
+            tokio::time::sleep(BREATHER).await;
+        }
+    }
+
+    /// Leaves a client to a worker that has fewer.
     ///
-    /// The kernel gives a connection to whoever asks first, which at low load is again and again the same worker. So one
-    /// that is clearly ahead of another stands back: for a millisecond, then for two, and so on, but not for ever: the
-    /// other may be stuck, or not listen here. A socket of the worker's own is not shared, so there the kernel does the
-    /// spreading.
+    /// The kernel gives a connection to whoever asks first, and a worker that is at work asks before another has woken. So
+    /// one that is ahead, and the last of the row, for then the others know of the client, stands back: for a millisecond,
+    /// then for two, and so on, until the client has been taken. Not for ever: the others may be stuck, or not listen
+    /// here. Those for whom it has waited in vain are not waited for again before they have accepted something. And not
+    /// while they cannot keep up: where they have let in others and clients wait still, this worker takes one, then two,
+    /// and so on.
+    ///
+    /// A socket of the worker's own is not shared, so there the kernel does the spreading.
     async fn stand_back(&self, courtesy: &mut Courtesy) {
-        if self.own || courtesy.is_over() {
+        let others_know = || self.listener.place.get().is_none_or(|place| place.is_last(&self.counters));
+        if self.own || !others_know() {
             return;
         }
+        if courtesy.has_allowance() {
+            return;
+        }
+        let accepted = courtesy.accepted_by_others(&self.counters);
         let mut pause = Duration::from_millis(1);
-        while self.counters.is_ahead() {
+        // It may be long since somebody knocked.
+        while courtesy.is_due(&self.counters) && others_know() && self.listener.is_waited_at() {
+            if courtesy.accepted_by_others(&self.counters).saturating_sub(accepted) > 1 {
+                return courtesy.others_are_busy();
+            }
             if pause > Courtesy::LONGEST_PAUSE {
-                return courtesy.was_in_vain();
+                return courtesy.was_in_vain(&self.counters);
             }
             tokio::time::sleep(pause).await;
             pause *= 2;
         }
-        *courtesy = Courtesy::default();
+        courtesy.was_worth_it();
     }
 
     /// Lets in who knocks, one or all of them.
@@ -234,6 +323,7 @@ impl Acceptor {
     }
 
     fn serve(&self, transport: Transport, client: Address, life: Lifetime) {
+        self.turns.set(self.turns.get().saturating_add(1));
         self.counters.count(Total::Accepted);
         let local = if self.binding.is_wildcard() {
             transport.local_address().unwrap_or_else(|| self.binding.address.clone())
@@ -329,27 +419,50 @@ impl Failure {
     }
 }
 
-/// Whether a worker that is ahead stands back. When that was in vain it does not for a second, then for two, and so on to
-/// half a minute, until once it was not.
+/// How much a worker that is ahead leaves to others.
 #[derive(Default)]
 struct Courtesy {
-    over_until: Option<Instant>,
-    next: Option<Duration>,
+    /// The workers that are not waited for: each with the number of connections that it had accepted when it was in vain.
+    ignored: Vec<(usize, u64)>,
+    /// Clients that it may take without waiting, and how many that were the last time.
+    left: u32,
+    allowance: u32,
 }
 
 impl Courtesy {
     /// Those before it take as long again.
     const LONGEST_PAUSE: Duration = Duration::from_millis(64);
-    const LONGEST_QUIET: Duration = Duration::from_secs(32);
+    const LARGEST_ALLOWANCE: u32 = 1024;
 
-    fn is_over(&self) -> bool {
-        self.over_until.is_some_and(|until| Instant::now() < until)
+    /// True when there is a worker to leave a client to.
+    fn is_due(&mut self, counters: &Counters) -> bool {
+        self.ignored.retain(|(slot, accepted)| counters.accepted_by(*slot) == *accepted);
+        counters.behind().any(|slot| !self.ignored.iter().any(|(known, _)| *known == slot))
     }
 
-    fn was_in_vain(&mut self) {
-        let quiet = self.next.unwrap_or(Duration::from_secs(1));
-        self.over_until = Some(Instant::now() + quiet);
-        self.next = Some((quiet * 2).min(Self::LONGEST_QUIET));
+    fn has_allowance(&mut self) -> bool {
+        let has = self.left > 0;
+        self.left = self.left.saturating_sub(1);
+        has
+    }
+
+    /// What the workers have accepted that a client could be left to.
+    fn accepted_by_others(&self, counters: &Counters) -> u64 {
+        counters.behind().map(|slot| counters.accepted_by(slot)).fold(0, u64::wrapping_add)
+    }
+
+    /// They have taken clients, and others wait still.
+    fn others_are_busy(&mut self) {
+        self.allowance = self.allowance.saturating_mul(2).clamp(1, Self::LARGEST_ALLOWANCE);
+        self.left = self.allowance - 1;
+    }
+
+    fn was_worth_it(&mut self) {
+        self.allowance = 0;
+    }
+
+    fn was_in_vain(&mut self, counters: &Counters) {
+        self.ignored = counters.behind().map(|slot| (slot, counters.accepted_by(slot))).collect();
     }
 }
 
@@ -390,14 +503,40 @@ mod tests {
     }
 
     #[test]
-    fn courtesy_that_was_in_vain_is_over_for_longer_each_time() {
+    fn a_worker_is_waited_for_again_when_it_has_accepted_something() {
+        let counters = Rc::new(Counters::shared(&crate::zone::Zones::default()).unwrap());
+        let enter = |state| Standing::enter(counters.clone(), state);
+        crate::process::worker::set_place(5, 0);
+        let accepting = enter(State::Accepting);
+        crate::process::worker::set_place(0, 0);
         let mut courtesy = Courtesy::default();
-        assert!(!courtesy.is_over());
-        for expected in [1, 2, 4, 8, 16, 32, 32] {
-            courtesy.was_in_vain();
-            assert!(courtesy.is_over());
-            let left = courtesy.over_until.unwrap() - Instant::now();
-            assert!(left <= Duration::from_secs(expected) && left > Duration::from_millis(expected * 900), "{left:?}");
-        }
+        let mut mine = vec![enter(State::Active)];
+        assert!(!courtesy.is_due(&counters), "one more is no more than chance");
+        mine.push(enter(State::Active));
+        assert!(courtesy.is_due(&counters));
+        courtesy.was_in_vain(&counters);
+        assert!(!courtesy.is_due(&counters));
+        crate::process::worker::set_place(5, 0);
+        counters.count(Total::Accepted);
+        crate::process::worker::set_place(0, 0);
+        assert!(courtesy.is_due(&counters));
+        crate::process::worker::set_place(5, 0);
+        drop(accepting);
+        crate::process::worker::set_place(0, 0);
+        assert!(!courtesy.is_due(&counters), "it does not accept");
+    }
+
+    #[test]
+    fn a_worker_helps_more_and_more_while_others_cannot_keep_up() {
+        let mut courtesy = Courtesy::default();
+        let taken = |courtesy: &mut Courtesy| {
+            courtesy.others_are_busy();
+            // The one that it has waited with, and those that it need not wait with.
+            1 + std::iter::repeat_with(|| courtesy.has_allowance()).take_while(|has| *has).count()
+        };
+        let all: Vec<usize> = (0..12).map(|_| taken(&mut courtesy)).collect();
+        assert_eq!(all, [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 1024]);
+        courtesy.was_worth_it();
+        assert_eq!(taken(&mut courtesy), 1);
     }
 }

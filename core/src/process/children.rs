@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use nix::unistd::Pid;
 
+use super::brake::{Brake, Death};
 use super::worker::choose_slot;
 
 /// What a child is for.
@@ -38,6 +39,17 @@ pub struct Children {
     list: Vec<Child>,
     /// Helpers of this generation that have done what they were for.
     done: Vec<usize>,
+    /// The places of this generation in which a process has ended by itself.
+    brakes: Vec<(Role, Brake)>,
+}
+
+/// Which places there are to fill.
+#[derive(Clone, Copy, Debug)]
+pub struct Places {
+    /// Workers.
+    pub workers: usize,
+    /// Helpers.
+    pub helpers: usize,
 }
 
 impl Children {
@@ -73,9 +85,22 @@ impl Children {
             .collect()
     }
 
-    /// A new generation begins: its helpers have all to do.
+    /// A new generation begins: its helpers have all to do, and nothing speaks against its processes.
     pub fn begin(&mut self) {
         self.done.clear();
+        self.brakes.clear();
+    }
+
+    /// A process that was to stay has ended.
+    pub fn ended(&mut self, child: &Child, how: Death, now: Instant) {
+        let known = self.brakes.iter().position(|(role, _)| *role == child.role);
+        let at = known.unwrap_or_else(|| {
+            self.brakes.push((child.role, Brake::default()));
+            self.brakes.len() - 1
+        });
+        if let Some((_, brake)) = self.brakes.get_mut(at) {
+            brake.ended(how, child.started, now);
+        }
     }
 
     /// The helper of this place has done what it was for and is not started again.
@@ -83,11 +108,26 @@ impl Children {
         self.done.push(helper);
     }
 
-    /// The next role that nobody fills: workers first, then helpers.
-    pub fn missing(&self, workers: usize, helpers: usize) -> Option<Role> {
-        let is_filled = |role: &Role| self.list.iter().any(|child| !child.leaving && child.role == *role);
-        let helpers = (0..helpers).filter(|place| !self.done.contains(place)).map(Role::Helper);
-        (0..workers).map(Role::Worker).chain(helpers).find(|role| !is_filled(role))
+    /// The next role that nobody fills and that may be filled now: workers first, then helpers.
+    pub fn missing(&self, places: Places, now: Instant) -> Option<Role> {
+        self.empty(places).find(|(_, until)| until.is_none_or(|until| until <= now)).map(|(role, _)| role)
+    }
+
+    /// When the next of the roles that nobody fills may be filled; `None` when none is empty, or one may be at once.
+    pub fn next_start(&self, places: Places) -> Option<Instant> {
+        self.empty(places).map(|(_, until)| until).min().flatten()
+    }
+
+    /// The roles that nobody fills, and when each may be filled.
+    fn empty(&self, places: Places) -> impl Iterator<Item = (Role, Option<Instant>)> {
+        let staying = || self.list.iter().filter(|child| !child.leaving);
+        let in_need = !staying().any(|child| matches!(child.role, Role::Worker(_)));
+        let helpers = (0..places.helpers).filter(|place| !self.done.contains(place)).map(Role::Helper);
+        let roles = (0..places.workers).map(Role::Worker).chain(helpers);
+        roles.filter(move |role| !staying().any(|child| child.role == *role)).map(move |role| {
+            let brake = self.brakes.iter().find(|(braked, _)| *braked == role);
+            (role, brake.and_then(|(_, brake)| brake.until(in_need)))
+        })
     }
 
     /// A slot in the zones for one more, among those of a master whose slots begin at `first`.
@@ -116,27 +156,58 @@ mod tests {
         }
     }
 
+    const TWO: Places = Places { workers: 2, helpers: 2 };
+
     #[test]
     fn roles_are_filled_in_order_and_again_when_somebody_leaves() {
-        let mut children = Children::default();
+        let (mut children, now) = (Children::default(), Instant::now());
         for (pid, expected) in [(1, Role::Worker(0)), (2, Role::Worker(1)), (3, Role::Helper(0)), (4, Role::Helper(1))]
         {
-            assert_eq!(children.missing(2, 2), Some(expected));
+            assert_eq!(children.missing(TWO, now), Some(expected));
             children.add(child(pid, expected));
         }
-        assert_eq!(children.missing(2, 2), None);
-        assert_eq!(children.missing(1, 0), None);
+        assert_eq!(children.missing(TWO, now), None);
+        assert_eq!(children.missing(Places { workers: 1, helpers: 0 }, now), None);
         assert!(children.remove(Pid::from_raw(1)).is_some() && children.remove(Pid::from_raw(9)).is_none());
-        assert_eq!(children.missing(2, 2), Some(Role::Worker(0)));
+        assert_eq!(children.missing(TWO, now), Some(Role::Worker(0)));
         children.add(child(5, Role::Worker(0)));
         // One that has done its work is not missed until there is a new generation.
         children.remove(Pid::from_raw(3));
         children.is_done(0);
-        assert_eq!(children.missing(2, 2), None);
+        assert_eq!(children.missing(TWO, now), None);
         children.begin();
-        assert_eq!(children.missing(2, 2), Some(Role::Helper(0)));
+        assert_eq!(children.missing(TWO, now), Some(Role::Helper(0)));
         assert_eq!(children.dismiss().len(), 3);
         assert!(children.dismiss().is_empty() && !children.is_empty());
-        assert_eq!(children.missing(2, 2), Some(Role::Worker(0)));
+        assert_eq!(children.missing(TWO, now), Some(Role::Worker(0)));
+    }
+
+    #[test]
+    fn a_place_that_waits_keeps_no_other_waiting() {
+        let (mut children, now) = (Children::default(), Instant::now());
+        children.add(child(1, Role::Worker(0)));
+        children.add(child(3, Role::Helper(0)));
+        children.add(child(4, Role::Helper(1)));
+        for _ in 0..5 {
+            let unlucky = child(2, Role::Worker(1));
+            assert_eq!(children.missing(TWO, now), Some(Role::Worker(1)));
+            children.ended(&unlucky, Death::Crashed, now);
+            if children.next_start(TWO).is_some() {
+                break;
+            }
+        }
+        assert_eq!(children.missing(TWO, now), None);
+        let due = children.next_start(TWO).unwrap();
+        assert_eq!(children.missing(TWO, due), Some(Role::Worker(1)));
+        // The other is filled at once, and when there is none the one that waits waits less.
+        let other = children.remove(Pid::from_raw(1)).unwrap();
+        children.ended(&other, Death::Crashed, now);
+        assert_eq!(children.missing(TWO, now), Some(Role::Worker(0)));
+        children.ended(&other, Death::Unable, now);
+        children.ended(&other, Death::Unable, now);
+        assert_eq!(children.missing(TWO, now), None);
+        assert!(children.next_start(TWO).unwrap() < due);
+        children.begin();
+        assert_eq!(children.missing(TWO, now), Some(Role::Worker(0)));
     }
 }

@@ -3,6 +3,7 @@
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
+use std::time::Duration;
 
 use super::cli::Options;
 use super::settings::{Events, Main, Settings};
@@ -13,10 +14,11 @@ use crate::conf::known::Known;
 use crate::conf::{ConfigError, Errors, Levels, Place, Tables, Tree, Word};
 use crate::log::error::ErrorLogs;
 use crate::log::file::Opening;
-use crate::log::{ErrorLog, Level, Logs, Target};
+use crate::log::{ErrorLog, Level, Logger, Logs, Target};
 use crate::net::Address;
 use crate::net::holder;
 use crate::net::listen::{self, Binding};
+use crate::net::stale::{self, Abandoned};
 use crate::zone::Zones;
 use crate::zone::counters::Counters;
 
@@ -53,6 +55,16 @@ pub struct Generation {
     pub files: Vec<(PathBuf, Vec<u8>)>,
 }
 
+impl CommitError {
+    /// All that is wrong.
+    pub fn into_errors(self) -> Vec<ConfigError> {
+        match self {
+            CommitError::Failed(errors) => errors,
+            CommitError::InUse => vec![ConfigError::general("an address is in use")],
+        }
+    }
+}
+
 impl Bound {
     /// The path of a socket in the file system, and whether another process has left it to us. `None` also where it is
     /// not ours to remove.
@@ -81,6 +93,34 @@ impl Bound {
     pub fn all(&self) -> impl Iterator<Item = &OwnedFd> {
         self.sockets.iter().map(|socket| &**socket)
     }
+}
+
+/// Whether to wait for an address that is in use.
+///
+/// nginx: it is tried again, five times, half a second apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Patience {
+    /// Wait here, as long as that takes.
+    Wait,
+    /// Do not wait: the caller has other things to do meanwhile, and comes again with the number of the try.
+    Return {
+        /// The first is 1.
+        attempt: u32,
+    },
+}
+
+/// An address that is in use is tried so many times ..
+const TRIES: u32 = 5;
+/// .. so far apart.
+pub const TRY_PAUSE: Duration = Duration::from_millis(500);
+
+/// Why a generation could not be committed.
+#[derive(Debug)]
+pub enum CommitError {
+    /// All that is wrong.
+    Failed(Vec<ConfigError>),
+    /// An address is in use, and may not be in [`TRY_PAUSE`].
+    InUse,
 }
 
 /// Reads configurations.
@@ -214,23 +254,32 @@ impl Generation {
     ///
     /// # Errors
     /// What could not be opened; everything opened for it is closed again.
-    pub fn commit(&mut self, previous: &[Bound], inherited: &mut Vec<Socket>) -> Result<(), Vec<ConfigError>> {
+    pub fn commit(
+        &mut self,
+        previous: &[Bound],
+        inherited: &mut Vec<Socket>,
+        patience: Patience,
+    ) -> Result<(), CommitError> {
         let mut failed: Vec<ConfigError> =
             self.logs.open_all(Opening::Create).into_iter().map(ConfigError::general).collect();
+        let mut in_use = false;
         for binding in &self.bindings {
             let count = if binding.options.reuse_port { self.settings.worker_processes } else { 1 };
-            match bind(binding, count, previous, inherited) {
+            let open = |address: &Address| open(address, &binding.options, patience, &self.error_log);
+            match bind(binding, count, previous, inherited, open) {
                 Ok(bound) => self.sockets.push(bound),
-                Err(message) => failed.push(ConfigError::new(&binding.at, message)),
+                Err(Unbound::InUse) => in_use = true,
+                Err(Unbound::Failed(message)) => failed.push(ConfigError::new(&binding.at, message)),
             }
         }
-        if failed.is_empty() {
+        if failed.is_empty() && !in_use {
             return Ok(());
         }
         // What was made for nothing would be in the way of the next attempt.
         let made: Vec<Bound> = self.sockets.drain(..).filter(|bound| !bound.inherited).collect();
         remove_sockets(&made, previous);
-        Err(failed)
+        // Something else that is wrong does not go away by waiting.
+        Err(if failed.is_empty() { CommitError::InUse } else { CommitError::Failed(failed) })
     }
 }
 
@@ -264,7 +313,13 @@ pub fn remove_sockets(sockets: &[Bound], kept: &[Bound]) {
 }
 
 /// The sockets of a binding: those that are there already, then new ones.
-fn bind(binding: &Binding, count: usize, previous: &[Bound], inherited: &mut Vec<Socket>) -> Result<Bound, String> {
+fn bind(
+    binding: &Binding,
+    count: usize,
+    previous: &[Bound],
+    inherited: &mut Vec<Socket>,
+    open: impl Fn(&Address) -> Result<OwnedFd, Unbound>,
+) -> Result<Bound, Unbound> {
     let address = binding.address.clone();
     let known = previous.iter().find(|bound| bound.address == address);
     let mut bound = match known {
@@ -278,11 +333,12 @@ fn bind(binding: &Binding, count: usize, previous: &[Bound], inherited: &mut Vec
         // Only then may further sockets be bound to the address.
         let shared = if binding.options.reuse_port { socket.set_reuse_port(true) } else { Ok(()) };
         if let Err(error) = kept.and(shared) {
-            return Err(format!("setsockopt() for {address} failed ({})", crate::log::os_error(&error)));
+            let error = crate::log::os_error(&error);
+            return Err(Unbound::Failed(format!("setsockopt() for {address} failed ({error})")));
         }
     }
     while bound.sockets.len() < count {
-        bound.sockets.push(Rc::new(open(&address, &binding.options)?));
+        bound.sockets.push(Rc::new(open(&address)?));
     }
     Ok(bound)
 }
@@ -302,21 +358,53 @@ fn adopted(address: &Address, inherited: &mut Vec<Socket>) -> Bound {
     Bound { address: address.clone(), inherited: !sockets.is_empty(), foreign, sockets }
 }
 
-fn open(address: &Address, options: &listen::SocketOptions) -> Result<OwnedFd, String> {
-    /// nginx: an address that is in use is tried again, five times, half a second apart.
-    const TRIES: u32 = 5;
-    let mut tries = 1;
+/// Why there is no socket.
+enum Unbound {
+    /// The address is in use, and it has not been tried often enough.
+    InUse,
+    /// In words.
+    Failed(String),
+}
+
+fn open(
+    address: &Address,
+    options: &listen::SocketOptions,
+    patience: Patience,
+    log: &ErrorLog,
+) -> Result<OwnedFd, Unbound> {
+    let mut attempt = if let Patience::Return { attempt } = patience { attempt } else { 1 };
+    let mut seen = None;
     loop {
-        match listen::open(address, options) {
+        let (message, error) = match listen::open(address, options) {
             Ok(socket) => return Ok(socket),
-            Err((_, error)) if error.kind() == std::io::ErrorKind::AddrInUse && tries < TRIES => {
-                tries += 1;
-                std::thread::sleep(std::time::Duration::from_millis(500));
-            }
-            Err((message, error)) if error.kind() == std::io::ErrorKind::AddrInUse => {
-                return Err(message + &address.port().map(holder::of_port).unwrap_or_default());
-            }
-            Err((message, _)) => return Err(message),
+            Err(failed) => failed,
+        };
+        if error.kind() != std::io::ErrorKind::AddrInUse {
+            return Err(Unbound::Failed(message));
         }
+        if makes_way(address, &mut seen, log) {
+            continue;
+        }
+        if attempt >= TRIES {
+            return Err(Unbound::Failed(message + &address.port().map(holder::of_port).unwrap_or_default()));
+        }
+        if patience != Patience::Wait {
+            return Err(Unbound::InUse);
+        }
+        attempt += 1;
+        std::thread::sleep(TRY_PAUSE);
     }
+}
+
+/// Removes the local socket that is in the way, when nobody listens on it. `seen` is what was in the way before the pause.
+fn makes_way(address: &Address, seen: &mut Option<Abandoned>, log: &ErrorLog) -> bool {
+    let Address::Unix(path) = address else { return false };
+    let found = stale::at(path);
+    let before = std::mem::replace(seen, found);
+    let Some(found) = found.filter(|found| found.is_old() || before == Some(*found)) else { return false };
+    let removed = found.remove(path);
+    if removed {
+        crate::log!(Logger::new(log), Notice, "nobody listens on {address}, which is still there: it is replaced");
+    }
+    removed
 }

@@ -57,7 +57,8 @@ pub fn detach() -> io::Result<Starter> {
     }
     drop(heard);
     nix::unistd::setsid()?;
-    umask(Mode::empty());
+    // Each file says its mode; one that forgets to is not for everybody to write to. nginx allows everything.
+    umask(Mode::S_IWGRP | Mode::S_IWOTH);
     let null = std::fs::OpenOptions::new().read(true).write(true).open("/dev/null")?;
     nix::unistd::dup2_stdin(&null)?;
     nix::unistd::dup2_stdout(&null)?;

@@ -2,7 +2,7 @@
 //! program that never serves and never starts a runtime.
 
 use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -14,12 +14,13 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
-use super::children::{Child, Children, Role};
-use super::generation::{Bound, Generation, Loader};
+use super::brake::Death;
+use super::children::{Child, Children, Places, Role};
+use super::generation::{Bound, CommitError, Generation, Loader, Patience, TRY_PAUSE};
 use super::identity::{self, Identity};
 use super::upgrade::{self, Inherited};
 use super::worker::Post;
-use super::{generation, readiness, worker};
+use super::{generation, pid_file, readiness, worker};
 use crate::conf::ConfigError;
 use crate::log::file::Opening;
 use crate::log::{ErrorLog, Level, LogFile, Logger, Target};
@@ -29,8 +30,10 @@ use crate::zone::{Zone, Zones};
 const PATIENCE: Duration = Duration::from_secs(1);
 /// After a reload the next one waits for so long, and takes with it all that are asked for meanwhile.
 const RELOAD_PAUSE: Duration = Duration::from_millis(100);
-/// A worker that lives for less than this counts as crashed at start, and the next one waits.
-const HEALTHY: Duration = Duration::from_secs(1);
+/// After a fork that failed the next is tried so much later.
+const FORK_PAUSE: Duration = Duration::from_millis(100);
+/// That is complained about once in this time.
+const COMPLAINT_PAUSE: Duration = Duration::from_secs(1);
 
 const SIGNALS: [Signal; 8] = [
     Signal::SIGHUP,
@@ -47,6 +50,9 @@ const SIGNALS: [Signal; 8] = [
 pub fn start(loader: Loader) -> ExitCode {
     let program = loader.program.name;
     let test = loader.options.test;
+    if !test {
+        let _ = early_signals().thread_block();
+    }
     let mut inherited = Inherited::take();
     let zones = std::mem::take(&mut inherited.zones);
     let (adopted, foreign): (Vec<_>, Vec<_>) =
@@ -76,8 +82,8 @@ pub fn start(loader: Loader) -> ExitCode {
             return ExitCode::from(1);
         }
     };
-    if let Err(errors) = generation.commit(&[], &mut inherited.sockets) {
-        report(&loader, errors.iter());
+    if let Err(failed) = generation.commit(&[], &mut inherited.sockets, Patience::Wait) {
+        report(&loader, failed.into_errors().iter());
         return ExitCode::from(1);
     }
     // A new binary is in the background already.
@@ -95,7 +101,7 @@ pub fn start(loader: Loader) -> ExitCode {
     };
     // Whoever reads the pid may send a signal at once.
     let _ = signals().thread_block();
-    if let Err(error) = std::fs::write(&generation.settings.pid, format!("{}\n", std::process::id())) {
+    if let Err(error) = pid_file::write(&generation.settings.pid) {
         let message =
             format!("open() \"{}\" failed ({})", generation.settings.pid.display(), crate::log::os_error(&error));
         report(&loader, [ConfigError::general(message)].iter());
@@ -121,12 +127,12 @@ pub fn start(loader: Loader) -> ExitCode {
     }
     crate::log!(log, Notice, "start worker processes");
     if !generation.settings.master_process {
-        let pid_file = generation.settings.pid.clone();
+        let pid = generation.settings.pid.clone();
         let sockets = generation.sockets.iter().filter_map(Bound::path).map(|(path, _)| path.to_owned());
         let sockets: Vec<PathBuf> = sockets.collect();
         let code = worker::run(generation, Post::Alone(Box::new(loader)));
         // It has not come as far as removing them itself.
-        remove_pid_file(&pid_file);
+        pid_file::remove(&pid);
         sockets.iter().for_each(|path| drop(std::fs::remove_file(path)));
         return code;
     }
@@ -145,9 +151,12 @@ pub fn start(loader: Loader) -> ExitCode {
         generation,
         identity,
         children: Children::default(),
-        respawn_at: None,
+        fork_at: None,
+        fork_failed: None,
         reloaded: None,
         reload_at: None,
+        reload_attempt: 0,
+        deferred: Vec::new(),
         going: Going::On,
         serving: true,
         successor: None,
@@ -156,6 +165,12 @@ pub fn start(loader: Loader) -> ExitCode {
         alive,
     }
     .run()
+}
+
+/// Those of the signals that would end a process which is about to become a master and has not come to reading them: they
+/// wait until it has. The others are to end it.
+fn early_signals() -> SigSet {
+    [Signal::SIGHUP, Signal::SIGUSR1, Signal::SIGUSR2, Signal::SIGWINCH].into_iter().collect()
 }
 
 /// What the master blocks: what it reads, and what comes of a log that has reached the limit on the size of files. Then
@@ -215,10 +230,16 @@ struct Master {
     generation: Generation,
     identity: Option<Identity>,
     children: Children,
-    respawn_at: Option<Instant>,
+    /// When to fork again after it has failed, and when that was last complained about.
+    fork_at: Option<Instant>,
+    fork_failed: Option<Instant>,
     /// When the configuration was last read again, and when it is to be.
     reloaded: Option<Instant>,
     reload_at: Option<Instant>,
+    /// How often it has been tried, while an address that it wants is in use.
+    reload_attempt: u32,
+    /// Signals that came meanwhile, and are heeded after it.
+    deferred: Vec<Signal>,
     going: Going,
     /// False after WINCH, until HUP: workers are not replaced.
     serving: bool,
@@ -263,7 +284,7 @@ impl Master {
             self.on_time();
             if matches!(self.going, Going::Down { .. }) && self.children.is_empty() {
                 crate::log!(Logger::new(&self.generation.error_log), Notice, "exit");
-                remove_pid_file(&self.pid_file());
+                pid_file::remove(&self.pid_file());
                 let sockets = std::mem::take(&mut self.generation.sockets);
                 self.remove_sockets(&sockets);
                 return ExitCode::SUCCESS;
@@ -273,7 +294,7 @@ impl Master {
 
     fn timeout(&self) -> PollTimeout {
         let at = match &self.going {
-            Going::On => self.respawn_at.into_iter().chain(self.reload_at).min(),
+            Going::On => self.next_start().into_iter().chain(self.reload_at).min(),
             Going::Down { kill_at } => *kill_at,
         };
         let wait = at.map(|at| at.saturating_duration_since(Instant::now()));
@@ -283,6 +304,13 @@ impl Master {
     }
 
     fn on_signal(&mut self, signal: Signal) {
+        let may_wait = matches!(signal, Signal::SIGHUP | Signal::SIGUSR1 | Signal::SIGUSR2 | Signal::SIGWINCH);
+        if may_wait && self.reload_attempt > 0 {
+            if !self.deferred.contains(&signal) {
+                self.deferred.push(signal);
+            }
+            return;
+        }
         let log = Logger::new(&self.generation.error_log);
         if signal != Signal::SIGCHLD {
             crate::log!(log, Notice, "signal {} ({signal}) received", signal as i32);
@@ -351,24 +379,35 @@ impl Master {
         }
     }
 
+    /// Reads the configuration again, and goes on with it if nothing is wrong. Where an address is in use, this comes
+    /// again in a while: meanwhile workers that die are replaced.
     fn reload(&mut self) {
-        crate::log!(Logger::new(&self.generation.error_log), Notice, "reconfiguring");
+        if self.reload_attempt == 0 {
+            crate::log!(Logger::new(&self.generation.error_log), Notice, "reconfiguring");
+        }
+        self.reload_attempt = self.reload_attempt.saturating_add(1);
+        let patience = Patience::Return { attempt: self.reload_attempt };
         let loaded = self
             .loader
             .load(Zones::after(Some(&self.generation.zones)))
-            .map_err(|errors| errors.iter().cloned().collect::<Vec<_>>());
+            .map_err(|errors| CommitError::Failed(errors.iter().cloned().collect()));
         let committed = loaded.and_then(|(mut generation, notes)| {
             let identity = Identity::find(generation.settings.user.as_ref())
-                .map_err(|message| vec![ConfigError::general(message)])?;
-            generation.commit(&self.generation.sockets, &mut Vec::new())?;
+                .map_err(|message| CommitError::Failed(vec![ConfigError::general(message)]))?;
+            generation.commit(&self.generation.sockets, &mut Vec::new(), patience)?;
             Ok((generation, identity, notes))
         });
         let log = Logger::new(&self.generation.error_log);
-        match committed {
+        if matches!(committed, Err(CommitError::InUse)) {
+            self.reload_at = Some(Instant::now() + TRY_PAUSE);
+            return;
+        }
+        self.reload_attempt = 0;
+        match committed.map_err(CommitError::into_errors) {
             Err(errors) => errors.iter().for_each(|error| crate::log!(log, Emerg, "{error}")),
             Ok((mut generation, identity, notes)) => {
                 notes.warnings().for_each(|warning| crate::log!(log, Warn, "{warning}"));
-                move_pid_file(&self.generation.settings.pid, &mut generation.settings.pid, &log);
+                pid_file::move_to(&self.generation.settings.pid, &mut generation.settings.pid, &log);
                 self.identity = identity;
                 let old = self.children.dismiss();
                 self.children.begin();
@@ -377,7 +416,7 @@ impl Master {
                 // Dropped before any fork: a new worker must not hold sockets that are no longer configured.
                 drop(replaced);
                 crate::log::error::install(self.generation.error_log.clone());
-                self.respawn_at = None;
+                self.fork_at = None;
                 self.serving = true;
                 self.top_up();
                 for pid in old {
@@ -403,6 +442,15 @@ impl Master {
         let log = Logger::new(&self.generation.error_log);
         if let Some(successor) = self.successor {
             crate::log!(log, Notice, "the new binary {successor} is running already, the signal is ignored");
+            return;
+        }
+        // nginx: a third master would take the name of the first one's pid file.
+        if let Some(predecessor) = self.predecessor.filter(|_| self.predecessor_lives()) {
+            crate::log!(
+                log,
+                Notice,
+                "the old binary {predecessor} is still running, the signal is ignored: end one of the two first"
+            );
             return;
         }
         let (pid_file, old) = (&self.generation.settings.pid, upgrade::old_pid_file(&self.generation.settings.pid));
@@ -449,15 +497,25 @@ impl Master {
         }
     }
 
-    /// Whom to start next.
-    fn missing(&self) -> Option<Role> {
-        let (workers, helpers) = (self.generation.settings.worker_processes, self.generation.helpers.len());
-        if self.serving { self.children.missing(workers, helpers) } else { None }
+    /// What is to be filled.
+    fn places(&self) -> Places {
+        match self.serving {
+            true => {
+                Places { workers: self.generation.settings.worker_processes, helpers: self.generation.helpers.len() }
+            }
+            false => Places { workers: 0, helpers: 0 },
+        }
     }
 
-    /// Forks until there are as many workers and helpers as configured.
+    /// When somebody is to be started next.
+    fn next_start(&self) -> Option<Instant> {
+        let next = self.children.next_start(self.places());
+        self.fork_at.map_or(next, |at| Some(next.map_or(at, |next| next.max(at))))
+    }
+
+    /// Forks until there are as many workers and helpers as configured, apart from those that are to wait.
     fn top_up(&mut self) {
-        while let Some(role) = self.missing() {
+        while let Some(role) = self.children.missing(self.places(), Instant::now()) {
             let slot = self.children.slot(self.first_slot);
             let (index, helper) = match role {
                 Role::Worker(index) => (index, None),
@@ -466,6 +524,7 @@ impl Master {
             let name = helper.as_ref().map_or("worker process", |helper| helper.name());
             match identity::fork() {
                 Ok(Some(pid)) => {
+                    self.fork_at = None;
                     crate::log!(Logger::new(&self.generation.error_log), Notice, "start {name} {pid}");
                     self.children.add(Child { pid, slot, role, name, started: Instant::now(), leaving: false });
                 }
@@ -490,16 +549,16 @@ impl Master {
                         None => Post::Worker(identity, master),
                     };
                     let code = worker::run(generation, post);
-                    std::process::exit(if code == ExitCode::SUCCESS { 0 } else { 2 });
+                    std::process::exit(if code == ExitCode::SUCCESS { 0 } else { worker::UNABLE });
                 }
                 Err(error) => {
-                    crate::log!(
-                        Logger::new(&self.generation.error_log),
-                        Alert,
-                        "fork() failed ({})",
-                        crate::log::os_error(&error)
-                    );
-                    self.respawn_at = Some(Instant::now() + HEALTHY);
+                    let now = Instant::now();
+                    if self.fork_failed.is_none_or(|at| now.saturating_duration_since(at) >= COMPLAINT_PAUSE) {
+                        self.fork_failed = Some(now);
+                        let error = crate::log::os_error(&error);
+                        crate::log!(Logger::new(&self.generation.error_log), Alert, "fork() failed ({error})");
+                    }
+                    self.fork_at = Some(now + FORK_PAUSE);
                     return;
                 }
             }
@@ -508,7 +567,11 @@ impl Master {
 
     fn reap(&mut self) {
         loop {
-            let (pid, how) = match waitpid(Pid::from_raw(-1), Some(WaitPidFlag::WNOHANG)) {
+            let (pid, how) = match waitpid(Pid::from_raw(-1), Some(WaitPidFlag::WNOHANG | WaitPidFlag::WUNTRACED)) {
+                Ok(WaitStatus::Stopped(pid, _)) => {
+                    self.have_others_look(pid);
+                    continue;
+                }
                 Ok(WaitStatus::Exited(pid, code)) => (pid, Ok(code)),
                 Ok(WaitStatus::Signaled(pid, signal, _)) => (pid, Err(signal)),
                 Err(Errno::EINTR) => continue,
@@ -537,42 +600,36 @@ impl Master {
             if !self.children.uses(child.slot) {
                 worker::forget_slot(&self.generation.zones, child.slot);
             }
-            if matches!(self.going, Going::On) && !child.leaving {
-                let wait = if child.started.elapsed() < HEALTHY { HEALTHY } else { Duration::ZERO };
-                if wait.is_zero() {
-                    self.top_up();
-                } else {
-                    // A worker that dies young is replaced at once the first time, then once a second.
-                    let now = Instant::now();
-                    match self.respawn_at {
-                        None => {
-                            self.top_up();
-                            self.respawn_at = Some(now + wait);
-                        }
-                        Some(at) if at < now => self.respawn_at = Some(now + wait),
-                        Some(_) => {}
-                    }
-                }
+            if !child.leaving {
+                self.children.ended(&child, death(how), Instant::now());
+                self.have_others_look(pid);
             }
         }
+    }
+
+    /// A worker accepts no more, as it has died or was stopped (SIGSTOP). It may have been the only one that was woken for
+    /// a client: the others look whether somebody waits.
+    fn have_others_look(&self, pid: Pid) {
+        let workers = self.children.iter().filter(|child| matches!(child.role, Role::Worker(_)) && child.pid != pid);
+        workers.filter(|worker| !worker.leaving).for_each(|worker| _ = kill(worker.pid, Signal::SIGWINCH));
     }
 
     fn on_time(&mut self) {
         let now = Instant::now();
         if matches!(self.going, Going::On) && self.reload_at.is_some_and(|at| at <= now) {
             self.reload_at = None;
-            readiness::reloading();
+            if self.reload_attempt == 0 {
+                readiness::reloading();
+            }
             self.reload();
-            readiness::notify("READY=1");
-            self.reloaded = Some(Instant::now());
+            if self.reload_at.is_none() {
+                readiness::notify("READY=1");
+                self.reloaded = Some(Instant::now());
+                std::mem::take(&mut self.deferred).into_iter().for_each(|signal| self.on_signal(signal));
+            }
         }
         match &mut self.going {
-            Going::On if self.respawn_at.is_some_and(|at| at <= now) => {
-                let is_missing = self.missing().is_some();
-                // Whoever is started now and dies young, too, waits in his turn.
-                self.respawn_at = is_missing.then(|| now + HEALTHY);
-                self.top_up();
-            }
+            Going::On if self.fork_at.is_none_or(|at| at <= now) => self.top_up(),
             Going::Down { kill_at } if kill_at.is_some_and(|at| at <= now) => {
                 *kill_at = None;
                 for child in self.children.iter() {
@@ -596,25 +653,22 @@ impl Master {
     }
 }
 
-/// Writes the pid where the configuration says so now; where that is not possible it stays where it was.
-pub(super) fn move_pid_file(old: &Path, new: &mut PathBuf, log: &Logger<'_>) {
-    if old == new {
-        return;
-    }
-    match std::fs::write(&*new, format!("{}\n", std::process::id())) {
-        Ok(()) => remove_pid_file(old),
-        Err(error) => {
-            let (new_path, old_path, error) = (new.display(), old.display(), crate::log::os_error(&error));
-            crate::log!(log, Alert, "open() \"{new_path}\" failed ({error}), the pid stays in \"{old_path}\"");
-            *new = old.to_owned();
-        }
-    }
-}
-
-/// Removes the pid file unless another master has written its own number there meanwhile.
-pub(super) fn remove_pid_file(path: &Path) {
-    let own = std::process::id().to_string();
-    if std::fs::read_to_string(path).is_ok_and(|text| text.trim() == own) {
-        let _ = std::fs::remove_file(path);
+/// What ended a process, by its exit code or the signal that it died of.
+fn death(how: Result<i32, Signal>) -> Death {
+    match how {
+        Ok(0 | worker::DONE) => Death::Killed,
+        Ok(worker::UNABLE) => Death::Unable,
+        Ok(_) => Death::Crashed,
+        Err(
+            Signal::SIGSEGV
+            | Signal::SIGBUS
+            | Signal::SIGILL
+            | Signal::SIGFPE
+            | Signal::SIGABRT
+            | Signal::SIGSYS
+            | Signal::SIGTRAP
+            | Signal::SIGXCPU,
+        ) => Death::Crashed,
+        Err(_) => Death::Killed,
     }
 }

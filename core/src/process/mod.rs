@@ -1,16 +1,20 @@
 //! Processes: the command line, the master that owns the sockets and never serves, and the workers that serve.
 
 pub mod accept;
+pub mod brake;
 pub mod children;
 pub mod cli;
 pub mod generation;
 pub mod helper;
 pub mod identity;
 pub mod master;
+pub mod pid_file;
 pub mod readiness;
+pub mod row;
 pub mod settings;
 pub mod signals;
 pub mod stall;
+pub mod tidy;
 pub mod turn;
 pub mod upgrade;
 pub mod worker;

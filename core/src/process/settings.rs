@@ -192,12 +192,7 @@ impl Feature for Main {
             Set::Checked(Check::Time),
             "Reading the clock is cheap; there is nothing to save.",
         ),
-        row(
-            "pcre_jit",
-            Arity::Exactly(1),
-            Set::Checked(Check::Flag),
-            "Patterns are compiled to automata, not to machine code.",
-        ),
+        row("pcre_jit", Arity::Exactly(1), Set::Checked(Check::Flag), "Patterns are not compiled to machine code."),
         Directive {
             name: "events",
             levels: Levels::MAIN,

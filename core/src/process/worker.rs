@@ -14,12 +14,13 @@ use tokio::sync::mpsc::UnboundedSender;
 use tokio::task::{JoinHandle, spawn_local};
 
 use super::accept::{Acceptor, Listener};
-use super::generation::{Bound, Generation, Loader, remove_sockets};
+use super::generation::{Bound, CommitError, Generation, Loader, Patience, TRY_PAUSE, remove_sockets};
 use super::helper::Helper;
 use super::identity::Identity;
-use super::master::{move_pid_file, remove_pid_file};
-use super::readiness;
+use super::row::Places;
+use super::tidy::tidy;
 use super::turn::Turn;
+use super::{pid_file, readiness};
 use crate::conf::ConfigError;
 use crate::file;
 use crate::log::file::Opening;
@@ -70,6 +71,8 @@ pub(super) fn forget_slot(zones: &Zones, slot: usize) {
 
 /// The exit code of a helper that has done its work.
 pub const DONE: i32 = 3;
+/// The exit code of a process that could not begin its work, and of a helper that has panicked.
+pub const UNABLE: i32 = 2;
 
 /// What a process that serves is to the others.
 pub enum Post {
@@ -177,10 +180,11 @@ async fn serve(generation: Generation, post: Post) -> std::io::Result<ExitCode> 
     listen_for(SignalKind::interrupt(), Told::Leave, &tell)?;
     listen_for(SignalKind::quit(), Told::Finish, &tell)?;
     listen_for(SignalKind::user_defined1(), Told::Reopen, &tell)?;
-    listen_for(SignalKind::hangup(), Told::Reload, &tell)?;
+    listen_for(SignalKind::hangup(), Told::Reload(1), &tell)?;
     // The last is for a log that has reached the limit on the size of files: the write fails, that is all.
     let file_size = SignalKind::from_raw(nix::libc::SIGXFSZ);
-    for ignored in [SignalKind::window_change(), SignalKind::user_defined2(), file_size] {
+    listen_for(SignalKind::window_change(), Told::Look, &tell)?;
+    for ignored in [SignalKind::user_defined2(), file_size] {
         listen_for(ignored, Told::Nothing, &tell)?;
     }
     // The master blocks its signals; what came since the fork is delivered to the handlers above now.
@@ -221,14 +225,16 @@ async fn serve(generation: Generation, post: Post) -> std::io::Result<ExitCode> 
                 return Ok(ExitCode::from(2));
             }
             Told::Nothing => {}
+            Told::Look => serving.acceptors.iter().for_each(|(acceptor, _)| acceptor.look_again()),
             Told::Reopen => {
                 let logs = retired.iter().map(|past| &past.generation).chain([&serving.generation]);
                 let failed = logs.flat_map(|generation| generation.logs.open_all(reopening));
                 failed.for_each(|message| crate::log!(log, Emerg, "{message}"));
             }
-            Told::Reload if finishing => {}
-            Told::Reload => {
-                if let Some(next) = loader.as_ref().and_then(|loader| reload(loader, &serving)) {
+            Told::Reload(_) if finishing => {}
+            Told::Reload(attempt) => {
+                let again = || drop(spawn_local(reload_later(attempt.saturating_add(1), tell.clone())));
+                if let Some(next) = loader.as_ref().and_then(|loader| reload(loader, &serving, attempt, again)) {
                     let old = std::mem::replace(&mut serving, next);
                     retired.retain(|past| !past.connections.is_empty());
                     retired.push(Past { generation: old.generation.clone(), connections: old.connections.clone() });
@@ -255,7 +261,7 @@ async fn serve(generation: Generation, post: Post) -> std::io::Result<ExitCode> 
         generation.logs.finish(&generation.error_log);
     }
     if loader.is_some() {
-        remove_pid_file(&serving.generation.settings.pid);
+        pid_file::remove(&serving.generation.settings.pid);
         remove_sockets(&serving.sockets, &[]);
     }
     // What is still open is closed by the end of the process, not one by one, and threads that hang are not waited for.
@@ -275,24 +281,25 @@ struct Serving {
     /// is not accepted from.
     sockets: Vec<Bound>,
     connections: Rc<Connections>,
-    acceptors: Vec<JoinHandle<()>>,
-    ticking: JoinHandle<()>,
+    acceptors: Vec<(Rc<Acceptor>, JoinHandle<()>)>,
+    /// Looking after logs and memory.
+    housekeeping: [JoinHandle<()>; 2],
 }
 
 impl Serving {
     fn begin(mut generation: Generation) -> Serving {
         let sockets = std::mem::take(&mut generation.sockets);
         let generation = Rc::new(generation);
-        let ticking = generation.clone();
+        let logging = generation.clone();
+        let connections = Connections::new(generation.settings.worker_connections);
         Serving {
             sockets,
-            connections: Connections::new(generation.settings.worker_connections),
+            connections: connections.clone(),
             acceptors: Vec::new(),
-            ticking: spawn_local(async move {
-                loop {
-                    tokio::time::sleep(ticking.logs.tick(&ticking.error_log)).await;
-                }
-            }),
+            housekeeping: [
+                spawn_local(async move { logging.logs.look_after(&logging.error_log).await }),
+                spawn_local(tidy(connections)),
+            ],
             generation,
         }
     }
@@ -301,11 +308,18 @@ impl Serving {
     fn accept(&mut self) -> std::io::Result<()> {
         let Generation { settings, bindings, counters, error_log, .. } = &*self.generation;
         let turn = settings.accept_mutex_delay.map(|delay| Turn::new(counters.clone(), delay));
+        let (places, mut shared, mut acceptors) = (Places::default(), Vec::new(), Vec::new());
         for (binding, bound) in bindings.iter().zip(&self.sockets) {
             for (socket, own) in bound.of_worker(index(), binding.options.reuse_port, settings.worker_processes) {
-                let acceptor = Acceptor {
+                let listener = Rc::new(Listener::new(socket.try_clone()?)?);
+                let own = own || settings.worker_processes == 1 || !settings.master_process;
+                if !own && turn.is_none() {
+                    shared.push(listener.clone());
+                }
+                acceptors.push(Acceptor {
                     binding: binding.clone(),
-                    listener: Listener::new(socket.try_clone()?)?,
+                    listener,
+                    places: places.clone(),
                     own,
                     connections: self.connections.clone(),
                     counters: counters.clone(),
@@ -314,16 +328,25 @@ impl Serving {
                     stall_threshold: settings.stall_threshold,
                     debugged: settings.debugged.clone(),
                     log: error_log.clone(),
-                };
-                self.acceptors.push(spawn_local(acceptor.run()));
+                    turns: Cell::new(0),
+                });
             }
         }
+        places.give(&shared);
+        let start = |acceptor: Acceptor| {
+            let acceptor = Rc::new(acceptor);
+            (acceptor.clone(), spawn_local(acceptor.run()))
+        };
+        self.acceptors.extend(acceptors.into_iter().map(start));
         Ok(())
     }
 
     /// Accepts nothing more, and has all connections finish.
     fn stop(&mut self) {
-        self.acceptors.drain(..).for_each(|acceptor| acceptor.abort());
+        for (acceptor, task) in self.acceptors.drain(..) {
+            task.abort();
+            acceptor.last_call();
+        }
         self.sockets.clear();
         self.connections.stop();
     }
@@ -338,32 +361,46 @@ impl Serving {
 
 impl Drop for Serving {
     fn drop(&mut self) {
-        self.acceptors.iter().for_each(JoinHandle::abort);
-        self.ticking.abort();
+        self.acceptors.iter().for_each(|(_, task)| task.abort());
+        self.housekeeping.iter().for_each(JoinHandle::abort);
     }
 }
 
+async fn reload_later(attempt: u32, tell: UnboundedSender<Told>) {
+    tokio::time::sleep(TRY_PAUSE).await;
+    let _ = tell.send(Told::Reload(attempt));
+}
+
 /// The next generation of a process without a master; `None`, with a word in the log, when something is wrong with it.
-fn reload(loader: &Loader, serving: &Serving) -> Option<Serving> {
+/// Where an address is in use it is tried `again`.
+fn reload(loader: &Loader, serving: &Serving, attempt: u32, again: impl FnOnce()) -> Option<Serving> {
     let old = &serving.generation;
     let log = Logger::new(&old.error_log);
-    crate::log!(log, Notice, "reconfiguring");
-    readiness::reloading();
-    let loaded = loader.load(Zones::after(Some(&old.zones))).map_err(|errors| errors.iter().cloned().collect());
+    if attempt == 1 {
+        crate::log!(log, Notice, "reconfiguring");
+        readiness::reloading();
+    }
+    let loaded = loader
+        .load(Zones::after(Some(&old.zones)))
+        .map_err(|errors| CommitError::Failed(errors.iter().cloned().collect()));
     let begun = loaded.and_then(|(mut generation, notes)| {
-        generation.commit(&serving.sockets, &mut Vec::new())?;
-        move_pid_file(&old.settings.pid, &mut generation.settings.pid, &log);
+        generation.commit(&serving.sockets, &mut Vec::new(), Patience::Return { attempt })?;
+        pid_file::move_to(&old.settings.pid, &mut generation.settings.pid, &log);
         let mut next = Serving::begin(generation);
         next.accept().map_err(|error| {
             let error = crate::log::os_error(&error);
-            vec![ConfigError::general(format!("the event loop takes no further listening sockets ({error})"))]
+            let message = format!("the event loop takes no further listening sockets ({error})");
+            CommitError::Failed(vec![ConfigError::general(message)])
         })?;
         Ok((next, notes))
     });
+    if matches!(begun, Err(CommitError::InUse)) {
+        again();
+        return None;
+    }
     readiness::notify("READY=1");
-    match begun {
+    match begun.map_err(CommitError::into_errors) {
         Err(errors) => {
-            let errors: Vec<ConfigError> = errors;
             errors.iter().for_each(|error| crate::log!(log, Emerg, "{error}"));
             None
         }
@@ -396,7 +433,10 @@ enum Told {
     Fail,
     Finish,
     Reopen,
-    Reload,
+    /// The number of the try.
+    Reload(u32),
+    /// Another worker has died: somebody may be waiting of whom only that one knew.
+    Look,
     Nothing,
 }
 

@@ -7,7 +7,7 @@ pub mod template;
 pub mod variable;
 
 pub use names::Names;
-pub use regex::Regex;
+pub use regex::{PatternList, Regex};
 pub use slots::Slots;
 pub use template::Template;
 pub use variable::{Source, Variable, VariableRef, Variables};

@@ -121,7 +121,8 @@ pub async fn accept(
         info.client = clients.map(|policy| transport.examine(&policy));
         Ok((Transport::Tls(Box::new(transport)), info))
     };
-    timer.limit(limit, handshake).await.map_err(|_| TlsFailure::TimedOut)?
+    // Kilobytes that the session would have to make room for as long as it lives.
+    timer.limit(limit, Box::pin(handshake)).await.map_err(|_| TlsFailure::TimedOut)?
 }
 
 /// Tells the client that there is no server of the name it asks for.

@@ -51,12 +51,15 @@ pub enum State {
     Accepting,
 }
 
+/// Sockets whose rows can be told apart.
+const ROWS: usize = 256;
 const TOTALS: usize = 8;
 const STATES: usize = 5;
 
 /// The counters of all workers.
 pub struct Counters {
     turn: Region,
+    rows: Region,
     totals: Region,
     states: PerWorker,
 }
@@ -72,6 +75,7 @@ impl Counters {
         let build = || {
             Ok(Counters {
                 turn: zone.region("turn", 1, always_sound)?,
+                rows: zone.region("ends of rows", ROWS, always_sound)?,
                 totals: zone.region("totals", TOTALS * SLOTS, always_sound)?,
                 states: PerWorker::shared(&zone, "states", STATES)?,
             })
@@ -83,6 +87,7 @@ impl Counters {
     pub fn private() -> Counters {
         Counters {
             turn: Region::private(1),
+            rows: Region::private(ROWS),
             totals: Region::private(TOTALS * SLOTS),
             states: PerWorker::private(STATES),
         }
@@ -92,6 +97,13 @@ impl Counters {
     pub fn turn(&self) -> &AtomicU64 {
         static NONE: AtomicU64 = AtomicU64::new(0);
         self.turn.words().first().unwrap_or(&NONE)
+    }
+
+    /// The word that tells which worker stands last in the row at a socket.
+    pub fn last_in_row(&self, socket: u64) -> &AtomicU64 {
+        static NONE: AtomicU64 = AtomicU64::new(0);
+        let at = usize::try_from(socket).unwrap_or(0) % ROWS;
+        self.rows.words().get(at).unwrap_or(&NONE)
     }
 
     /// Counts one more.
@@ -120,20 +132,24 @@ impl Counters {
 }
 
 impl Counters {
-    /// True when this worker has clearly more connections than another that accepts: the next should be the other's.
-    pub fn is_ahead(&self) -> bool {
-        let accepting = self.states.by_worker(index_of_state(State::Accepting));
-        let active = self.states.by_worker(index_of_state(State::Active));
+    /// The slots of workers that accept and have clearly fewer connections than this one: the next should be theirs.
+    pub fn behind(&self) -> impl Iterator<Item = usize> + '_ {
         let own = crate::process::worker::slot();
-        let (mut mine, mut least) = (0, u64::MAX);
-        for (slot, (accepting, active)) in accepting.zip(active).enumerate() {
-            if slot == own {
-                mine = active;
-            } else if accepting > 0 {
-                least = least.min(active);
-            }
-        }
-        least != u64::MAX && mine > least.saturating_add(1).saturating_add(least / 8)
+        let (accepting, active) = (index_of_state(State::Accepting), index_of_state(State::Active));
+        let count = |row: &[AtomicU64], column: usize| row.get(column).map_or(0, |word| word.load(Relaxed));
+        let mine = self.states.rows().nth(own).map_or(0, |row| count(row, active));
+        // With fewer than two nobody has clearly fewer.
+        let rows = if mine > 1 { self.states.rows() } else { [].chunks_exact(1) };
+        rows.enumerate().filter_map(move |(slot, row)| {
+            let fewer = || mine > count(row, active).saturating_add(1).saturating_add(count(row, active) / 8);
+            (slot != own && count(row, accepting) > 0 && fewer()).then_some(slot)
+        })
+    }
+
+    /// How many connections the worker of a slot, and those before it, have accepted.
+    pub fn accepted_by(&self, slot: usize) -> u64 {
+        let at = slot.saturating_mul(TOTALS).saturating_add(index_of_total(Total::Accepted));
+        self.totals.words().get(at).map_or(0, |word| word.load(Relaxed))
     }
 }
 

@@ -28,6 +28,8 @@ impl Memory {
     pub fn create(name: &str, bytes: usize) -> io::Result<Memory> {
         let label = format!("tidegate-{}", name.replace('\0', ""));
         let file = memfd_create(label.as_str(), MFdFlags::MFD_CLOEXEC)?;
+        // Whoever looks into /proc could open it again by its mode, which is everybody's otherwise.
+        nix::sys::stat::fchmod(&file, nix::sys::stat::Mode::S_IRUSR | nix::sys::stat::Mode::S_IWUSR)?;
         let words = bytes.div_ceil(8);
         let length =
             words.checked_mul(8).and_then(|bytes| bytes.checked_add(BELL_BYTES)).ok_or(io::ErrorKind::OutOfMemory)?;

@@ -45,6 +45,11 @@ impl PerWorker {
         self.region.words().iter().skip(column).step_by(self.columns.max(1)).map(|word| word.load(Relaxed))
     }
 
+    /// The counts of each worker slot.
+    pub fn rows(&self) -> std::slice::ChunksExact<'_, AtomicU64> {
+        self.region.words().chunks_exact(self.columns.max(1))
+    }
+
     /// Adds one for this worker.
     pub fn increment(&self, column: usize) {
         if let Some(word) = self.own(column) {

@@ -3,14 +3,15 @@
 use std::collections::HashMap;
 use std::rc::Rc;
 
-use tidegate_core::script::{Regex, Slots};
+use tidegate_core::script::regex::Matches;
+use tidegate_core::script::{PatternList, Regex, Slots};
 
 /// The locations of a server, or those nested in a location.
 pub struct Locations<T> {
     exact: HashMap<Box<[u8]>, T>,
     /// Sorted by length, longest first.
     prefixes: Vec<Prefix<T>>,
-    regexes: Vec<Pattern<T>>,
+    regexes: PatternList<Pattern<T>>,
     named: HashMap<Box<[u8]>, T>,
 }
 
@@ -23,14 +24,18 @@ struct Prefix<T> {
 }
 
 struct Pattern<T> {
-    regex: Rc<Regex>,
     value: T,
     nested: Locations<T>,
 }
 
 impl<T> Default for Locations<T> {
     fn default() -> Self {
-        Locations { exact: HashMap::new(), prefixes: Vec::new(), regexes: Vec::new(), named: HashMap::new() }
+        Locations {
+            exact: HashMap::new(),
+            prefixes: Vec::new(),
+            regexes: PatternList::default(),
+            named: HashMap::new(),
+        }
     }
 }
 
@@ -70,7 +75,12 @@ impl<T: Clone> Locations<T> {
 
     /// Adds a pattern with what is nested in it.
     pub fn add_regex(&mut self, regex: Rc<Regex>, value: T, nested: Locations<T>) {
-        self.regexes.push(Pattern { regex, value, nested });
+        self.regexes.push(regex, Pattern { value, nested });
+    }
+
+    /// Makes the patterns fast, once all of them are there.
+    pub fn prepare(&mut self) {
+        self.regexes.prepare();
     }
 
     /// Adds `@name`. `false` if it is there already.
@@ -84,41 +94,42 @@ impl<T: Clone> Locations<T> {
     }
 
     /// The location for a path.
-    pub fn find(&self, path: &[u8], slots: &Slots) -> Found<T> {
-        self.search(path, slots).0
+    ///
+    /// # Errors
+    /// A pattern could not say: no location is, least of all one that comes later.
+    pub fn find(&self, path: &[u8], slots: &Slots) -> Matches<Found<T>> {
+        Ok(self.search(path, slots)?.0)
     }
 
     /// What is found, and whether it is final (exact, or a regex) or only the best prefix so far.
-    fn search(&self, path: &[u8], slots: &Slots) -> (Found<T>, bool) {
+    fn search(&self, path: &[u8], slots: &Slots) -> Matches<(Found<T>, bool)> {
         if let Some(value) = self.exact.get(path) {
-            return (Found::Location(value.clone()), true);
+            return Ok((Found::Location(value.clone()), true));
         }
         let mut best = Found::Nothing;
         let mut no_regex = false;
         for prefix in &self.prefixes {
             if prefix.auto_redirect && prefix.path.strip_suffix(b"/") == Some(path) {
-                return (Found::Redirect(prefix.value.clone()), true);
+                return Ok((Found::Redirect(prefix.value.clone()), true));
             }
             if path.starts_with(&prefix.path) {
-                let (nested, is_final) = prefix.nested.search(path, slots);
+                let (nested, is_final) = prefix.nested.search(path, slots)?;
                 best = if nested.is_nothing() { Found::Location(prefix.value.clone()) } else { nested };
                 if is_final {
-                    return (best, true);
+                    return Ok((best, true));
                 }
                 no_regex = prefix.no_regex;
                 break;
             }
         }
         if no_regex {
-            return (best, true);
+            return Ok((best, true));
         }
-        for pattern in &self.regexes {
-            if pattern.regex.matches(path, slots) {
-                let (nested, _) = pattern.nested.search(path, slots);
-                return (if nested.is_nothing() { Found::Location(pattern.value.clone()) } else { nested }, true);
-            }
+        if let Some(pattern) = self.regexes.find(path, slots)? {
+            let (nested, _) = pattern.nested.search(path, slots)?;
+            return Ok((if nested.is_nothing() { Found::Location(pattern.value.clone()) } else { nested }, true));
         }
-        (best, false)
+        Ok((best, false))
     }
 }
 
@@ -160,8 +171,8 @@ mod tests {
             ("/images/a.gif", Found::Location("images")),
             ("/a.gif", Found::Location("regex")),
         ] {
-            assert_eq!(locations.find(path.as_bytes(), &slots), expected, "{path}");
+            assert_eq!(locations.find(path.as_bytes(), &slots), Ok(expected), "{path}");
         }
-        assert_eq!(Locations::<&str>::default().find(b"/", &slots), Found::Nothing);
+        assert_eq!(Locations::<&str>::default().find(b"/", &slots), Ok(Found::Nothing));
     }
 }

@@ -2,19 +2,20 @@
 
 use std::rc::Rc;
 
-use tidegate_core::script::{Names, Regex, Slots};
+use tidegate_core::script::regex::Matches;
+use tidegate_core::script::{Names, PatternList, Regex, Slots};
 
 /// The servers of one address.
 pub struct ServerNames<T> {
     names: Names<T>,
-    regexes: Vec<(Rc<Regex>, T)>,
+    regexes: PatternList<T>,
     default: T,
 }
 
 impl<T: Clone> ServerNames<T> {
     /// Only the default server.
     pub fn new(default: T) -> Self {
-        ServerNames { names: Names::default(), regexes: Vec::new(), default }
+        ServerNames { names: Names::default(), regexes: PatternList::default(), default }
     }
 
     /// Adds a name. `false` when another server has it already, or it is no name.
@@ -24,15 +25,23 @@ impl<T: Clone> ServerNames<T> {
 
     /// Adds a pattern.
     pub fn add_regex(&mut self, regex: Rc<Regex>, server: T) {
-        self.regexes.push((regex, server));
+        self.regexes.push(regex, server);
+    }
+
+    /// Makes the patterns fast, once all of them are there.
+    pub fn prepare(&mut self) {
+        self.regexes.prepare();
     }
 
     /// The server for a host in lower case; groups of a matching pattern are left in `slots`.
-    pub fn find(&self, host: &[u8], slots: &Slots) -> &T {
-        self.names
-            .find(host)
-            .or_else(|| self.regexes.iter().find(|(regex, _)| regex.matches(host, slots)).map(|(_, server)| server))
-            .unwrap_or(&self.default)
+    ///
+    /// # Errors
+    /// A pattern could not say: the server is not known.
+    pub fn find(&self, host: &[u8], slots: &Slots) -> Matches<&T> {
+        if let Some(server) = self.names.find(host) {
+            return Ok(server);
+        }
+        Ok(self.regexes.find(host, slots)?.unwrap_or(&self.default))
     }
 
     /// The default server.
@@ -61,7 +70,7 @@ mod tests {
             ("b.example.net", "regex"),
             ("other", "default"),
         ] {
-            assert_eq!(*names.find(host.as_bytes(), &slots), expected, "{host}");
+            assert_eq!(names.find(host.as_bytes(), &slots), Ok(&expected), "{host}");
         }
     }
 }

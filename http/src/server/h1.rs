@@ -17,6 +17,7 @@ use tidegate_core::net::timer::later;
 use tidegate_core::net::{Connection, Lifetime, Protocol, buffers};
 use tidegate_core::process::stall;
 use tidegate_core::script::Slots;
+use tidegate_core::script::regex::Matches;
 use tidegate_core::subject::Subject;
 use tidegate_core::tls::{TlsFailure, server as tls};
 use tidegate_core::zone::counters::{self, Standing, State, Total};
@@ -103,7 +104,13 @@ async fn handshake(site: &Site, connection: Connection) -> Option<(Connection, b
     // nginx: a handshake may take as long as a head.
     let head = default.plan.settings.client_header_timeout;
     let limit = default.tls.as_ref().map_or(head, |tls| tls.timeout().min(head));
-    let choose = |name: Option<&str>| site.tls(site.named(name)).cloned();
+    let choose = |name: Option<&str>| match site.named(name) {
+        Ok(server) => site.tls(server).cloned(),
+        Err(failure) => {
+            log!(Logger::of(&default.plan.error_log, &info), Alert, "server_name {failure} while SSL handshaking");
+            None
+        }
+    };
     match tls::accept(transport, &mut timer, limit, choose).await {
         Ok((transport, session)) => {
             let _ = info.tls.set(Box::new(session));
@@ -199,13 +206,20 @@ fn begin(
         Ok(head) => (head?, None),
         Err((head, status, error)) => (head, Some((status, error))),
     };
-    let server = choose(site, &head, &slots);
+    let chosen = choose(site, &head, &slots);
+    let failure = chosen.as_ref().err().map(ToString::to_string);
+    let server = chosen.unwrap_or_else(|_| site.servers.default_server().clone());
     if let Some((status, error)) = refused {
         let exchange = run::begin(client, server, head, slots, started);
         if let Some(error) = error {
             log!(exchange.logger(), Info, "{error}");
         }
         return Some((exchange, Some(status)));
+    }
+    if let Some(failure) = failure {
+        let exchange = run::begin(client, server, head, slots, started);
+        log!(exchange.logger(), Alert, "server_name {failure}");
+        return Some((exchange, Some(500)));
     }
     client.served += 1;
     client.standing.change(State::Writing);
@@ -239,9 +253,9 @@ async fn end(client: &mut Client, settings: &Settings, after: After) {
     }
 }
 
-fn choose(site: &Site, head: &RequestHead, slots: &Slots) -> Rc<Server> {
+fn choose(site: &Site, head: &RequestHead, slots: &Slots) -> Matches<Rc<Server>> {
     let host = head.host.as_ref().map_or(&b""[..], |host| &host.name);
-    site.servers.find(host, slots).clone()
+    site.servers.find(host, slots).cloned()
 }
 
 /// Why the client of a TLS session must not go on to this server.
@@ -253,7 +267,9 @@ fn unwelcome(site: &Site, server: &Server, client: &Client) -> Option<Unwelcome>
         return server.asks_clients.then_some(Unwelcome::Misdirected);
     }
     // What another server has found of the certificate says nothing about what this one demands.
-    let negotiated = site.tls(site.named(session.server_name.as_deref()));
+    let negotiated = site.named(session.server_name.as_deref()).map(|server| site.tls(server));
+    // A server that is not known demands nothing that would do for another.
+    let negotiated = negotiated.unwrap_or(None);
     if !negotiated.is_some_and(|tls| tls.asks_the_same(demands)) {
         return Some(Unwelcome::Misdirected);
     }

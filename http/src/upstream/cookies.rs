@@ -3,6 +3,7 @@
 use tidegate_core::conf::{ConfigError, Line, Refusal, Word};
 use tidegate_core::inherit;
 use tidegate_core::module::Install;
+use tidegate_core::script::regex::Matches;
 use tidegate_core::script::{Regex, Template};
 
 use crate::exchange::Exchange;
@@ -104,14 +105,14 @@ impl Pattern {
     fn compile(word: &Word, ignore_case: bool, env: &Install<'_, Exchange>) -> Result<Pattern, ConfigError> {
         let Some(pattern) = word.after("~") else { return Ok(Pattern::Text(env.template(word)?)) };
         let (pattern, ignore_case) = pattern.after("*").map_or((pattern, ignore_case), |pattern| (pattern, true));
-        let regex = Regex::new(pattern.bytes(), ignore_case);
-        regex.map(Pattern::Regex).map_err(|message| ConfigError::new(word.at(), message))
+        let regex = Regex::new(pattern.bytes(), ignore_case).map_err(|message| ConfigError::new(word.at(), message))?;
+        Ok(Pattern::Regex(regex.written_at(word.at())))
     }
 
     /// True when the pattern is all of `text`, in any case, or occurs in it.
-    fn is(&self, exchange: &Exchange, text: &[u8]) -> bool {
+    fn is(&self, exchange: &Exchange, text: &[u8]) -> Matches<bool> {
         match self {
-            Pattern::Text(template) => template.value(exchange).eq_ignore_ascii_case(text),
+            Pattern::Text(template) => Ok(template.value(exchange).eq_ignore_ascii_case(text)),
             Pattern::Regex(regex) => regex.matches(text, &exchange.slots),
         }
     }
@@ -203,49 +204,62 @@ impl Cookies {
     }
 
     /// A `Set-Cookie` as the client should see it; `None` leaves it as it is.
-    pub fn rewrite(&self, exchange: &Exchange, cookie: &[u8]) -> Option<Vec<u8>> {
+    ///
+    /// # Errors
+    /// A pattern could not say.
+    pub fn rewrite(&self, exchange: &Exchange, cookie: &[u8]) -> Matches<Option<Vec<u8>>> {
         let mut parts = Parts::parse(cookie);
         let mut changed = false;
         for value in parts.values("domain") {
-            changed |= self.domains.iter().any(|(from, to)| rewrite_domain(exchange, from, to, value));
+            changed |= first(&self.domains, |(from, to)| rewrite_domain(exchange, from, to, value))?.is_some();
         }
         for value in parts.values("path") {
-            changed |= self.paths.iter().any(|(from, to)| rewrite_path(exchange, from, to, value));
+            changed |= first(&self.paths, |(from, to)| rewrite_path(exchange, from, to, value))?.is_some();
         }
         let name = parts.0.first().map(|(name, _)| name.clone()).unwrap_or_default();
-        if let Some((_, flags)) = self.flags.iter().find(|(pattern, _)| pattern.is(exchange, &name)) {
+        if let Some((_, flags)) = first(&self.flags, |(pattern, _)| pattern.is(exchange, &name))? {
             for flag in flags.iter().filter_map(|flag| Flag::parse(&flag.value(exchange))) {
                 parts.apply(flag);
                 changed = true;
             }
         }
-        changed.then(|| parts.join())
+        Ok(changed.then(|| parts.join()))
     }
+}
+
+/// The first for which something holds.
+fn first<T>(items: &[T], mut holds: impl FnMut(&T) -> Matches<bool>) -> Matches<Option<&T>> {
+    for item in items {
+        if holds(item)? {
+            return Ok(Some(item));
+        }
+    }
+    Ok(None)
 }
 
 /// The dot that a domain may begin with is not part of what is compared, and stays.
-fn rewrite_domain(exchange: &Exchange, from: &Pattern, to: &Template<Exchange>, value: &mut Vec<u8>) -> bool {
+fn rewrite_domain(exchange: &Exchange, from: &Pattern, to: &Template<Exchange>, value: &mut Vec<u8>) -> Matches<bool> {
     let dot = usize::from(value.first() == Some(&b'.'));
     let rest = value.get(dot..).unwrap_or_default();
     let compared = if matches!(from, Pattern::Regex(_)) { &**value } else { rest };
-    if !from.is(exchange, compared) {
-        return false;
+    if !from.is(exchange, compared)? {
+        return Ok(false);
     }
     let keeps_dot = dot == 1 && matches!(from, Pattern::Text(_));
     *value = [if keeps_dot { &b"."[..] } else { b"" }, &to.value(exchange)].concat();
-    true
+    Ok(true)
 }
 
-fn rewrite_path(exchange: &Exchange, from: &Pattern, to: &Template<Exchange>, value: &mut Vec<u8>) -> bool {
+fn rewrite_path(exchange: &Exchange, from: &Pattern, to: &Template<Exchange>, value: &mut Vec<u8>) -> Matches<bool> {
     match from {
         Pattern::Text(prefix) => match value.strip_prefix(&*prefix.value(exchange)) {
             Some(rest) => *value = [&*to.value(exchange), rest].concat(),
-            None => return false,
+            None => return Ok(false),
         },
-        Pattern::Regex(regex) if regex.matches(value, &exchange.slots) => *value = to.value(exchange),
-        Pattern::Regex(_) => return false,
+        Pattern::Regex(regex) if regex.matches(value, &exchange.slots)? => *value = to.value(exchange),
+        Pattern::Regex(_) => return Ok(false),
     }
-    true
+    Ok(true)
 }
 
 #[cfg(test)]

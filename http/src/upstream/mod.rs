@@ -11,7 +11,10 @@ pub mod request;
 
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
-use std::rc::Rc;
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::rc::{Rc, Weak};
+use std::task::{Poll, ready};
 use std::time::{Duration, Instant};
 
 use tidegate_balancer::idle::Used;
@@ -22,6 +25,7 @@ use tidegate_core::process::stall;
 use tidegate_core::subject::Subject;
 use tidegate_http_wire::Known;
 use tidegate_http_wire::framing::Framing;
+use tokio::sync::Notify;
 
 use crate::content::{Content, Outcome, Produce};
 use crate::exchange::Exchange;
@@ -58,6 +62,11 @@ pub struct Shared {
     /// Some variable asks for fields of upstream replies.
     pub keeps_reply_fields: Cell<bool>,
     sweeping: Cell<bool>,
+    /// There were requests since the last look at idle connections.
+    used: Cell<bool>,
+    /// There were none for a while: whoever looks at idle connections has to be woken.
+    resting: Cell<bool>,
+    awake: Rc<Notify>,
 }
 
 impl Shared {
@@ -94,26 +103,59 @@ impl Shared {
         Ok((group, pool))
     }
 
-    /// Sees to it that idle connections which their peers have closed, or that have been idle too long, are closed.
+    /// Sees to it that idle connections which their peers have closed, or that have been idle too long, are closed. They
+    /// are looked at once a second as long as there are requests, and then only when something has happened to one.
     fn keep_swept(self: &Rc<Self>) {
-        const EVERY: Duration = Duration::from_secs(1);
+        self.used.set(true);
+        if self.resting.replace(false) {
+            self.awake.notify_one();
+        }
         if self.sweeping.replace(true) {
             return;
         }
-        let shared = Rc::downgrade(self);
-        tokio::task::spawn_local(async move {
-            loop {
-                tokio::time::sleep(EVERY).await;
-                let Some(shared) = shared.upgrade() else { return };
-                let now = Instant::now();
-                for (_, pool) in shared.pools.borrow().values() {
-                    pool.sweep(now, is_stale);
-                }
-                for (_, (_, pool)) in &*shared.written_out.borrow() {
-                    pool.sweep(now, is_stale);
-                }
+        tokio::task::spawn_local(sweep(Rc::downgrade(self), self.awake.clone()));
+    }
+
+    /// Closes what `is_stale`, or has been idle too long; when the first of the others will have been.
+    fn sweep(&self, mut is_stale: impl FnMut(&mut PeerConnection) -> bool) -> Option<Instant> {
+        let now = Instant::now();
+        let (pools, written_out) = (self.pools.borrow(), self.written_out.borrow());
+        let pools = pools.values().chain(written_out.iter().map(|(_, pooled)| pooled));
+        let sweep = |(_, pool): &Pooled| {
+            pool.sweep(now, &mut is_stale);
+            pool.next_expiry()
+        };
+        pools.filter_map(sweep).min()
+    }
+}
+
+async fn sweep(shared: Weak<Shared>, awake: Rc<Notify>) {
+    const EVERY: Duration = Duration::from_secs(1);
+    let mut timer = Timer::default();
+    loop {
+        tokio::time::sleep(EVERY).await;
+        {
+            let Some(shared) = shared.upgrade() else { return };
+            let is_quiet = !shared.used.replace(false);
+            if shared.sweep(is_stale).is_none() && is_quiet {
+                shared.sweeping.set(false);
+                return;
             }
-        });
+            shared.resting.set(is_quiet);
+            if !is_quiet {
+                continue;
+            }
+        }
+        let mut waking = pin!(awake.notified());
+        poll_fn(|cx| {
+            let Some(shared) = shared.upgrade() else { return Poll::Ready(()) };
+            loop {
+                let next = shared.sweep(|connection| connection.transport.poll_readable(cx).is_ready());
+                let Some(next) = next.filter(|_| waking.as_mut().poll(cx).is_pending()) else { return Poll::Ready(()) };
+                ready!(timer.poll_until(cx, next));
+            }
+        })
+        .await;
     }
 }
 

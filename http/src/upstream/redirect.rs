@@ -4,6 +4,7 @@ use bytes::Bytes;
 use tidegate_core::conf::{ConfigError, Line, Refusal, Word};
 use tidegate_core::log;
 use tidegate_core::module::Install;
+use tidegate_core::script::regex::Matches;
 use tidegate_core::script::{Regex, Template};
 use tidegate_core::subject::Subject;
 use tidegate_http_wire::uri::{Unescape, unescape};
@@ -94,7 +95,8 @@ impl Redirects {
                         let (pattern, ignore_case) =
                             pattern.after("*").map_or((pattern, false), |pattern| (pattern, true));
                         let regex = Regex::new(pattern.bytes(), ignore_case)
-                            .map_err(|message| ConfigError::new(from.at(), message))?;
+                            .map_err(|message| ConfigError::new(from.at(), message))?
+                            .written_at(from.at());
                         Redirect::Pattern(regex, env.template(to)?)
                     }
                     None => Redirect::Prefix(env.template(from)?, env.template(to)?),
@@ -105,19 +107,22 @@ impl Redirects {
     }
 
     /// The URL as the client should see it; `None` leaves it as it is.
-    fn rewrite(&self, exchange: &Exchange, url: &[u8]) -> Option<Vec<u8>> {
-        self.0.iter().find_map(|redirect| match redirect {
-            Redirect::Prefix(from, to) => {
-                let rest = url.strip_prefix(&*from.value(exchange))?;
-                Some([&*to.value(exchange), rest].concat())
-            }
-            Redirect::Pattern(regex, to) => {
-                if !regex.matches(url, exchange.slots()) {
-                    return None;
+    fn rewrite(&self, exchange: &Exchange, url: &[u8]) -> Matches<Option<Vec<u8>>> {
+        for redirect in &self.0 {
+            match redirect {
+                Redirect::Prefix(from, to) => {
+                    if let Some(rest) = url.strip_prefix(&*from.value(exchange)) {
+                        return Ok(Some([&*to.value(exchange), rest].concat()));
+                    }
                 }
-                Some(to.value(exchange))
+                Redirect::Pattern(regex, to) => {
+                    if regex.matches(url, exchange.slots())? {
+                        return Ok(Some(to.value(exchange)));
+                    }
+                }
             }
-        })
+        }
+        Ok(None)
     }
 }
 
@@ -154,13 +159,27 @@ pub fn answer(arrived: Arrived, exchange: &Exchange, pass: &ProxyPass) -> Outcom
             0
         };
         let (kept, url) = value.split_at_checked(prefix).unwrap_or((value, b""));
-        if let Some(url) = settings.redirects.rewrite(exchange, url).filter(|_| !url.is_empty()) {
+        let rewritten = match settings.redirects.rewrite(exchange, url) {
+            Ok(rewritten) => rewritten,
+            // The client must not see what may have been meant to be hidden.
+            Err(failure) => {
+                log!(exchange.logger(), Alert, "proxy_redirect {failure}");
+                return Outcome::Status(500);
+            }
+        };
+        if let Some(url) = rewritten.filter(|_| !url.is_empty()) {
             let rewritten = [kept, &url].concat();
             fields.set(known, &rewritten);
         }
     }
     if !settings.cookies.is_empty() && fields.has(Known::SetCookie) {
-        fields = rewrite_cookies(exchange, &settings.cookies, &fields);
+        fields = match rewrite_cookies(exchange, &settings.cookies, &fields) {
+            Ok(fields) => fields,
+            Err(failure) => {
+                log!(exchange.logger(), Alert, "rewriting a cookie: {failure}");
+                return Outcome::Status(500);
+            }
+        };
     }
     let last_modified = fields.get(Known::LastModified).and_then(tidegate_http_wire::date::parse);
     let body = if reply.switches() {
@@ -191,13 +210,14 @@ pub fn answer(arrived: Arrived, exchange: &Exchange, pass: &ProxyPass) -> Outcom
     }))
 }
 
-fn rewrite_cookies(exchange: &Exchange, cookies: &Cookies, fields: &Fields) -> Fields {
+fn rewrite_cookies(exchange: &Exchange, cookies: &Cookies, fields: &Fields) -> Matches<Fields> {
     let mut rewritten = Fields::new();
     for field in fields.iter() {
-        let value = (field.known == Known::SetCookie).then(|| cookies.rewrite(exchange, field.value)).flatten();
+        let is_cookie = field.known == Known::SetCookie;
+        let value = if is_cookie { cookies.rewrite(exchange, field.value)? } else { None };
         rewritten.push(field.name, value.as_deref().unwrap_or(field.value));
     }
-    rewritten
+    Ok(rewritten)
 }
 
 /// A body that has arrived. For HEAD the length announced is the upstream's.

@@ -159,11 +159,21 @@ impl Reply {
         }
     }
 
-    /// Polls a read. `Ok(0)` is the end of the connection.
-    fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+    /// True when there is room for more than what waits in `queue`. What waits keeps the buffer that it lies in, so another
+    /// is begun only when both are within the limit, or nothing waits.
+    fn may_fill(&self, queue: &Queue) -> bool {
+        let Settings { relay_limit, relay_size, .. } = *self.settings;
+        let spare = self.buffer.capacity().saturating_sub(self.buffer.len());
+        queue.pieces.is_empty()
+            || queue.length < relay_limit && (spare > 0 || queue.length.saturating_add(relay_size) <= relay_limit)
+    }
+
+    /// Polls a read of what there is room for beside `queue`. `Ok(0)` is the end of the connection.
+    fn poll_fill(&mut self, cx: &mut Context<'_>, queue: &Queue) -> Poll<io::Result<usize>> {
         let Some(used) = &mut self.used else { return Poll::Ready(Ok(0)) };
         std::task::ready!(used.connection.transport.poll_readable(cx))?;
-        if self.buffer.capacity() - self.buffer.len() < self.settings.relay_size / 2 {
+        let spare = self.buffer.capacity() - self.buffer.len();
+        if spare < self.settings.relay_size / 2 && (spare == 0 || queue.pieces.is_empty()) {
             if self.buffer.is_empty() {
                 self.buffer = buffers::take(self.settings.relay_size);
             } else {
@@ -270,8 +280,8 @@ pub async fn relay(writer: &mut Writer<'_>, mut reply: Reply) -> Result<(), Fail
                     .poll_flush(cx)
                     .map_err(|error| Failure::Client(error.into()));
             }
-            if !done && queue.length < reply.settings.relay_limit {
-                match reply.poll_fill(cx) {
+            if !done && reply.may_fill(&queue) {
+                match reply.poll_fill(cx, &queue) {
                     Poll::Pending => {}
                     Poll::Ready(Err(error)) => return Poll::Ready(Err(upstream_failed(exchange, &error))),
                     Poll::Ready(Ok(count)) => {
@@ -308,7 +318,8 @@ pub async fn relay(writer: &mut Writer<'_>, mut reply: Reply) -> Result<(), Fail
                     return Poll::Ready(Err(Failure::Client(IoFailure::TimedOut)));
                 }
             }
-            if let Some(used) = reply.used.as_mut().filter(|_| !done && queue.length < reply.settings.relay_limit) {
+            let may_fill = !done && reply.may_fill(&queue);
+            if let Some(used) = reply.used.as_mut().filter(|_| may_fill) {
                 let until = *read_deadline.get_or_insert_with(|| later(reply.settings.read_timeout));
                 if used.connection.timer.poll_until(cx, until).is_ready() {
                     return Poll::Ready(Err(upstream_failed(
@@ -428,7 +439,7 @@ impl Source {
                     }
                     let timeout = reply.settings.read_timeout;
                     let mut timer = tidegate_core::net::Timer::default();
-                    let count = match timer.limit(timeout, poll_fn(|cx| reply.poll_fill(cx))).await {
+                    let count = match timer.limit(timeout, poll_fn(|cx| reply.poll_fill(cx, &queue))).await {
                         Ok(Ok(count)) => count,
                         Ok(Err(error)) => return Err(upstream_failed(exchange, &error)),
                         Err(_) => {

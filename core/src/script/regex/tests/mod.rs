@@ -1,0 +1,7 @@
+//! Our patterns beside PCRE2's.
+
+mod constructs;
+mod limits;
+mod list;
+mod oracle;
+mod random;
