@@ -207,10 +207,13 @@ fn condition_words(args: &[Word]) -> Result<Vec<Word>, Refusal> {
 
 impl Module<Exchange> for Rewrite {
     fn define(conf: &RewriteConf, env: &mut Install<'_, Exchange>) -> Result<(), ConfigError> {
-        conf.program.iter().try_for_each(|written| match written {
-            Written::Set(assignment) => assignment.define(env).map(drop),
-            _ => Ok(()),
-        })
+        for written in &conf.program {
+            if let Written::Set(assignment) = written {
+                let defined = assignment.define(env);
+                env.errors.keep(defined);
+            }
+        }
+        Ok(())
     }
 
     fn install(conf: &RewriteConf, plan: &mut Plan, env: &mut Install<'_, Exchange>) -> Result<(), ConfigError> {

@@ -164,11 +164,14 @@ fn install(
     let clients = block.confs.with::<ClientCertificates, _>(|conf| conf.policy(env.setup));
     let clients = env.errors.keep(clients).flatten();
     let tls = block.confs.with::<Tls, _>(|conf| conf.build_with(env.setup, &alpn, clients));
-    plan.tls = env.errors.keep(tls).flatten();
+    let lost_tls = tls.is_err() || block.had("ssl_certificate") || block.had("ssl_certificate_key");
+    plan.tls = env.errors.keep(tls).flatten().or_else(|| lost_tls.then(tidegate_core::tls::ServerTls::reject_all));
     plan.nodelay = nodelay;
     plan.server_name = words.first().map(first_name).unwrap_or_default();
     if listens.is_empty() {
-        env.errors.push(ConfigError::new(block.at(), "no \"listen\" is defined for server"));
+        if !block.had("listen") {
+            env.errors.push(ConfigError::new(block.at(), "no \"listen\" is defined for server"));
+        }
         return None;
     }
     let mut names = Vec::new();

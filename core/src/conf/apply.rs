@@ -10,6 +10,7 @@ use super::check::{self, Check};
 use super::directive::{Arity, Feature, Levels, Set};
 use super::error::{ConfigError, Errors, Place, Refusal};
 use super::known::{Known, nearest};
+use super::others::{self, Owner};
 use super::setting::{Inherit, Setting};
 use super::tree::{Node, Word};
 use super::value;
@@ -206,12 +207,19 @@ pub struct Block {
     pub confs: Confs,
     /// The blocks in it, in order.
     pub children: Vec<Block>,
+    refused: Vec<Box<[u8]>>,
 }
 
 impl Block {
     /// The child blocks opened by a directive of this name, in order.
     pub fn children_named<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a Block> + 'a {
         self.children.iter().filter(move |child| child.name.is(name))
+    }
+
+    /// True when a directive of this name stood in the block, or in one around it, and was refused: that what it would
+    /// have given is missing is no further mistake.
+    pub fn had(&self, name: &str) -> bool {
+        self.refused.iter().any(|refused| **refused == *name.as_bytes())
     }
 
     /// Where the block begins.
@@ -223,6 +231,7 @@ impl Block {
     pub fn inherit(&mut self) {
         for child in &mut self.children {
             child.confs.inherit(&self.confs);
+            child.refused.extend_from_slice(&self.refused);
             child.inherit();
         }
     }
@@ -376,12 +385,14 @@ impl Tables {
         errors: &mut Errors,
     ) -> Block {
         let mut block =
-            Block { name: name.clone(), args: args.to_vec(), level, confs: Confs::default(), children: Vec::new() };
+            Block { name: name.clone(), args: args.to_vec(), level, confs: Confs::default(), children: Vec::new(), refused: Vec::new() };
         let mut seen = HashSet::new();
         for node in nodes {
             let repeats = !seen.insert(node.name.bytes());
             if let Err(error) = self.apply_one(&mut block, node, repeats, setup, errors) {
                 errors.push(error);
+                errors.excuse(node);
+                block.refused.push(node.name.bytes().into());
             }
         }
         block
@@ -439,8 +450,15 @@ impl Tables {
                 allowed.dedup();
                 format!("\"{name}\" directive is not allowed here, its place is {}", allowed.join(", "))
             }),
-            None if setup.known.contains(self.area, &name) => {
-                Err(format!("directive \"{name}\" is known to nginx, but not supported yet"))
+            None if setup.known.contains(self.area, &name) => Err(match others::owner(&name) {
+                Some(owner @ Owner::Optional(_)) => {
+                    format!("directive \"{name}\" is known to nginx, but not supported yet: {owner}")
+                }
+                Some(owner @ Owner::Gone(_)) => format!("unknown directive \"{name}\": {owner}"),
+                _ => format!("directive \"{name}\" is known to nginx, but not supported yet"),
+            }),
+            None if let Some(owner) = others::owner(&name).filter(|_| setup.known.areas(&name).is_empty()) => {
+                Err(format!("unknown directive \"{name}\": {owner}"))
             }
             None => {
                 let fits = |rows: &[(usize, usize, Row)]| rows.iter().any(|(_, _, row)| row.levels.allows(level));

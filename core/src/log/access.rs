@@ -213,7 +213,7 @@ fn format<S: Subject>(
         (Some(name), Some((known, text))) if name.is(known) => {
             Ok((Escape::Default, env.template(&Word::new(text.as_bytes(), at.clone()))?))
         }
-        (Some(name), _) => Err(ConfigError::new(name.at(), format!("unknown log format \"{name}\""))),
+        (Some(name), _) => Err(ConfigError::missing(name.at(), format!("unknown log format \"{name}\""), name.bytes())),
         (None, None) => Err(ConfigError::new(at, "log format is not specified")),
     }
 }

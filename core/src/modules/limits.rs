@@ -126,7 +126,10 @@ impl<S: HasLimits> KeyedZone<S> {
         let written = zones
             .iter()
             .find(|zone| zone.name.bytes() == name.bytes())
-            .ok_or_else(|| refuse(format!("zero size shared memory zone \"{name}\"")))?;
+            .ok_or_else(|| {
+                let message = format!("zero size shared memory zone \"{name}\"");
+                ConfigError::missing(name.at(), message, name.bytes())
+            })?;
         let zone = env.zones.declare(&name.text(), Some(written.size), written.name.at())?;
         // The usual key is an address; then there is room for many more entries.
         let is_address = written.key.is("$binary_remote_addr") || written.key.is("${binary_remote_addr}");

@@ -86,11 +86,20 @@ fn map(conf: &mut MapConf, line: &mut Line<'_>) -> Result<(), Refusal> {
 impl<S: Subject> Module<S> for Map {
     fn define(conf: &MapConf, env: &mut Install<'_, S>) -> Result<(), ConfigError> {
         for written in &conf.maps {
-            let table = Table::build(written, env)?;
+            let table = match Table::build(written, env) {
+                Ok(table) => table,
+                // The other maps are there all the same, and who uses this one has made no mistake.
+                Err(error) => {
+                    env.errors.push(error);
+                    env.errors.excuse_name(&[b"$", written.variable.bytes()].concat());
+                    continue;
+                }
+            };
             let volatile = table.volatile;
             let compute: Compute<S> = Box::new(move |subject, out| table.look_up(subject, out));
             let source = if volatile { Source::Always(compute) } else { Source::Once(env.variables.slot(), compute) };
-            env.variables.define(&written.variable.text(), written.variable.at(), source)?;
+            let defined = env.variables.define(&written.variable.text(), written.variable.at(), source);
+            env.errors.keep(defined);
         }
         Ok(())
     }

@@ -46,8 +46,8 @@ impl Feature for Tls {
             levels: ANYWHERE,
             arity: Arity::Exactly(1),
             set: Set::With(|conf, line| {
-                conf.certificates.push(no_variables(line.arg(0)?)?);
-                Ok(())
+                conf.certificates.push(line.arg(0)?.clone());
+                no_variables(line.arg(0)?)
             }),
             doc: "A certificate chain in PEM form; repeat it for several key types.",
         },
@@ -56,8 +56,8 @@ impl Feature for Tls {
             levels: ANYWHERE,
             arity: Arity::Exactly(1),
             set: Set::With(|conf, line| {
-                conf.keys.push(no_variables(line.arg(0)?)?);
-                Ok(())
+                conf.keys.push(line.arg(0)?.clone());
+                no_variables(line.arg(0)?)
             }),
             doc: "The private key of the certificate, in PEM form.",
         },
@@ -157,11 +157,11 @@ fn session_cache(line: &Line<'_>) -> Result<(), Refusal> {
     Ok(())
 }
 
-fn no_variables(word: &Word) -> Result<Word, crate::conf::Refusal> {
+fn no_variables(word: &Word) -> Result<(), Refusal> {
     if word.bytes().contains(&b'$') {
         return Err("certificates named by variables are not supported yet".into());
     }
-    Ok(word.clone())
+    Ok(())
 }
 
 impl TlsConf {
@@ -192,6 +192,10 @@ impl TlsConf {
         let timeout = self.handshake_timeout.or(std::time::Duration::from_secs(60));
         if self.reject_handshake.or(false) {
             return Ok(Some(ServerTls { config: None, clients: None, timeout }));
+        }
+        if self.certificates.iter().chain(&self.keys).any(|word| no_variables(word).is_err()) {
+            // That has been told of where they are named.
+            return Ok(None);
         }
         if let Some(lonely) = self.certificates.get(self.keys.len()) {
             return Err(ConfigError::new(

@@ -81,7 +81,10 @@ impl Pass {
         if !url.uri.is_empty() && !replaces {
             return Err(refuse("\"proxy_pass\" cannot have URI part in location given by regular expression, or inside named location, or inside \"if\" statement, or inside \"limit_except\" block".into()));
         }
-        let group = plan.shared.groups.borrow_mut().find_or_resolve(url.authority, Some(80)).map_err(refuse)?;
+        let group = plan.shared.groups.borrow_mut().find_or_resolve(url.authority, Some(80)).map_err(|why| {
+            let host = url.authority.rsplit_once(':').map_or(url.authority, |(host, _)| host);
+            ConfigError::missing(word.at(), why, host.as_bytes())
+        })?;
         let uri = (!url.uri.is_empty())
             .then(|| if url.uri.starts_with('?') { format!("/{}", url.uri) } else { url.uri.to_owned() });
         Ok(Pass::Fixed(Destination {
