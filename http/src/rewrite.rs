@@ -10,7 +10,7 @@ use std::slice;
 use bytes::Bytes;
 use smallvec::SmallVec;
 use tidegate_core::conf::directive::{Arity, Directive, Feature, Levels, Set};
-use tidegate_core::conf::{Check, ConfigError, Line, Refusal, Word, value};
+use tidegate_core::conf::{Check, ConfigError, Line, Refusal, Word, literal, value};
 use tidegate_core::file::pool::Pending;
 use tidegate_core::file::{self, About, Asked};
 use tidegate_core::inherit;
@@ -145,9 +145,15 @@ fn parse_return(line: &Line<'_>) -> Result<Written, Refusal> {
     let second = line.args().get(1).cloned();
     let is_url =
         |word: &Word| [&b"http://"[..], b"https://", b"$scheme"].iter().any(|prefix| word.bytes().starts_with(prefix));
+    let goes_elsewhere = matches!(value::number(first), None | Some(301..=303 | 307 | 308));
+    if let Some(url) = second.as_ref().filter(|_| goes_elsewhere) {
+        literal::one_line(url)?;
+    }
     match value::number(first) {
         Some(code @ 0..=999) => Ok(Written::Return(u16::try_from(code).unwrap_or(500), second)),
-        _ if second.is_none() && is_url(first) => Ok(Written::Return(302, Some(first.clone()))),
+        _ if second.is_none() && is_url(first) => {
+            literal::one_line(first).map(|()| Written::Return(302, Some(first.clone())))
+        }
         _ => Err(format!("invalid return code \"{first}\"").into()),
     }
 }
@@ -166,6 +172,7 @@ fn parse_rewrite(line: &Line<'_>) -> Result<Written, Refusal> {
     if line.arg(1)?.bytes().is_empty() {
         return Err("empty replacement".into());
     }
+    literal::one_line(line.arg(1)?)?;
     Ok(Written::Rewrite(line.arg(0)?.clone(), line.arg(1)?.clone(), flag))
 }
 

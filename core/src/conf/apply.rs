@@ -384,8 +384,14 @@ impl Tables {
         setup: &Setup,
         errors: &mut Errors,
     ) -> Block {
-        let mut block =
-            Block { name: name.clone(), args: args.to_vec(), level, confs: Confs::default(), children: Vec::new(), refused: Vec::new() };
+        let mut block = Block {
+            name: name.clone(),
+            args: args.to_vec(),
+            level,
+            confs: Confs::default(),
+            children: Vec::new(),
+            refused: Vec::new(),
+        };
         let mut seen = HashSet::new();
         for node in nodes {
             let repeats = !seen.insert(node.name.bytes());

@@ -9,6 +9,7 @@ pub mod directive;
 pub mod error;
 pub mod known;
 pub mod lexer;
+pub mod literal;
 pub mod others;
 pub mod setting;
 pub mod tree;

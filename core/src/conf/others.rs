@@ -17,8 +17,12 @@ pub enum Owner {
 impl std::fmt::Display for Owner {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Owner::Other(module) => write!(f, "it is of the third-party module {module}, which this binary does not have"),
-            Owner::Optional(module) => write!(f, "it is of nginx's optional module {module}, which this binary does not have"),
+            Owner::Other(module) => {
+                write!(f, "it is of the third-party module {module}, which this binary does not have")
+            }
+            Owner::Optional(module) => {
+                write!(f, "it is of nginx's optional module {module}, which this binary does not have")
+            }
             Owner::Commercial => f.write_str("it is of the commercial nginx"),
             Owner::Gone(instead) => write!(f, "nginx has it no more, {instead}"),
         }
@@ -57,7 +61,10 @@ const DIRECTIVES: &[(Owner, &[&str])] = &[
             "set_misc_*",
         ],
     ),
-    (Owner::Other("encrypted-session-nginx-module"), &["encrypted_session_*", "set_encrypt_session", "set_decrypt_session"]),
+    (
+        Owner::Other("encrypted-session-nginx-module"),
+        &["encrypted_session_*", "set_encrypt_session", "set_decrypt_session"],
+    ),
     (Owner::Other("form-input-nginx-module"), &["set_form_input", "set_form_input_multi"]),
     (Owner::Other("iconv-nginx-module"), &["iconv_*", "set_iconv"]),
     (Owner::Other("array-var-nginx-module"), &["array_*"]),
@@ -84,12 +91,28 @@ const DIRECTIVES: &[(Owner, &[&str])] = &[
     (Owner::Other("nginx_upstream_check_module"), &["check", "check_*"]),
     (Owner::Other("ngx_http_upstream_fair_module"), &["fair", "upstream_fair_*"]),
     (Owner::Other("ngx_upstream_jdomain"), &["jdomain", "jdomain_*"]),
+    (Owner::Other("Passenger"), &["passenger_*", "passenger", "rails_*", "rack_*", "union_station_*"]),
     (
-        Owner::Other("Passenger"),
-        &["passenger_*", "passenger", "rails_*", "rack_*", "union_station_*"],
+        Owner::Other("nginx-upload-module"),
+        &[
+            "upload_pass*",
+            "upload_store*",
+            "upload_set_*",
+            "upload_aggregate_*",
+            "upload_limit_*",
+            "upload_max_*",
+            "upload_cleanup",
+            "upload_buffer_size",
+            "upload_resumable",
+            "upload_state_store",
+            "upload_tame_arrays",
+            "upload_add_header",
+        ],
     ),
-    (Owner::Other("nginx-upload-module"), &["upload_pass*", "upload_store*", "upload_set_*", "upload_aggregate_*", "upload_limit_*", "upload_max_*", "upload_cleanup", "upload_buffer_size", "upload_resumable", "upload_state_store", "upload_tame_arrays", "upload_add_header"]),
-    (Owner::Other("nginx-upload-progress-module"), &["upload_progress", "upload_progress_*", "track_uploads", "report_uploads"]),
+    (
+        Owner::Other("nginx-upload-progress-module"),
+        &["upload_progress", "upload_progress_*", "track_uploads", "report_uploads"],
+    ),
     (Owner::Other("nginx-push-stream-module"), &["push_stream_*"]),
     (Owner::Other("nchan"), &["nchan_*", "push_publisher", "push_subscriber", "push_store_messages"]),
     (Owner::Other("ngx_http_auth_pam_module"), &["auth_pam", "auth_pam_*"]),
@@ -120,17 +143,52 @@ const DIRECTIVES: &[(Owner, &[&str])] = &[
     (
         Owner::Commercial,
         &[
-            "api", "auth_jwt", "auth_jwt_*", "f4f", "f4f_*", "health_check", "health_check_*", "hls", "hls_*", "keyval",
-            "keyval_zone", "match", "mqtt", "mqtt_*", "ntlm", "queue", "session_log", "session_log_*", "state", "status",
-            "status_format", "status_zone", "zone_sync", "zone_sync_*", "upstream_conf", "auth_oidc", "oidc_provider",
-            "internal_redirect", "num_map", "proxy_protocol_tlv*",
+            "api",
+            "auth_jwt",
+            "auth_jwt_*",
+            "f4f",
+            "f4f_*",
+            "health_check",
+            "health_check_*",
+            "hls",
+            "hls_*",
+            "keyval",
+            "keyval_zone",
+            "match",
+            "mqtt",
+            "mqtt_*",
+            "ntlm",
+            "queue",
+            "session_log",
+            "session_log_*",
+            "state",
+            "status",
+            "status_format",
+            "status_zone",
+            "zone_sync",
+            "zone_sync_*",
+            "upstream_conf",
+            "auth_oidc",
+            "oidc_provider",
+            "internal_redirect",
+            "num_map",
+            "proxy_protocol_tlv*",
         ],
     ),
     (Owner::Gone("its place is taken by the parameter \"ssl\" of \"listen\""), &["ssl"]),
     (Owner::Gone("SPDY was followed by HTTP/2"), &["spdy_*"]),
     (Owner::Gone("its place is taken by \"limit_conn_zone\""), &["limit_zone"]),
     (Owner::Gone("its place is taken by \"merge_slashes\""), &["post_accept_timeout"]),
-    (Owner::Gone("HTTP/2 settings have become general ones"), &["http2_idle_timeout", "http2_max_field_size", "http2_max_header_size", "http2_max_requests", "http2_recv_timeout"]),
+    (
+        Owner::Gone("HTTP/2 settings have become general ones"),
+        &[
+            "http2_idle_timeout",
+            "http2_max_field_size",
+            "http2_max_header_size",
+            "http2_max_requests",
+            "http2_recv_timeout",
+        ],
+    ),
     (Owner::Gone("servers no longer push"), &["http2_push", "http2_push_preload"]),
 ];
 
@@ -244,7 +302,9 @@ pub fn missing_module(file: &str) -> Option<String> {
     ];
     let example = KNOWN.iter().find(|(file, _)| *file == name).map(|(_, directive)| *directive);
     Some(match example {
-        Some(directive) => format!("module \"{name}\" is not built in, its directives such as \"{directive}\" are refused"),
+        Some(directive) => {
+            format!("module \"{name}\" is not built in, its directives such as \"{directive}\" are refused")
+        }
         None => format!("module \"{name}\" is not built in, its directives are refused"),
     })
 }

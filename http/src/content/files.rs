@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use tidegate_core::conf::directive::{Arity, Directive, Feature, Levels, Set};
-use tidegate_core::conf::{Check, ConfigError, Line, Refusal, Setting, Word, value};
+use tidegate_core::conf::{Check, ConfigError, Line, Refusal, Setting, Word, literal, value};
 use tidegate_core::file::{self, Asked, Opened};
 use tidegate_core::inherit;
 use tidegate_core::log::os_error;
@@ -73,7 +73,10 @@ impl Feature for StaticFiles {
             name: "default_type",
             levels: ANYWHERE,
             arity: Arity::Exactly(1),
-            set: Set::Word(|conf| &mut conf.default_type),
+            set: Set::With(|conf, line| {
+                literal::one_line(line.arg(0)?)?;
+                conf.default_type.set(line.arg(0)?.clone())
+            }),
             doc: "The content type of everything else.",
         },
         Directive {

@@ -4,7 +4,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use tidegate_core::conf::directive::{Arity, Directive, Feature, Levels, Set};
-use tidegate_core::conf::{Check, ConfigError, Line, Refusal, Setting, Word, value};
+use tidegate_core::conf::{Check, ConfigError, Line, Refusal, Setting, Word, literal, value};
 use tidegate_core::inherit;
 use tidegate_core::module::{Install, Module};
 use tidegate_core::script::Template;
@@ -143,6 +143,8 @@ impl Feature for Proxy {
             "proxy_set_header",
             Arity::Exactly(2),
             Set::With(|c, line| {
+                literal::field_name(line.arg(0)?)?;
+                literal::one_line(line.arg(1)?)?;
                 c.set_header.push((line.arg(0)?.clone(), line.arg(1)?.clone()));
                 Ok(())
             }),
@@ -160,7 +162,15 @@ impl Feature for Proxy {
             }),
             "The version spoken to the upstream: 1.1 or 1.0.",
         ),
-        row("proxy_method", ONE, Set::Word(|c| &mut c.method), "The method of the request to the upstream."),
+        row(
+            "proxy_method",
+            ONE,
+            Set::With(|c, line| {
+                literal::method(line.arg(0)?)?;
+                c.method.set(line.arg(0)?.clone())
+            }),
+            "The method of the request to the upstream.",
+        ),
         row("proxy_set_body", ONE, Set::Word(|c| &mut c.set_body), "The body of the request to the upstream."),
         row(
             "proxy_pass_request_headers",
@@ -222,6 +232,7 @@ impl Feature for Proxy {
             "proxy_hide_header",
             ONE,
             Set::With(|c, line| {
+                literal::field_name(line.arg(0)?)?;
                 c.hide_header.push(line.arg(0)?.clone());
                 Ok(())
             }),
@@ -231,6 +242,7 @@ impl Feature for Proxy {
             "proxy_pass_header",
             ONE,
             Set::With(|c, line| {
+                literal::field_name(line.arg(0)?)?;
                 c.pass_header.push(line.arg(0)?.clone());
                 Ok(())
             }),
