@@ -179,7 +179,7 @@ fn target<S: Subject>(destination: &Destination, env: &Install<'_, S>) -> Result
     if let Some(parameters) = syslog {
         return Ok(Target::Syslog(env.logs.syslog(parameters)));
     }
-    let file = env.logs.file(Some(&env.setup.path(path)));
+    let file = env.logs.file_at(&env.setup.path(path), path.at());
     let capacity = buffer.map(|bytes| usize::try_from(bytes).unwrap_or(usize::MAX));
     if let Some(capacity) = capacity
         && !file.buffered(Buffering { capacity, flush: *flush })

@@ -4,8 +4,9 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
 
+use super::identity::Identity;
 use crate::conf::directive::{Arity, Directive, Feature, Levels, Set};
-use crate::conf::{Block, Check, Line, Refusal, Setting, Word, value};
+use crate::conf::{Block, Check, Line, Place, Refusal, Setting, Word, others, value};
 use crate::file::pool::Limits;
 use crate::inherit;
 use crate::net::address::Named;
@@ -83,7 +84,13 @@ impl Feature for Main {
             Arity::Between(1, 2),
             Set::With(|conf, line| {
                 let pair = (line.arg(0)?.clone(), line.args().get(1).cloned());
-                conf.user.set(pair)
+                conf.user.set(pair)?;
+                if !nix::unistd::Uid::effective().is_root() {
+                    line.warn("the \"user\" directive makes sense only if the master process runs as root, ignored");
+                    return Ok(());
+                }
+                let names = (line.arg(0)?.to_string(), line.args().get(1).map(ToString::to_string));
+                Identity::find(Some(&names)).map(drop).map_err(Refusal)
             }),
             "Whom the workers run as, when the master is root.",
         ),
@@ -116,7 +123,16 @@ impl Feature for Main {
         row(
             "working_directory",
             Arity::Exactly(1),
-            Set::Word(|conf| &mut conf.working_directory),
+            Set::With(|conf, line| {
+                let word = line.arg(0)?;
+                let path = line.setup().path(word);
+                let error = match std::fs::metadata(&path) {
+                    Ok(about) if about.is_dir() => return conf.working_directory.set(word.clone()),
+                    Ok(_) => nix::errno::Errno::ENOTDIR.into(),
+                    Err(error) => error,
+                };
+                Err(format!("chdir(\"{}\") failed ({})", path.display(), crate::log::os_error(&error)).into())
+            }),
             "The directory that the workers are in.",
         ),
         row(
@@ -180,6 +196,17 @@ impl Feature for Main {
              named default is used.",
         ),
         row(
+            "load_module",
+            Arity::Exactly(1),
+            Set::With(|_, line| {
+                let word = line.arg(0)?;
+                let note = others::missing_module(&word.text());
+                line.warn(note.unwrap_or_else(|| format!("the module of \"{word}\" is built in, nothing is loaded")));
+                Ok(())
+            }),
+            "Nothing is loaded: modules are built in, or their directives are refused.",
+        ),
+        row(
             "debug_points",
             Arity::Exactly(1),
             Set::Checked(Check::OneOf(&["stop", "abort"])),
@@ -231,7 +258,7 @@ fn thread_pool(conf: &mut MainConf, line: &mut Line<'_>) -> Result<(), Refusal> 
 /// The `events` block's settings.
 #[derive(Default)]
 pub struct EventsConf {
-    worker_connections: Setting<u64>,
+    worker_connections: Setting<(u64, Place)>,
     multi_accept: Setting<bool>,
     accept_mutex: Setting<bool>,
     accept_mutex_delay: Setting<Duration>,
@@ -251,7 +278,10 @@ impl Feature for Events {
             name: "worker_connections",
             levels: Levels::EVENTS,
             arity: Arity::Exactly(1),
-            set: Set::Number(|conf| &mut conf.worker_connections),
+            set: Set::With(|conf, line| {
+                let number = value::number(line.arg(0)?).ok_or("invalid number")?;
+                conf.worker_connections.set((number, line.at().clone()))
+            }),
             doc: "How many client connections a worker holds at once.",
         },
         Directive {
@@ -324,12 +354,16 @@ pub struct Settings {
     pub master_process: bool,
     /// `pid`
     pub pid: PathBuf,
+    /// Where that stands, if it does.
+    pub pid_at: Option<Place>,
     /// `user`: name, group.
     pub user: Option<(String, Option<String>)>,
     /// `worker_processes`
     pub worker_processes: usize,
     /// `worker_connections`
     pub worker_connections: usize,
+    /// Where that stands, if it does.
+    pub worker_connections_at: Option<Place>,
     /// `multi_accept`
     pub multi_accept: bool,
     /// `accept_mutex_delay`, where `accept_mutex` is on and there are several workers to take turns.
@@ -382,11 +416,11 @@ impl Settings {
     /// Reads the settings out of the main block.
     pub fn of(main: &Block, setup: &crate::conf::apply::Setup) -> Settings {
         let events = main.children_named("events").next();
-        let (connections, multi_accept, delay) = events.map_or((512, false, None), |events| {
+        let (connections, multi_accept, delay) = events.map_or((None, false, None), |events| {
             events.confs.with::<Events, _>(|conf| {
                 let delay = conf.accept_mutex_delay.or(Duration::from_millis(500));
                 (
-                    conf.worker_connections.or(512),
+                    conf.worker_connections.get().cloned(),
                     conf.multi_accept.or(false),
                     conf.accept_mutex.or(false).then_some(delay),
                 )
@@ -397,9 +431,12 @@ impl Settings {
             daemon: conf.daemon.or(true),
             master_process: conf.master_process.or(true),
             pid: conf.pid.get().map_or_else(|| PathBuf::from("/run/nginx.pid"), |word| setup.path(word)),
+            pid_at: conf.pid.get().map(|word| word.at().clone()),
             user: conf.user.get().map(|(name, group)| (name.to_string(), group.as_ref().map(ToString::to_string))),
             worker_processes: conf.worker_processes.or(1),
-            worker_connections: usize::try_from(connections).unwrap_or(usize::MAX),
+            worker_connections: usize::try_from(connections.as_ref().map_or(512, |(number, _)| *number))
+                .unwrap_or(usize::MAX),
+            worker_connections_at: connections.as_ref().map(|(_, at)| at.clone()),
             multi_accept,
             accept_mutex_delay: delay.filter(|_| conf.worker_processes.or(1) > 1),
             debugged: debugged.unwrap_or_default().into(),
