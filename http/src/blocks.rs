@@ -162,6 +162,8 @@ pub fn load(modules: &Modules<Exchange>, node: &Node, build: &mut Build<'_>) {
     };
     let shared = Rc::new(Shared::new(groups));
     let mut loader = Loader { modules, env, outer_log: build.error_log.clone(), shared: shared.clone() };
+    // What every server says otherwise is checked all the same, and what no server is there for.
+    drop(loader.plan(&http, b"", Kind::Server));
     let servers: Vec<(Rc<Server>, &Block)> =
         http.children_named("server").map(|block| (loader.server(block), block)).collect();
     shared.keeps_reply_fields.set(variables.is_used("upstream_http_") || variables.is_used("upstream_cookie_"));

@@ -75,6 +75,9 @@ impl Feature for Tls {
                         _ => return Err(format!("invalid value \"{word}\" in \"ssl_protocols\" directive, it must be \"TLSv1.2\" or \"TLSv1.3\"").into()),
                     }
                 }
+                if !versions.tls12 && !versions.tls13 {
+                    return Err("\"ssl_protocols\" leaves nothing to offer, it must name \"TLSv1.2\" or \"TLSv1.3\"".into());
+                }
                 conf.protocols.set(versions)
             }),
             doc: "Protocol versions offered: TLSv1.2 and TLSv1.3.",
