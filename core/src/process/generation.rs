@@ -308,14 +308,7 @@ impl Generation {
     /// server is given to us.
     pub fn try_out(&self) -> Vec<ConfigError> {
         let mut failed: Vec<ConfigError> = self.logs.open_first();
-        if let Err(error) = pid_file::try_out(&self.settings.pid) {
-            let message =
-                format!("open() \"{}\" failed ({})", self.settings.pid.display(), crate::log::os_error(&error));
-            failed.push(match &self.settings.pid_at {
-                Some(at) => ConfigError::new(at, message),
-                None => ConfigError::general(message),
-            });
-        }
+        failed.extend(pid_file::try_out(&self.settings.pid).err().map(|error| self.settings.no_pid_file(&error)));
         for binding in &self.bindings {
             if let Address::Unix(path) = &binding.address {
                 // One that is there is a server's that runs, or that is no more: neither is a mistake.

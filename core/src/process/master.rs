@@ -102,9 +102,7 @@ pub fn start(loader: Loader) -> ExitCode {
     // Whoever reads the pid may send a signal at once.
     let _ = signals().thread_block();
     if let Err(error) = pid_file::write(&generation.settings.pid) {
-        let message =
-            format!("open() \"{}\" failed ({})", generation.settings.pid.display(), crate::log::os_error(&error));
-        report(&loader, [ConfigError::general(message)].iter());
+        report(&loader, [generation.settings.no_pid_file(&error)].iter());
         return ExitCode::from(1);
     }
     if let Some(starter) = starter {

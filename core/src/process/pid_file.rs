@@ -44,7 +44,7 @@ pub fn try_out(path: &Path) -> io::Result<()> {
 /// Those of access(2) for its directory.
 pub fn can_be_made(path: &Path) -> io::Result<()> {
     use rustix::fs::{Access, access};
-    let directory = path.parent().unwrap_or(Path::new("/"));
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     if !std::fs::metadata(directory)?.is_dir() {
         return Err(nix::errno::Errno::ENOTDIR.into());
     }

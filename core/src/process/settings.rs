@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::identity::Identity;
 use crate::conf::directive::{Arity, Directive, Feature, Levels, Set};
-use crate::conf::{Block, Check, Line, Place, Refusal, Setting, Word, others, value};
+use crate::conf::{Block, Check, ConfigError, Line, Place, Refusal, Setting, Word, others, value};
 use crate::file::pool::Limits;
 use crate::inherit;
 use crate::net::address::Named;
@@ -411,6 +411,12 @@ impl Settings {
                 among.get(worker % among.len().max(1)).map(|cpu| vec![*cpu])
             }
         }
+    }
+
+    /// The pid file cannot be written.
+    pub fn no_pid_file(&self, error: &std::io::Error) -> ConfigError {
+        let message = format!("open() \"{}\" failed ({})", self.pid.display(), crate::log::os_error(error));
+        self.pid_at.as_ref().map_or_else(|| ConfigError::general(&message), |at| ConfigError::new(at, &message))
     }
 
     /// Reads the settings out of the main block.

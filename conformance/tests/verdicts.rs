@@ -1,0 +1,408 @@
+//! Which configurations are right and which are not: the verdict is nginx's, but where every request would fail.
+
+use tidegate_conformance::server::{Outcome, skip_on_nginx};
+use tidegate_conformance::{Server, is_nginx};
+
+fn check(text: &str) -> Outcome {
+    Server::config(text).bare().run(&["-t"])
+}
+
+fn errors(outcome: &Outcome) -> Vec<&str> {
+    outcome.stderr.lines().filter(|line| line.contains("[emerg]")).collect()
+}
+
+/// Directives of a location, each in a configuration of its own, and whether they are right.
+#[track_caller]
+fn assert_verdicts(around: &str, cases: &[(&str, bool)]) {
+    for (directives, right) in cases {
+        let text = format!("events {{}}\n{}", around.replace("%s", directives));
+        let outcome = check(&text);
+        assert_eq!(outcome.status.success(), *right, "{directives}: {}", outcome.stderr);
+    }
+}
+
+const LOCATION: &str = "http { server { listen 127.0.0.1:%%PORT_0%%; location / { %s } } }";
+const HTTP: &str = "http { server { listen 127.0.0.1:%%PORT_0%%; } %s }";
+
+#[test]
+fn conditions_are_cut_as_nginx_cuts_them() {
+    assert_verdicts(
+        &LOCATION.replace("%s", "if %s { return 204; }"),
+        &[
+            (r#"($host = "")"#, true),
+            (r#"($host != "")"#, true),
+            ("($host = '')", true),
+            (r#"( $host = "" )"#, true),
+            (r#"($host = "a )b")"#, true),
+            ("($host = a))", true),
+            (r#"($host ~ "^(a|b)$")"#, true),
+            (r#"(-f "/a b")"#, true),
+            ("( !-e $uri )", true),
+            ("($host = )", false),
+            (r#"("$host" = a)"#, false),
+            ("($host$uri = a)", false),
+            ("(${host} = a)", false),
+            ("($host = a b)", false),
+            ("($host == a)", false),
+            (r#"($host="a")"#, false),
+            ("(-z $uri)", false),
+            ("($host", false),
+            ("()", false),
+        ],
+    );
+}
+
+#[test]
+fn an_empty_right_side_is_compared_with() {
+    let server = Server::start(
+        r#"events {} http { access_log off; server { listen 127.0.0.1:%%PORT_0%%;
+           if ($arg_a = "") { return 200 empty; } if ( $arg_a != '' ) { return 200 full; } } }"#,
+    );
+    for (path, expected) in [("/", "empty"), ("/?a=", "empty"), ("/?a=1", "full"), ("/?b=1", "empty")] {
+        assert_eq!(server.http(0).get(path).text(), expected, "{path}");
+    }
+}
+
+#[test]
+fn values_at_the_edges_are_judged_as_by_nginx() {
+    assert_verdicts(
+        LOCATION,
+        &[
+            ("expires modified +24h;", true),
+            ("expires +1d;", true),
+            ("expires -1;", true),
+            ("expires '1h 30m';", true),
+            ("expires 1y2M;", true),
+            ("expires @24h;", true),
+            ("expires $http_x;", true),
+            ("expires @25h;", false),
+            ("expires modified @1h;", false),
+            ("expires 10ms;", false),
+            ("expires --1;", false),
+            ("keepalive_timeout 0 0;", true),
+            ("keepalive_timeout 65 1y;", true),
+            ("keepalive_timeout 1y;", false),
+            ("keepalive_timeout 65 10ms;", false),
+            ("send_timeout ' 1';", true),
+            ("send_timeout '1m 30';", true),
+            ("send_timeout 1s1;", true),
+            ("send_timeout 1s1s;", false),
+            ("send_timeout '';", false),
+            ("client_body_buffer_size 1g;", false),
+            ("client_body_buffer_size 1K;", true),
+            ("client_max_body_size 1G;", true),
+            ("client_max_body_size 9223372036854775807k;", false),
+            ("client_max_body_size 9223372036854775808;", false),
+            ("lingering_close ALWAYS;", true),
+            ("etag ON;", true),
+            ("etag 1;", false),
+            ("tcp_nopush maybe;", false),
+            ("tcp_nopush on; tcp_nopush on;", false),
+            ("types_hash_max_size 8k;", false),
+            ("open_file_cache max=10 inactive=1m;", true),
+            ("open_file_cache inactive=1m;", false),
+            ("gzip_comp_level 10;", false),
+            ("output_buffers 1 0;", false),
+            ("proxy_bind 127.0.0.1:x;", false),
+            ("proxy_ignore_headers Vary Set-Cookie;", true),
+            ("proxy_ignore_headers X-Y;", false),
+            ("rewrite ^ '';", false),
+        ],
+    );
+    for (text, right) in [
+        ("worker_processes 0; events {}", true),
+        ("worker_processes -1; events {}", false),
+        ("worker_processes 9223372036854775808; events {}", false),
+        ("worker_priority 99; events {}", true),
+        ("worker_rlimit_core 1g; events {}", true),
+        ("events { worker_connections 0; }", false),
+        ("events { worker_connections 1; }", true),
+        ("events { worker_connections 1; } http { server { listen 127.0.0.1:%%PORT_0%%; } }", false),
+        ("timer_resolution 1y; events {}", false),
+        ("pcre_jit maybe; events {}", false),
+    ] {
+        let outcome = check(text);
+        assert_eq!(outcome.status.success(), right, "{text}: {}", outcome.stderr);
+    }
+    assert_verdicts(HTTP, &[("add_header x $nosuch;", false), ("expires $nosuch;", false), ("add_header x $host;", true)]);
+}
+
+// Differs from nginx, where these are taken and every request fails, or is sent on in pieces.
+#[test]
+fn what_no_message_could_carry_is_refused_when_it_is_read() {
+    if skip_on_nginx("names and values are not looked at") {
+        return;
+    }
+    for (directives, message) in [
+        ("add_header X-Frame-Options: DENY;", "invalid field name \"X-Frame-Options:\": the colon does not belong to it"),
+        ("add_header 'X A' b;", "invalid field name \"X A\": it has a blank"),
+        ("add_header '' b;", "a field must have a name"),
+        ("add_trailer X: b;", "invalid field name \"X:\""),
+        ("proxy_set_header X-A: b;", "invalid field name \"X-A:\""),
+        ("proxy_set_header X \"a\\r\\nb\";", "it has a line end"),
+        ("proxy_hide_header X:;", "invalid field name \"X:\""),
+        ("proxy_pass_header 'a b';", "invalid field name \"a b\""),
+        ("proxy_method 'GET /';", "invalid method \"GET /\""),
+        ("return 301 \"http://a\\nb\";", "it has a line end"),
+        ("error_page 404 \"http://a\\nb\";", "it has a line end"),
+        ("rewrite ^ \"http://a\\nb\";", "it has a line end"),
+        ("proxy_redirect / \"/a\\nb\";", "it has a line end"),
+        ("proxy_cookie_path / \"/a\\nb\";", "it has a line end"),
+        ("default_type \"a\\nb\";", "it has a line end"),
+        ("proxy_pass ftp://$host;", "invalid URL prefix in \"ftp://$host\""),
+        ("proxy_pass localhost$uri;", "invalid URL prefix"),
+    ] {
+        let outcome = check(&format!("events {{}}\n{}", LOCATION.replace("%s", directives)));
+        let found = errors(&outcome);
+        assert!(found.len() == 1 && found[0].contains(message) && found[0].ends_with(":2"), "{directives}: {found:?}");
+    }
+    for directives in ["add_header X \"a;\n b\";", "return 200 \"a\nb\";", "proxy_pass http://$host;", "proxy_pass $arg_a;"] {
+        let outcome = check(&format!("events {{}}\n{}", LOCATION.replace("%s", directives)));
+        assert!(outcome.status.success(), "{directives}: {}", outcome.stderr);
+    }
+}
+
+#[test]
+fn a_group_is_named_without_a_port() {
+    for text in [
+        "http { upstream u { server 127.0.0.1:1; } server { location / { proxy_pass http://u:80; } } }",
+        "http { upstream U { server 127.0.0.1:1; } server { location / { proxy_pass http://u:80/x; } } }",
+        "stream { upstream u { server 127.0.0.1:1; } server { listen 127.0.0.1:1; proxy_pass u:80; } }",
+    ] {
+        let outcome = check(&format!("events {{}}\n{text}"));
+        let found = errors(&outcome);
+        assert!(found.len() == 1 && found[0].contains("upstream \"u\" may not have port 80 in "), "{text}: {found:?}");
+    }
+}
+
+// Differs from nginx, which stops at the first error: ours go on, and must not tell of what follows from one of them.
+#[test]
+fn one_mistake_is_one_error() {
+    if skip_on_nginx("only the first error of a file is told") {
+        return;
+    }
+    let tls = "listen 127.0.0.1:1 ssl; ssl_certificate none.crt; ssl_certificate_key none.key;";
+    let server = |inner: &str| format!("http {{ server {{ listen 127.0.0.1:1; {inner} }} }}");
+    for (text, message) in [
+        (format!("http {{ server {{ {tls} }} }}"), "cannot load certificate"),
+        (format!("stream {{ server {{ {tls} return x; }} }}"), "cannot load certificate"),
+        (format!("mail {{ auth_http 127.0.0.1:1; server {{ protocol imap; {tls} }} }}"), "cannot load certificate"),
+        (
+            "http { upstream u { server 127.0.0.1:1 frob; } server { location / { proxy_pass http://u; } } }".into(),
+            "invalid parameter \"frob\"",
+        ),
+        (
+            "http { upstream u v { server 127.0.0.1:1; } server { location / { proxy_pass http://u; } } }".into(),
+            "invalid number of arguments",
+        ),
+        (server("location / { auth_request_set $user $http_x; add_header x $user; }"), "auth_request_set"),
+        ("http { geo $g { default 0; } server { return 200 $g; } }".into(), "\"geo\""),
+        ("http { map $host $m { ~( 1; } server { return 200 $m; } }".into(), "regex \"(\""),
+        (server("set $a; return 200 $a;"), "invalid number of arguments"),
+        (server("location ~ ^/(?<part>a( { return 200 $part; }"), "regex"),
+        (server("server_name ~^(?<sub>a(; return 200 $sub;"), "regex"),
+        (server("if ($host ~ '(') { set $z 1; } return 200 $z;"), "regex"),
+        (server("set_by_lua_block $l { return '}' } return 200 $l;"), "set_by_lua_block"),
+        ("http { geoip_country g.dat; server { return 200 $geoip_country_code; } }".into(), "geoip_country"),
+        ("http { log_format m escape=frob x; server { access_log l m; } }".into(), "escaping \"frob\""),
+        (
+            "http { limit_req_zone $host zone=z:1x rate=1r/s; server { limit_req zone=z; } }".into(),
+            "invalid zone size",
+        ),
+        ("http { include none.conf; server { location / { proxy_pass http://nosuch-app; } } }".into(), "none.conf"),
+        ("stream { server { listen 127.0.0.1:99999; return x; } }".into(), "invalid port"),
+        ("mail { auth_http 127.0.0.1:1; server { listen 127.0.0.1:1; protocol frob; } }".into(), "unknown protocol"),
+    ] {
+        let outcome = check(&format!("events {{}}\n{text}"));
+        let found = errors(&outcome);
+        assert!(found.len() == 1 && found[0].contains(message), "{text}: {found:#?}");
+    }
+}
+
+#[test]
+fn programs_in_lua_are_no_configuration() {
+    for body in [
+        "return 1",
+        "local t = { a = { '}' } } return t",
+        "-- }\n return \"}\\\"\"",
+        "--[[ } ]] return [[ } ]]",
+        "--[==[ } ]] } ]==] return [=[ }} ]=]",
+        "ngx.say('{')",
+    ] {
+        let outcome = check(&format!(
+            "events {{}}\nhttp {{ server {{ location / {{\n content_by_lua_block {{ {body} \n}} }} }} }}\n"
+        ));
+        let found = errors(&outcome);
+        assert!(found.len() == 1, "{body}: {found:?}");
+        assert!(found[0].contains("unknown directive \"content_by_lua_block\""), "{body}: {found:?}");
+        assert!(is_nginx() || found[0].contains("lua-nginx-module"), "{body}: {found:?}");
+    }
+}
+
+#[test]
+fn directives_of_others_are_told_apart_by_name() {
+    for (directive, module) in [
+        ("brotli on", "ngx_brotli"),
+        ("more_set_headers 'X: y'", "headers-more-nginx-module"),
+        ("content_by_lua 'x'", "lua-nginx-module"),
+        ("js_content x", "ngx_http_js_module"),
+        ("geoip2_proxy 127.0.0.1", "ngx_http_geoip2_module"),
+        ("vhost_traffic_status_display", "nginx-module-vts"),
+        ("set_md5 $a b", "set-misc-nginx-module"),
+        ("echo x", "echo-nginx-module"),
+        ("modsecurity on", "ModSecurity-nginx"),
+        ("pagespeed on", "ngx_pagespeed"),
+        ("fancyindex on", "ngx-fancyindex"),
+        ("subs_filter a b", "ngx_http_substitutions_filter_module"),
+        ("passenger_enabled on", "Passenger"),
+        ("rtmp", "nginx-rtmp-module"),
+    ] {
+        let outcome = check(&format!("events {{}}\n{}", LOCATION.replace("%s", &format!("{directive};"))));
+        let found = errors(&outcome);
+        assert!(found.len() == 1 && found[0].contains("unknown directive"), "{directive}: {found:?}");
+        assert!(is_nginx() || found[0].contains(module), "{directive}: {found:?}");
+    }
+}
+
+/// A test and a start must come to the same end, and both name the line.
+#[test]
+fn a_test_refuses_what_a_start_refuses() {
+    for (text, message) in [
+        ("user nosuch-user;\nevents {}", "getpwnam(\"nosuch-user\") failed"),
+        ("user root nosuch-group;\nevents {}", "getgrnam(\"nosuch-group\") failed"),
+        ("error_log none/e.log;\nevents {}", "none/e.log\" failed (2"),
+        ("events {} http { access_log none/a.log;\n server { listen 127.0.0.1:%%PORT_0%%; } }", "none/a.log\" failed (2"),
+        ("events {} http { server { listen 127.0.0.1:%%PORT_0%%;\n access_log logs; } }", "logs\" failed (21"),
+        (
+            "events {} http { access_log none/a.log; server { access_log off; listen 127.0.0.1:%%PORT_0%%; } }",
+            "none/a.log\" failed (2",
+        ),
+        ("events {} stream { server { listen 127.0.0.1:%%PORT_0%%; error_log none/s.log; return x; } }", "none/s.log"),
+        ("pid none/x.pid;\nevents {}", "none/x.pid\" failed (2"),
+        ("pid logs;\nevents {}", "logs\" failed (21"),
+        ("events {} http { server { listen 192.0.2.77:%%PORT_0%%; } }", "bind() to 192.0.2.77:"),
+        ("events {} http { server { listen unix:%%DIR%%/none/s; } }", "none/s failed (2"),
+        ("working_directory none;\nevents {}", "chdir("),
+        ("events { worker_connections 1; } http { server { listen 127.0.0.1:%%PORT_0%%; } }", "are not enough for"),
+    ] {
+        let for_root = text.starts_with("user");
+        let nginxs_own = text.starts_with("working_directory") && is_nginx();
+        if nginxs_own || (for_root && !nix::unistd::Uid::effective().is_root()) {
+            continue;
+        }
+        let pid = if text.starts_with("pid") { "" } else { "pid nginx.pid;" };
+        let globals = format!("daemon off; {pid}");
+        for arguments in [&["-t", "-g", &*globals][..], &["-g", &*globals]] {
+            let outcome = Server::config(text).bare().run(arguments);
+            let found = errors(&outcome);
+            assert!(!outcome.status.success(), "{arguments:?}: {text}");
+            assert!(found.iter().any(|line| line.contains(message)), "{arguments:?}: {text}: {}", outcome.stderr);
+            let line = text.lines().position(|line| line.contains("none") || line.contains("logs")).unwrap_or(0) + 1;
+            let place = if found[0].contains("nginx.conf:") { format!("nginx.conf:{line}") } else { String::new() };
+            assert!(found[0].contains(&place) && (is_nginx() || !place.is_empty()), "{text}: {found:?}");
+        }
+    }
+}
+
+#[test]
+fn modules_are_loaded_by_being_built_in() {
+    if skip_on_nginx("its modules are files") {
+        return;
+    }
+    for (file, note) in [
+        ("modules/ngx_stream_module.so", "is built in"),
+        ("/usr/lib/nginx/modules/ngx_mail_module.so", "is built in"),
+        ("modules/ngx_http_echo_module.so", "its directives such as \"echo\" are refused"),
+        ("modules/ngx_http_geoip_module.so", "its directives such as \"geoip_country\" are refused"),
+        ("modules/ngx_http_anything_module.so", "its directives are refused"),
+    ] {
+        let outcome = check(&format!("\nload_module {file};\nevents {{}}\n"));
+        assert!(outcome.status.success(), "{file}: {}", outcome.stderr);
+        let notes: Vec<&str> = outcome.stderr.lines().filter(|line| line.contains("[warn]")).collect();
+        assert!(notes.len() == 1 && notes[0].contains(note) && notes[0].ends_with("nginx.conf:2"), "{file}: {notes:?}");
+    }
+}
+
+#[test]
+fn policy_that_is_not_obeyed_says_so_once_a_file() {
+    if skip_on_nginx("it is obeyed") {
+        return;
+    }
+    let lines = "ssl_ciphers HIGH; ssl_prefer_server_ciphers on; ssl_ecdh_curve auto; ssl_dhparam none.pem; \
+                 ssl_session_cache shared:s:1m; ssl_session_timeout 1d; ssl_session_tickets off;";
+    let server = |port: u16| format!("server {{ listen 127.0.0.1:%%PORT_{port}%%; {lines} }}\n");
+    let outcome = Server::config(&format!(
+        "events {{}}\nhttp {{ {lines}\n {} {} include more/*.conf; }}\n",
+        server(0),
+        server(1)
+    ))
+    .bare()
+    .file("more/a.conf", "server { listen unix:a; ssl_ciphers ALL; }\nserver { listen unix:b; ssl_ciphers LOW; }\n")
+    .run(&["-t"]);
+    assert!(outcome.status.success(), "{}", outcome.stderr);
+    for (name, times) in [
+        ("ssl_ciphers", 2),
+        ("ssl_prefer_server_ciphers", 1),
+        ("ssl_ecdh_curve", 1),
+        ("ssl_dhparam", 1),
+        ("ssl_session_cache", 1),
+        ("ssl_session_timeout", 1),
+        ("ssl_session_tickets", 1),
+    ] {
+        let said = outcome.stderr.lines().filter(|line| line.contains(&format!("\"{name}\" is not obeyed"))).count();
+        assert_eq!(said, times, "{name}: {}", outcome.stderr);
+    }
+}
+
+/// The tree that Debian's package installs, moved into a folder, with the modules that its packages load.
+#[test]
+fn debians_own_configuration_loads_and_serves() {
+    const MODULES: [&str; 9] = [
+        "http_auth_pam", "http_dav_ext", "http_echo", "http_geoip", "http_subs_filter", "http_upstream_fair", "mail",
+        "stream", "stream_geoip",
+    ];
+    let tree = std::path::Path::new("/etc/nginx");
+    if !tree.join("sites-available/default").exists() {
+        return println!("skipped: needs the configuration of Debian's nginx");
+    }
+    if skip_on_nginx("its modules are files") {
+        return;
+    }
+    let moved = |text: &str| {
+        text.replace("/etc/nginx/", "").replace("/var/log/nginx/", "logs/").replace("/run/nginx.pid", "nginx.pid")
+    };
+    let read = |name: &str| std::fs::read_to_string(tree.join(name)).expect("a file of the tree");
+    let main = moved(&read("nginx.conf")).replace("user www-data;", "");
+    // Everything stays as it is but the address, which is one for everybody.
+    let site = read("sites-available/default")
+        .replace("listen 80 default_server;", "listen 127.0.0.1:%%PORT_0%% default_server;")
+        .replace("listen [::]:80 default_server;", "");
+    let mut setup = Server::config(&format!("daemon off; {}", main.replace("include sites-enabled/*;", &site)))
+        .bare()
+        .file("mime.types", read("mime.types"));
+    for module in MODULES {
+        let line = format!("load_module modules/ngx_{module}_module.so;\n");
+        setup = setup.file(&format!("modules-enabled/50-mod-{module}.conf"), line);
+    }
+    let server = setup.start();
+    assert!(matches!(server.http(0).get("/").status, 200 | 403 | 404));
+    assert_eq!(server.http(0).get("/nosuch").status, 404);
+    assert!(server.read("logs/access.log").contains("GET /nosuch"));
+    let notes = server.read("stderr.log");
+    assert_eq!(notes.matches("[warn] module \"").count(), 7, "{notes}");
+    assert_eq!(notes.matches("is built in").count(), 2, "{notes}");
+}
+
+#[test]
+fn a_daemon_without_an_error_log_has_one_all_the_same() {
+    let server = Server::config(
+        "pid nginx.pid; daemon on; events {} http { access_log off; server { listen 127.0.0.1:%%PORT_0%%; } }",
+    )
+    .detached()
+    .start();
+    assert_eq!(server.http(0).get("/nosuch").status, 404);
+    // The harness names it with -e; without that it is the default one.
+    tidegate_conformance::wait::wait_until("the error is logged", || {
+        (server.read("error.log") + &server.read("logs/error.log")).contains("/nosuch").then_some(())
+    });
+}
