@@ -125,7 +125,10 @@ fn values_at_the_edges_are_judged_as_by_nginx() {
         let outcome = check(text);
         assert_eq!(outcome.status.success(), right, "{text}: {}", outcome.stderr);
     }
-    assert_verdicts(HTTP, &[("add_header x $nosuch;", false), ("expires $nosuch;", false), ("add_header x $host;", true)]);
+    assert_verdicts(
+        HTTP,
+        &[("add_header x $nosuch;", false), ("expires $nosuch;", false), ("add_header x $host;", true)],
+    );
 }
 
 // Differs from nginx, where these are taken and every request fails, or is sent on in pieces.
@@ -135,7 +138,10 @@ fn what_no_message_could_carry_is_refused_when_it_is_read() {
         return;
     }
     for (directives, message) in [
-        ("add_header X-Frame-Options: DENY;", "invalid field name \"X-Frame-Options:\": the colon does not belong to it"),
+        (
+            "add_header X-Frame-Options: DENY;",
+            "invalid field name \"X-Frame-Options:\": the colon does not belong to it",
+        ),
         ("add_header 'X A' b;", "invalid field name \"X A\": it has a blank"),
         ("add_header '' b;", "a field must have a name"),
         ("add_trailer X: b;", "invalid field name \"X:\""),
@@ -157,7 +163,9 @@ fn what_no_message_could_carry_is_refused_when_it_is_read() {
         let found = errors(&outcome);
         assert!(found.len() == 1 && found[0].contains(message) && found[0].ends_with(":2"), "{directives}: {found:?}");
     }
-    for directives in ["add_header X \"a;\n b\";", "return 200 \"a\nb\";", "proxy_pass http://$host;", "proxy_pass $arg_a;"] {
+    for directives in
+        ["add_header X \"a;\n b\";", "return 200 \"a\nb\";", "proxy_pass http://$host;", "proxy_pass $arg_a;"]
+    {
         let outcome = check(&format!("events {{}}\n{}", LOCATION.replace("%s", directives)));
         assert!(outcome.status.success(), "{directives}: {}", outcome.stderr);
     }
@@ -206,10 +214,7 @@ fn one_mistake_is_one_error() {
         (server("set_by_lua_block $l { return '}' } return 200 $l;"), "set_by_lua_block"),
         ("http { geoip_country g.dat; server { return 200 $geoip_country_code; } }".into(), "geoip_country"),
         ("http { log_format m escape=frob x; server { access_log l m; } }".into(), "escaping \"frob\""),
-        (
-            "http { limit_req_zone $host zone=z:1x rate=1r/s; server { limit_req zone=z; } }".into(),
-            "invalid zone size",
-        ),
+        ("http { limit_req_zone $host zone=z:1x rate=1r/s; server { limit_req zone=z; } }".into(), "invalid zone size"),
         ("http { include none.conf; server { location / { proxy_pass http://nosuch-app; } } }".into(), "none.conf"),
         ("stream { server { listen 127.0.0.1:99999; return x; } }".into(), "invalid port"),
         ("mail { auth_http 127.0.0.1:1; server { listen 127.0.0.1:1; protocol frob; } }".into(), "unknown protocol"),
@@ -272,7 +277,10 @@ fn a_test_refuses_what_a_start_refuses() {
         ("user nosuch-user;\nevents {}", "getpwnam(\"nosuch-user\") failed"),
         ("user root nosuch-group;\nevents {}", "getgrnam(\"nosuch-group\") failed"),
         ("error_log none/e.log;\nevents {}", "none/e.log\" failed (2"),
-        ("events {} http { access_log none/a.log;\n server { listen 127.0.0.1:%%PORT_0%%; } }", "none/a.log\" failed (2"),
+        (
+            "events {} http { access_log none/a.log;\n server { listen 127.0.0.1:%%PORT_0%%; } }",
+            "none/a.log\" failed (2",
+        ),
         ("events {} http { server { listen 127.0.0.1:%%PORT_0%%;\n access_log logs; } }", "logs\" failed (21"),
         (
             "events {} http { access_log none/a.log; server { access_log off; listen 127.0.0.1:%%PORT_0%%; } }",
@@ -359,8 +367,15 @@ fn policy_that_is_not_obeyed_says_so_once_a_file() {
 #[test]
 fn debians_own_configuration_loads_and_serves() {
     const MODULES: [&str; 9] = [
-        "http_auth_pam", "http_dav_ext", "http_echo", "http_geoip", "http_subs_filter", "http_upstream_fair", "mail",
-        "stream", "stream_geoip",
+        "http_auth_pam",
+        "http_dav_ext",
+        "http_echo",
+        "http_geoip",
+        "http_subs_filter",
+        "http_upstream_fair",
+        "mail",
+        "stream",
+        "stream_geoip",
     ];
     let tree = std::path::Path::new("/etc/nginx");
     if !tree.join("sites-available/default").exists() {

@@ -2,6 +2,7 @@
 
 pub mod certificate;
 pub mod client_certificate;
+pub mod hello;
 pub mod module;
 pub mod server;
 pub mod session;

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use super::certificate::{self, Choice};
 use super::client_certificate::ClientPolicy;
-use super::server::ServerTls;
+use super::hello;
+use super::server::{Configs, ServerTls};
 use crate::conf::apply::Setup;
 use crate::conf::directive::{Arity, Directive, Feature, Levels, Set};
 use crate::conf::{Check, ConfigError, Line, Refusal, Setting, Word, value};
@@ -76,7 +77,9 @@ impl Feature for Tls {
                     }
                 }
                 if !versions.tls12 && !versions.tls13 {
-                    return Err("\"ssl_protocols\" leaves nothing to offer, it must name \"TLSv1.2\" or \"TLSv1.3\"".into());
+                    return Err(
+                        "\"ssl_protocols\" leaves nothing to offer, it must name \"TLSv1.2\" or \"TLSv1.3\"".into()
+                    );
                 }
                 conf.protocols.set(versions)
             }),
@@ -222,19 +225,24 @@ impl TlsConf {
         if versions.tls12 {
             list.push(&rustls::version::TLS12);
         }
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let clients = clients.map(Arc::new);
-        let builder = rustls::ServerConfig::builder_with_provider(provider)
-            .with_protocol_versions(&list)
-            .map_err(|error| ConfigError::general(format!("\"ssl_protocols\" leaves nothing to offer: {error}")))?;
-        let builder = match &clients {
-            Some(policy) => builder.with_client_cert_verifier(policy.clone()),
-            None => builder.with_no_client_auth(),
+        let resolver = Arc::new(Choice(choice));
+        let build = |provider| {
+            let builder = rustls::ServerConfig::builder_with_provider(Arc::new(provider))
+                .with_protocol_versions(&list)
+                .map_err(|error| ConfigError::general(format!("\"ssl_protocols\" leaves nothing to offer: {error}")))?;
+            let builder = match &clients {
+                Some(policy) => builder.with_client_cert_verifier(policy.clone()),
+                None => builder.with_no_client_auth(),
+            };
+            let mut config = builder.with_cert_resolver(resolver.clone());
+            config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
+            config.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
+            config.send_tls13_tickets = 0;
+            Ok(Arc::new(config))
         };
-        let mut config = builder.with_cert_resolver(Arc::new(Choice(choice)));
-        config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
-        config.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
-        config.send_tls13_tickets = 0;
-        Ok(Some(ServerTls { config: Some(Arc::new(config)), clients, timeout }))
+        let provider = rustls::crypto::aws_lc_rs::default_provider;
+        let config = Configs { usual: build(provider())?, honest: build(hello::honest(provider()))? };
+        Ok(Some(ServerTls { config: Some(config), clients, timeout }))
     }
 }

@@ -6,18 +6,28 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustls::ServerConfig;
-use tokio::io::AsyncWriteExt;
-use tokio_rustls::LazyConfigAcceptor;
+use rustls::server::{Accepted, Acceptor};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio_rustls::StartHandshake;
 
 use super::client_certificate::{ClientPolicy, Objection};
+use super::hello::{self, Hello};
 use super::session::{TlsInfo, TlsTransport};
 use crate::net::{Timer, Transport};
+
+/// The same offer for two kinds of clients.
+#[derive(Clone)]
+pub(super) struct Configs {
+    pub(super) usual: Arc<ServerConfig>,
+    /// For those that ask for a name which is no host name; see [`hello`].
+    pub(super) honest: Arc<ServerConfig>,
+}
 
 /// What a server block offers.
 #[derive(Clone)]
 pub struct ServerTls {
     /// `None` rejects every handshake.
-    pub(super) config: Option<Arc<ServerConfig>>,
+    pub(super) config: Option<Configs>,
     /// What is demanded of clients, unless `ssl_verify_client off`.
     pub(super) clients: Option<Arc<ClientPolicy>>,
     /// `ssl_handshake_timeout`
@@ -112,22 +122,85 @@ pub async fn accept(
                 return Err(TlsFailure::NotTls(Box::new(transport)));
             }
         }
-        let start = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), transport)
-            .await
-            .map_err(TlsFailure::Failed)?;
-        let name = start.client_hello().server_name().map(str::to_owned);
-        let server = choose(name.as_deref());
-        let (Some(config), clients) = server.map_or((None, None), |server| (server.config, server.clients)) else {
-            return Err(reject(start.io).await);
+        let mut transport = transport;
+        let Greeting { accepted, name, hidden } = match greeting(&mut transport).await.map_err(TlsFailure::Failed)? {
+            Some(greeting) => greeting,
+            None => return Err(reject(transport).await),
         };
+        let server = choose(name.as_deref().and_then(hello::host).as_deref());
+        let (Some(configs), clients) = server.map_or((None, None), |server| (server.config, server.clients)) else {
+            return Err(reject(transport).await);
+        };
+        let config = if hidden { configs.honest } else { configs.usual };
+        let start = StartHandshake::from_parts(accepted, transport);
         let stream = start.into_stream(config).await.map_err(TlsFailure::Failed)?;
         let transport = TlsTransport::new(stream.into());
-        let mut info = transport.info(name);
+        let mut info = transport.info(name.and_then(|name| String::from_utf8(name).ok()));
         info.client = clients.map(|policy| transport.examine(&policy));
         Ok((Transport::Tls(Box::new(transport)), info))
     };
     // Kilobytes that the session would have to make room for as long as it lives.
     timer.limit(limit, Box::pin(handshake)).await.map_err(|_| TlsFailure::TimedOut)?
+}
+
+/// What a client has begun with.
+struct Greeting {
+    accepted: Accepted,
+    /// The server name that it asks for, as it came.
+    name: Option<Vec<u8>>,
+    /// rustls has not seen that.
+    hidden: bool,
+}
+
+/// The most that is read of a greeting: what rustls takes for one message.
+const LONGEST_GREETING: usize = 0x1_0000;
+
+/// Reads the client's greeting. `None` if it asks for a name that nobody can have.
+async fn greeting(transport: &mut Transport) -> io::Result<Option<Greeting>> {
+    let mut acceptor = Acceptor::default();
+    let mut records = Vec::new();
+    loop {
+        let mut piece = [0; 2048];
+        let count = transport.read(&mut piece).await?;
+        let piece = piece.get(..count).filter(|piece| !piece.is_empty()).ok_or(io::ErrorKind::UnexpectedEof)?;
+        records.extend_from_slice(piece);
+        if records.len() > LONGEST_GREETING {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
+        let name = || Hello::find(&records).and_then(|hello| hello.name().map(<[u8]>::to_vec));
+        match feed(&mut acceptor, piece)? {
+            Ok(None) => {}
+            Ok(Some(accepted)) => return Ok(Some(Greeting { accepted, name: name(), hidden: false })),
+            Err((error, mut alert)) => {
+                // The name may be all that is wrong.
+                let hello = Hello::find(&records);
+                if hello.as_ref().and_then(Hello::name).is_some_and(|name| !hello::is_acceptable(name)) {
+                    return Ok(None);
+                }
+                if let Some(hidden) = hello.and_then(|hello| hello.without_name(&records))
+                    && let Ok(Some(accepted)) = feed(&mut Acceptor::default(), &hidden)?
+                {
+                    return Ok(Some(Greeting { accepted, name: name(), hidden: true }));
+                }
+                let mut told = Vec::new();
+                alert.write_all(&mut told)?;
+                transport.write_all(&told).await?;
+                return Err(io::Error::new(io::ErrorKind::InvalidData, error));
+            }
+        }
+    }
+}
+
+type Accepting = Result<Option<Accepted>, (rustls::Error, rustls::server::AcceptedAlert)>;
+
+/// Gives rustls what has come.
+fn feed(acceptor: &mut Acceptor, mut bytes: &[u8]) -> io::Result<Accepting> {
+    while !bytes.is_empty() {
+        if acceptor.read_tls(&mut bytes)? == 0 {
+            break;
+        }
+    }
+    Ok(acceptor.accept())
 }
 
 /// Tells the client that there is no server of the name it asks for.

@@ -25,6 +25,13 @@ pub struct TlsInfo {
     pub client: Option<ClientCertificate>,
 }
 
+impl TlsInfo {
+    /// The host that the client asked for, as servers are looked up by.
+    pub fn host(&self) -> Option<String> {
+        self.server_name.as_ref().and_then(|name| super::hello::host(name.as_bytes()))
+    }
+}
+
 /// TLS over another transport.
 pub struct TlsTransport {
     stream: TlsStream<Transport>,

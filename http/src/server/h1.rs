@@ -267,7 +267,7 @@ fn unwelcome(site: &Site, server: &Server, client: &Client) -> Option<Unwelcome>
         return server.asks_clients.then_some(Unwelcome::Misdirected);
     }
     // What another server has found of the certificate says nothing about what this one demands.
-    let negotiated = site.named(session.server_name.as_deref()).map(|server| site.tls(server));
+    let negotiated = site.named(session.host().as_deref()).map(|server| site.tls(server));
     // A server that is not known demands nothing that would do for another.
     let negotiated = negotiated.unwrap_or(None);
     if !negotiated.is_some_and(|tls| tls.asks_the_same(demands)) {
