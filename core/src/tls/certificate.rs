@@ -3,10 +3,12 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
+
+use super::{der, pss};
 
 /// Loads a certificate chain and its key, and checks that they belong together.
 ///
@@ -14,23 +16,16 @@ use rustls::sign::CertifiedKey;
 /// Which file, and what is wrong with it, beginning in nginx's words: `cannot load certificate "PATH": ...`.
 pub fn load(certificate: &Path, key: &Path) -> Result<CertifiedKey, String> {
     let cannot = |what: &str, path: &Path, why: String| format!("cannot load {what} \"{}\": {why}", path.display());
-    let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_file_iter(certificate)
-        .and_then(Iterator::collect)
-        .map_err(|error| cannot("certificate", certificate, error.to_string()))?;
-    if chain.is_empty() {
-        return Err(cannot("certificate", certificate, "no certificate in PEM form in the file".into()));
-    }
-    let der = PrivateKeyDer::from_pem_file(key).map_err(|error| cannot("certificate key", key, error.to_string()))?;
-    let provider = rustls::crypto::aws_lc_rs::default_provider();
-    let signing = provider
-        .key_provider
-        .load_private_key(der)
-        .map_err(|error| cannot("certificate key", key, error.to_string()))?;
+    let chain = read_chain(certificate).map_err(|why| cannot("certificate", certificate, why))?;
+    let text = read(key).map_err(|why| cannot("certificate key", key, why))?;
+    let der = PrivateKeyDer::from_pem_slice(&text).map_err(|error| cannot("certificate key", key, described(error)))?;
+    let signing = pss::signing_key(der).map_err(|error| cannot("certificate key", key, error.to_string()))?;
     let certified = CertifiedKey::new(chain, signing);
     match certified.keys_match() {
         Ok(()) | Err(rustls::Error::InconsistentKeys(rustls::InconsistentKeys::Unknown)) => Ok(certified),
-        // The comparison understands version 3 only, but version 1 is what `openssl req -x509` makes without extensions.
-        Err(rustls::Error::InvalidCertificate(_)) if holds_key_of(&certified) => Ok(certified),
+        // The comparison understands version 3 only, but version 1 is what `openssl req -x509` makes without extensions;
+        // and it takes the name of the algorithm for part of the key.
+        Err(_) if holds_key_of(&certified) => Ok(certified),
         Err(error) => Err(cannot(
             "certificate key",
             key,
@@ -39,12 +34,62 @@ pub fn load(certificate: &Path, key: &Path) -> Result<CertifiedKey, String> {
     }
 }
 
-/// Whether the public key stands in the certificate, byte for byte.
-fn holds_key_of(certified: &CertifiedKey) -> bool {
-    match (certified.key.public_key(), certified.cert.first()) {
-        (Some(key), Some(certificate)) => memchr::memmem::find(certificate, &key).is_some(),
-        _ => false,
+/// The certificates of a PEM file, at least one.
+///
+/// # Errors
+/// What is wrong with the file.
+pub fn read_chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
+    let text = read(path)?;
+    let chain = CertificateDer::pem_slice_iter(&text).map(|der| der.map(first_value));
+    let chain = chain.collect::<Result<Vec<_>, _>>().map_err(described)?;
+    if chain.is_empty() { Err("no certificate in PEM form in the file".into()) } else { Ok(chain) }
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, String> {
+    std::fs::read(path).map(plain).map_err(|error| crate::log::os_error(&error))
+}
+
+fn described(error: pem::Error) -> String {
+    match error {
+        pem::Error::MissingSectionEnd { .. } => "a section of the file has no end".into(),
+        pem::Error::NoItemsFound => "no private key in PEM form in the file".into(),
+        other => other.to_string(),
     }
+}
+
+/// The text of a PEM file without what others write into it and the parser does not know: a byte order mark, and other
+/// names of certificates.
+fn plain(text: Vec<u8>) -> Vec<u8> {
+    let text = text.strip_prefix(b"\xef\xbb\xbf").map_or(text.clone(), <[u8]>::to_vec);
+    let mut out = Vec::with_capacity(text.len());
+    for line in text.split_inclusive(|byte| *byte == b'\n') {
+        let mut line = line.to_vec();
+        for name in [&b"TRUSTED CERTIFICATE-----"[..], b"X509 CERTIFICATE-----"] {
+            if line.starts_with(b"-----")
+                && let Some(at) = memchr::memmem::find(&line, name)
+            {
+                line.drain(at..at + name.len() - b"CERTIFICATE-----".len());
+            }
+        }
+        out.append(&mut line);
+    }
+    out
+}
+
+/// The first value of several: behind a trusted certificate stands what it is trusted for.
+fn first_value(der: CertificateDer<'static>) -> CertificateDer<'static> {
+    match der::length(&der) {
+        Some(length) if length < der.len() => der.get(..length).map_or(der.clone(), |first| first.to_vec().into()),
+        _ => der,
+    }
+}
+
+/// Whether the public key stands in the certificate, byte for byte; what it is called may differ.
+fn holds_key_of(certified: &CertifiedKey) -> bool {
+    let Some((key, certificate)) = certified.key.public_key().zip(certified.cert.first()) else { return false };
+    // A sequence of the algorithm's name and the key.
+    let bare = der::inside(&key).and_then(|inside| inside.get(der::length(inside)?..)).unwrap_or(&key);
+    memchr::memmem::find(certificate, bare).is_some()
 }
 
 /// Offers the first certificate whose key the client can verify.

@@ -12,7 +12,6 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use rustls::client::danger::HandshakeSignatureValid;
 use rustls::crypto::WebPkiSupportedAlgorithms;
-use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
@@ -240,13 +239,7 @@ impl ClientPolicy {
         for (path, named) in [(client, true), (quiet, false)] {
             let Some(path) = path else { continue };
             let cannot = |why: String| format!("cannot load certificate \"{}\": {why}", path.display());
-            let list: Vec<CertificateDer<'static>> = CertificateDer::pem_file_iter(path)
-                .and_then(Iterator::collect)
-                .map_err(|error| cannot(error.to_string()))?;
-            if list.is_empty() {
-                return Err(cannot("no certificate in PEM form in the file".into()));
-            }
-            for certificate in list {
+            for certificate in super::certificate::read_chain(path).map_err(cannot)? {
                 roots.add(certificate.clone()).map_err(|error| cannot(error.to_string()))?;
                 if named {
                     let name = roots.roots.last().map(|root| DistinguishedName::in_sequence(&root.subject));

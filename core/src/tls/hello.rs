@@ -82,9 +82,12 @@ pub fn host(name: &[u8]) -> Option<String> {
         Some(_) => return None,
         None => name,
     };
-    let host = host.strip_suffix(b".").unwrap_or(host);
     let is_odd = |byte: &u8| *byte <= b' ' || matches!(*byte, 0x7f | b'/' | b'\\' | b'[' | b']' | b'@' | b'?' | b'#');
-    if host.is_empty() || host.iter().any(is_odd) || host.windows(2).any(|pair| pair == b"..") {
+    if host.iter().any(is_odd) || host.windows(2).any(|pair| pair == b"..") {
+        return None;
+    }
+    let host = host.strip_suffix(b".").unwrap_or(host);
+    if host.is_empty() {
         return None;
     }
     String::from_utf8(host.to_ascii_lowercase()).ok()

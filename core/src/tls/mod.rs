@@ -2,8 +2,10 @@
 
 pub mod certificate;
 pub mod client_certificate;
+pub mod der;
 pub mod hello;
 pub mod module;
+pub mod pss;
 pub mod server;
 pub mod session;
 
