@@ -5,6 +5,8 @@
 use tidegate_core::conf::directive::{Arity, Directive, Feature, Levels, Set};
 use tidegate_core::conf::{Check, Line, Refusal, Word, value};
 use tidegate_core::module::Module;
+use tidegate_core::script::Variable;
+use tidegate_core::script::variable::Get;
 use tidegate_core::modules::builtin::NoConf;
 
 use crate::exchange::Exchange;
@@ -81,7 +83,21 @@ impl Feature for Later {
     ];
 }
 
-impl Module<Exchange> for Later {}
+/// What nginx has to say of an exchange in which nothing was compressed, kept or spoken of the kind.
+const fn nothing(name: &'static str, doc: &'static str) -> Variable<Exchange> {
+    Variable { name, get: Get::Value(|_, _| false), doc }
+}
+
+impl Module<Exchange> for Later {
+    const VARIABLES: &'static [Variable<Exchange>] = &[
+        nothing("gzip_ratio", "Absent: answers are not compressed yet."),
+        nothing("http2", "Absent: HTTP/2 is not spoken yet."),
+        nothing("http3", "Absent: HTTP/3 is not spoken yet."),
+        nothing("upstream_cache_status", "Absent: replies are not cached yet."),
+        nothing("upstream_cache_last_modified", "Absent: replies are not cached yet."),
+        nothing("upstream_cache_etag", "Absent: replies are not cached yet."),
+    ];
+}
 
 /// `proxy_cache_path path [levels=] keys_zone=name:size [..]`
 fn cache_path(line: &Line<'_>) -> Result<(), Refusal> {
