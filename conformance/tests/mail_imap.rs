@@ -214,6 +214,123 @@ fn what_a_backend_says_of_a_login_is_passed_on_when_told_so() {
     assert_eq!(answer(""), "* BAD internal server error");
 }
 
+/// A backend that says one thing after the other: each when it has read so many lines more.
+fn backend_saying(script: &'static [(usize, &'static str)]) -> TcpBackend {
+    TcpBackend::start(move |mut wire, _| {
+        for (lines, words) in script {
+            for _ in 0..*lines {
+                let Ok(Some(_)) = wire.try_line() else { return };
+            }
+            if wire.try_send(words).is_err() {
+                return;
+            }
+        }
+        while let Ok(Some(_)) = wire.try_line() {}
+    })
+}
+
+// Differs from nginx, which throws away what came too early.
+#[test]
+fn what_a_backend_says_before_it_was_asked_is_no_answer() {
+    if skip_on_nginx("what a backend says too early is dropped") {
+        return;
+    }
+    for script in [
+        &[(0, "* OK ready\r\n+ \r\n+ \r\na OK in\r\n")][..],
+        &[(0, "* OK ready\r\na OK in\r\n")],
+        &[(0, "* OK ready\r\n+ ")],
+        &[(0, "* OK ready\r\n* 1 EXISTS\r\n+ \r\n"), (1, ""), (1, "+ \r\n"), (1, "a OK in\r\n")],
+        &[(0, "* OK ready\r\n"), (1, "+ \r\n+ \r\na OK in\r\n")],
+        &[(0, "* OK ready\r\n"), (1, "+ \r\n"), (1, "+ \r\na OK in\r\n")],
+        &[(0, "* OK ready\r\n"), (1, "+ \r\n"), (1, "+ \r\na NO out\r\n")],
+    ] {
+        let backend = backend_saying(script);
+        let auth = AuthHttp::one_user("alice", "pw", backend.port());
+        let server = front(&auth, "proxy_pass_error_message on;").start();
+        let mut wire = greeted(&server);
+        assert_eq!(wire.ask("a LOGIN alice pw"), "* BAD internal server error", "{script:?}");
+        assert!(wire.at_end(), "{script:?}");
+        server.wait_for_log("upstream sent a response before it was asked: .* while reading response from upstream");
+        wait_until("the backend is let go", || (backend.open() == 0).then_some(()));
+        // It has failed, and so rests.
+        let mut wire = greeted(&server);
+        assert_eq!(wire.ask("b LOGIN alice pw"), "* BAD internal server error", "{script:?}");
+        server.wait_for_log("no live upstreams");
+        assert_eq!(backend.accepted(), 1, "{script:?}");
+    }
+}
+
+#[test]
+fn what_a_backend_may_say_at_any_time_is_no_answer_either() {
+    for script in [
+        &[(0, "* OK ready\r\n"), (1, "+ \r\n"), (1, "+ \r\n"), (1, "a OK in\r\n")][..],
+        &[(0, "* OK ready\r\n* CAPABILITY IMAP4rev1\r\n"), (1, "+ \r\n"), (1, "+ \r\n"), (1, "a OK in\r\n")],
+        &[(0, "* OK ready\r\n* X\r\n* Y\r\n"), (1, "+ \r\n* Z\r\n"), (1, "+ \r\n"), (1, "a OK in\r\n")],
+        &[(0, "* OK ready\r\n"), (1, "+ \r\n"), (1, "+ \r\n* 1 EXISTS\r\n"), (1, "a OK in\r\n")],
+    ] {
+        let backend = backend_saying(script);
+        let auth = AuthHttp::one_user("alice", "pw", backend.port());
+        let server = front(&auth, "").start();
+        assert_eq!(greeted(&server).ask("a LOGIN alice pw"), "a OK in", "{script:?}");
+    }
+}
+
+#[test]
+fn a_wait_that_makes_no_sense_is_ignored() {
+    for wait in ["soon", "-1", "1.5", "18446744073709551616", "99999999999999999999"] {
+        let line = format!("Auth-Wait: {wait}");
+        let auth = AuthHttp::start(move |_| {
+            AuthAnswer::Raw(Reply::status("200 OK", &["Auth-Status: no", &line], "").closing())
+        });
+        let server = front(&auth, "").start();
+        let mut wire = greeted(&server);
+        assert_eq!(wire.ask("a LOGIN alice pw"), "a NO no", "{wait}");
+        assert!(wire.at_end(), "{wait}");
+    }
+}
+
+// Differs from nginx, which waits for 30 years.
+#[test]
+fn a_wait_of_more_than_an_hour_is_ignored() {
+    if skip_on_nginx("it waits") {
+        return;
+    }
+    for wait in ["3601", "86401", "1000000000", "4294967296"] {
+        let line = format!("Auth-Wait: {wait}");
+        let auth = AuthHttp::start(move |_| {
+            AuthAnswer::Raw(Reply::status("200 OK", &["Auth-Status: no", &line], "").closing())
+        });
+        let server = front(&auth, "").start();
+        let mut wire = greeted(&server);
+        assert_eq!(wire.ask("a LOGIN alice pw"), "a NO no", "{wait}");
+        assert!(wire.at_end(), "{wait}");
+    }
+}
+
+#[test]
+fn what_the_login_service_decides_holds_whatever_its_status() {
+    let backend = ImapBackend::start("backend");
+    for status in ["200 OK", "302 Found", "403 Forbidden", "500 Internal Server Error", "502 Bad Gateway", "503 Busy"] {
+        let port = format!("Auth-Port: {}", backend.port());
+        let auth = AuthHttp::start(move |question| {
+            let lines: &[&str] = match question.field("Auth-User") {
+                "alice" => &["Auth-Status: OK", "Auth-Server: 127.0.0.1", &port],
+                "bob" => &["Auth-Status: no"],
+                "carol" => &["Auth-Status: later", "Auth-Wait: 1"],
+                _ => &[],
+            };
+            AuthAnswer::Raw(Reply::status(status, lines, "").closing())
+        });
+        let server = front(&auth, "").start();
+        assert_eq!(greeted(&server).ask("a LOGIN alice pw"), "a OK logged in at backend", "{status}");
+        assert_eq!(greeted(&server).ask("a LOGIN bob pw"), "a NO no", "{status}");
+        let mut wire = greeted(&server);
+        assert_eq!(wire.ask("a LOGIN carol pw"), "a NO later", "{status}");
+        assert!(wire.ask("b NOOP").starts_with("b OK"), "{status}");
+        assert_eq!(greeted(&server).ask("a LOGIN dave pw"), "* BAD internal server error", "{status}");
+    }
+}
+
 #[test]
 fn logout_says_goodbye() {
     let (server, _auth, _backend) = alice("");

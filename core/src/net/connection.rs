@@ -94,6 +94,36 @@ impl Transport {
         }
     }
 
+    /// True when a read gives something at once, be it the end: asks the system, for the runtime hears of it later. What
+    /// lies below TLS counts as well.
+    pub fn has_input(&self) -> bool {
+        let mut one = [std::mem::MaybeUninit::uninit()];
+        let peeked = match self {
+            Transport::Tcp(tcp) => socket2::SockRef::from(tcp).peek(&mut one),
+            Transport::Unix(unix) => socket2::SockRef::from(unix).peek(&mut one),
+            Transport::Tls(tls) => return tls.inner().has_input(),
+        };
+        !peeked.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+    }
+
+    /// Waits until the connection is broken, without reading: what the peer has sent does not matter, nor its end.
+    pub async fn broken(&self) {
+        let broken = match self {
+            Transport::Tcp(tcp) => tcp.ready(Interest::ERROR).await,
+            Transport::Unix(unix) => unix.ready(Interest::ERROR).await,
+            Transport::Tls(tls) => return Box::pin(tls.inner().broken()).await,
+        };
+        drop(broken);
+    }
+
+    /// Has the connection end with a reset when it is dropped, so that the peer knows that something is missing. Only TCP
+    /// has resets.
+    pub fn reset_when_dropped(&self) {
+        if let Some(tcp) = self.tcp() {
+            let _ = tcp.set_zero_linger();
+        }
+    }
+
     /// Waits until a read is likely to give something.
     ///
     /// # Errors
