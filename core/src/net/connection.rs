@@ -132,6 +132,14 @@ impl Transport {
         std::future::poll_fn(|cx| self.poll_readable(cx)).await
     }
 
+    /// Reads what is there into the free room of `buffer`; 0 is the end.
+    ///
+    /// # Errors
+    /// The transport failed.
+    pub async fn read_some(&mut self, buffer: &mut BytesMut) -> io::Result<usize> {
+        self.read_buf(buffer).await
+    }
+
     /// Sends up to `count` bytes of `file` from `offset`, inside the kernel. Plain TCP only.
     ///
     /// `None`: they are not all cached, which would keep the worker waiting, and nothing has been sent. With `sure` nobody

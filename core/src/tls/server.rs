@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustls::ServerConfig;
-use tokio::io::AsyncWriteExt;
-use tokio_rustls::LazyConfigAcceptor;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio_rustls::StartHandshake;
 
 use super::client_certificate::{ClientPolicy, Objection};
 use super::session::{TlsInfo, TlsTransport};
@@ -96,43 +96,128 @@ pub async fn accept(
     choose: impl FnOnce(Option<&str>) -> Option<ServerTls>,
 ) -> Result<(Transport, TlsInfo), TlsFailure> {
     let handshake = async {
+        let failed = |error: io::Error| (TlsFailure::Failed(error), None);
         if let Some(tcp) = transport.tcp() {
             let mut first = [0];
-            let count = tcp.peek(&mut first).await.map_err(TlsFailure::Failed)?;
+            let count = tcp.peek(&mut first).await.map_err(failed)?;
             if count == 0 {
-                return Err(TlsFailure::Failed(io::ErrorKind::UnexpectedEof.into()));
+                return Err(failed(io::ErrorKind::UnexpectedEof.into()));
             }
             // A handshake record; nginx also lets through what could be an SSLv2 greeting, which rustls refuses anyway.
             if first != [0x16] && first != [0x80] {
-                return Err(TlsFailure::NotTls(Box::new(transport)));
+                return Err((TlsFailure::NotTls(Box::new(transport)), None));
             }
         }
-        let start = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), transport)
-            .await
-            .map_err(TlsFailure::Failed)?;
+        let start = greeting(transport).await?;
         let name = start.client_hello().server_name().map(str::to_owned);
         let server = choose(name.as_deref());
         let (Some(config), clients) = server.map_or((None, None), |server| (server.config, server.clients)) else {
-            return Err(reject(start.io).await);
+            let mut transport = start.io;
+            return Err((reject(&mut transport).await, Some(transport)));
         };
-        let stream = start.into_stream(config).await.map_err(TlsFailure::Failed)?;
+        let stream = start.into_stream(config).into_fallible().await;
+        let stream = stream.map_err(|(error, transport)| (TlsFailure::Failed(error), Some(transport)))?;
         let transport = TlsTransport::new(stream.into());
         let mut info = transport.info(name);
         info.client = clients.map(|policy| transport.examine(&policy));
         Ok((Transport::Tls(Box::new(transport)), info))
     };
     // Kilobytes that the session would have to make room for as long as it lives.
-    timer.limit(limit, Box::pin(handshake)).await.map_err(|_| TlsFailure::TimedOut)?
+    let (failure, left) = match timer.limit(limit, Box::pin(handshake)).await {
+        Ok(Ok(established)) => return Ok(established),
+        Ok(Err(failed)) => failed,
+        Err(_) => return Err(TlsFailure::TimedOut),
+    };
+    if let Some(transport) = left {
+        Box::pin(part(transport)).await;
+    }
+    Err(failure)
+}
+
+/// Reads the client's greeting. One that cannot be read is answered with an alert, always: rustls has none for what does
+/// not even look like a message.
+async fn greeting(mut transport: Transport) -> Result<StartHandshake<Transport>, (TlsFailure, Option<Transport>)> {
+    const DECODE_ERROR: u8 = 50;
+    let mut acceptor = rustls::server::Acceptor::default();
+    let mut piece = [0; 4096];
+    let (error, mut answer) = loop {
+        let count = match transport.read(&mut piece).await {
+            Ok(0) => return Err((TlsFailure::Failed(io::ErrorKind::UnexpectedEof.into()), None)),
+            Ok(count) => count,
+            Err(error) => return Err((TlsFailure::Failed(error), None)),
+        };
+        let mut unread = piece.get(..count).unwrap_or_default();
+        let mut taken = Ok(0);
+        while !unread.is_empty() && taken.is_ok() {
+            taken = match acceptor.read_tls(&mut unread) {
+                Ok(0) => Err(io::ErrorKind::WriteZero.into()),
+                other => other,
+            };
+        }
+        match acceptor.accept() {
+            Ok(Some(accepted)) => return Ok(StartHandshake::from_parts(accepted, transport)),
+            Ok(None) => {}
+            Err((error, mut own)) => {
+                let mut answer = Vec::new();
+                let _ = own.write_all(&mut answer);
+                break (io::Error::new(io::ErrorKind::InvalidData, error), answer);
+            }
+        }
+        if let Err(error) = taken {
+            break (error, Vec::new());
+        }
+    };
+    if answer.is_empty() {
+        answer.extend_from_slice(&alert(DECODE_ERROR));
+    }
+    let left = transport.write_all(&answer).await.is_ok().then_some(transport);
+    Err((TlsFailure::Failed(error), left))
 }
 
 /// Tells the client that there is no server of the name it asks for.
-async fn reject(mut transport: Transport) -> TlsFailure {
-    /// An alert record (RFC 8446, 5.1 and 6.2): version 3.3, two bytes, fatal, unrecognized_name.
-    const UNRECOGNIZED_NAME: [u8; 7] = [21, 3, 3, 0, 2, 2, 112];
-    match transport.write_all(&UNRECOGNIZED_NAME).await {
+async fn reject(transport: &mut Transport) -> TlsFailure {
+    const UNRECOGNIZED_NAME: u8 = 112;
+    match transport.write_all(&alert(UNRECOGNIZED_NAME)).await {
         Ok(()) => TlsFailure::Rejected,
         Err(error) => TlsFailure::Failed(error),
     }
+}
+
+/// Tells a client that sent something else than a handshake that this is no way to begin, and closes: for protocols that
+/// have no answer of their own to [`TlsFailure::NotTls`].
+pub async fn refuse(mut transport: Transport) {
+    const UNEXPECTED_MESSAGE: u8 = 10;
+    let sent = Timer::default().limit(PARTING, transport.write_all(&alert(UNEXPECTED_MESSAGE))).await;
+    if matches!(sent, Ok(Ok(()))) {
+        part(transport).await;
+    }
+}
+
+/// An alert record (RFC 8446, 5.1 and 6.2): version 3.3, two bytes, fatal.
+fn alert(description: u8) -> [u8; 7] {
+    [21, 3, 3, 0, 2, 2, description]
+}
+
+/// Longest time for a client to take an alert.
+const PARTING: Duration = Duration::from_secs(1);
+
+/// Closes so that the alert that was sent last arrives: what the client goes on sending for a while is read and dropped,
+/// for the system answers bytes that nobody has read with a reset, which would overtake the alert.
+async fn part(mut transport: Transport) {
+    /// More than any client sends before it looks for an answer.
+    const MOST: usize = 1 << 18;
+    let parting = async {
+        transport.finish().await?;
+        let (mut piece, mut read) = ([0; 1024], 0);
+        while read < MOST {
+            match transport.read(&mut piece).await? {
+                0 => break,
+                count => read += count,
+            }
+        }
+        io::Result::Ok(())
+    };
+    let _ = Timer::default().limit(PARTING, parting).await;
 }
 
 #[cfg(test)]
