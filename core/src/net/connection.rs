@@ -373,3 +373,66 @@ pub(crate) fn poll_read_into(
     let count = ready!(std::future::Future::poll(reading.as_mut(), cx))?;
     Poll::Ready(Ok(count))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::net::TcpListener;
+
+    async fn pair() -> (Transport, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let peer = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        (Transport::Tcp(listener.accept().await.unwrap().0), peer)
+    }
+
+    fn run<F: Future>(future: F) -> F::Output {
+        tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
+    }
+
+    #[test]
+    fn input_is_known_of_before_the_runtime_hears_of_it() {
+        run(async {
+            for words in [&b""[..], b"x", b"many words"] {
+                let (mut own, mut peer) = pair().await;
+                assert!(!own.has_input());
+                peer.write_all(words).await.unwrap();
+                assert_eq!(own.has_input(), !words.is_empty());
+                let mut input = BytesMut::new();
+                while input.len() < words.len() {
+                    own.read_some(&mut input).await.unwrap();
+                }
+                assert!(!own.has_input());
+                // Nothing is awaited in between: nobody has told the runtime.
+                let peer = peer.into_std().unwrap();
+                peer.set_nonblocking(false).unwrap();
+                std::io::Write::write_all(&mut &peer, b"more").unwrap();
+                assert!(own.has_input());
+                drop(peer);
+                own.read_some(&mut input).await.unwrap();
+                assert!(own.has_input(), "the end is input");
+            }
+        });
+    }
+
+    #[test]
+    fn only_a_reset_breaks_a_connection() {
+        run(async {
+            for (words, ends_first, resets) in
+                [(0, false, true), (9, false, true), (9, true, true), (100_000, false, true), (9, true, false)]
+            {
+                let (own, mut peer) = pair().await;
+                peer.write_all(&vec![7; words]).await.unwrap();
+                if ends_first {
+                    peer.shutdown().await.unwrap();
+                }
+                let mut timer = Timer::default();
+                assert!(timer.limit(Duration::from_millis(50), own.broken()).await.is_err(), "{words} {ends_first}");
+                if resets {
+                    peer.set_zero_linger().unwrap();
+                    drop(peer);
+                    timer.limit(Duration::from_secs(9), own.broken()).await.unwrap();
+                }
+            }
+        });
+    }
+}
