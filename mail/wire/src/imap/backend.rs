@@ -265,7 +265,7 @@ mod tests {
     /// How a login ends at a backend that has said `asked` when it was its turn, and then says `early` before the command
     /// that this has led to was sent.
     fn hasty(asked: &str, early: &str) -> Option<Result<LoggedIn, BadReply>> {
-        let outcome = every_split(early.as_bytes(), |pieces| {
+        every_split(early.as_bytes(), |pieces| {
             let mut backend = backend();
             let (mut input, mut sent) = (BytesMut::new(), BytesMut::new());
             let turns: Vec<&str> = asked.split_inclusive('\n').collect();
@@ -291,8 +291,7 @@ mod tests {
                     other => other,
                 })
             })
-        });
-        outcome
+        })
     }
 
     #[test]
