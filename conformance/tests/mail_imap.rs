@@ -391,7 +391,7 @@ fn a_tls_client_that_reads_nothing_is_closed_at_proxy_timeout() {
             wait_until("the backend is let go", || (backend.open() == 0).then_some(()));
             let over = Instant::now();
             wait_until("the client is closed", || (!open()).then_some(()));
-            assert!(over.elapsed() < Duration::from_secs(1), "{size}: {:?} late", over.elapsed());
+            assert!(over.elapsed() < Duration::from_secs(3), "{size}: {:?} late", over.elapsed());
         }
     }
 }
@@ -437,7 +437,7 @@ fn a_client_that_leaves_frees_what_is_being_connected_for_it() {
         }
         server.wait_for_lines("m.log", 1);
         wait_until("both are free", || (deaf.connecting() == 0).then_some(()));
-        assert!(left.elapsed() < Duration::from_secs(2), "{authority} {leaving:?} {words}: {:?}", left.elapsed());
+        assert!(left.elapsed() < Duration::from_secs(5), "{authority} {leaving:?} {words}: {:?}", left.elapsed());
     }
 }
 

@@ -160,7 +160,7 @@ fn a_tls_client_that_reads_nothing_is_closed_at_proxy_timeout() {
         server.wait_for_lines("s.log", 1);
         let over = Instant::now();
         wait_until("the client is closed", || (!open()).then_some(()));
-        assert!(over.elapsed() < Duration::from_millis(800), "{version} {half_close}: {:?} late", over.elapsed());
+        assert!(over.elapsed() < Duration::from_secs(2), "{version} {half_close}: {:?} late", over.elapsed());
     }
 }
 
@@ -173,10 +173,10 @@ enum Leaving {
     BreakingLate,
 }
 
-// Differs from nginx, which notices a client that has said more than a buffer takes only when it is connected.
+// Differs from nginx, which does not look at the client before it is connected.
 #[test]
 fn a_client_that_leaves_frees_the_connection_that_is_being_made_for_it() {
-    if skip_on_nginx("a reset behind more than a buffer takes is not noticed") {
+    if skip_on_nginx("a client that leaves is not noticed") {
         return;
     }
     let backend = DeafBackend::start();

@@ -1,4 +1,5 @@
 //! Whether a client is still there while its upstream is being connected: nobody is connected for one that has left.
+//! nginx does not look.
 
 use std::io;
 use std::time::Duration;
@@ -7,8 +8,8 @@ use bytes::BytesMut;
 use tidegate_core::net::pump::{Counters, Doing, End, Limits, Side};
 use tidegate_core::net::{Timer, Transport, buffers};
 
-/// How long a client's last words are worth a connection to say them to. nginx drops them.
-const LAST_WORDS: Duration = Duration::from_secs(1);
+/// How long a client's last words are worth a connection to say them to: the system asks a second time after one second.
+const LAST_WORDS: Duration = Duration::from_millis(1_500);
 
 /// Waits until the client leaves; how it did. What it says meanwhile goes to `early`, as much as a buffer takes.
 ///
