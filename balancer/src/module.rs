@@ -1,6 +1,6 @@
 //! `upstream { }`: the directives of a group, and the groups of a protocol.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -166,6 +166,8 @@ fn keepalive(conf: &mut UpstreamConf, line: &mut Line<'_>) -> Result<(), Refusal
 #[derive(Default)]
 pub struct Groups {
     by_name: HashMap<String, Rc<Group>>,
+    /// The names of those that stand in the configuration, as opposed to hosts that something names.
+    written: HashSet<String>,
 }
 
 impl Groups {
@@ -179,6 +181,7 @@ impl Groups {
                 errors.push(ConfigError::new(block.at(), format!("duplicate upstream \"{name}\"")));
                 continue;
             }
+            groups.written.insert(name.clone());
             // One that cannot be built has been told of: who names it has made no mistake.
             if let Ok(nobody) = Group::new(&name, Vec::new(), Box::new(RoundRobin), None) {
                 groups.by_name.insert(name.clone(), Rc::new(nobody));
@@ -209,8 +212,13 @@ impl Groups {
     /// The group that a `proxy_pass` without variables names: a configured one, or one made of the host's addresses.
     ///
     /// # Errors
-    /// nginx's words: `host not found in upstream "..."`, `no port in upstream "..."`.
+    /// nginx's words: `upstream "..." may not have port ..`, `host not found in upstream "..."`, `no port in upstream "..."`.
     pub fn find_or_resolve(&mut self, host: &str, default_port: Option<u16>) -> Result<Rc<Group>, String> {
+        if let Some((name, port)) = host.rsplit_once(':')
+            && self.written.contains(&name.to_ascii_lowercase())
+        {
+            return Err(format!("upstream \"{name}\" may not have port {port}"));
+        }
         match self.find(host) {
             Some(group) => Ok(group),
             None => self.resolve(host, default_port),
@@ -261,6 +269,9 @@ impl Written<'_> {
 
 /// The peers of a group, each server with all its addresses.
 fn peers(name: &str, block: &Block, conf: &UpstreamConf, default_port: Option<u16>) -> Result<Vec<Peer>, ConfigError> {
+    if conf.servers.iter().all(|(peer, _)| peer.backup) && block.had("server") {
+        return Ok(Vec::new());
+    }
     if conf.servers.is_empty() {
         return Err(ConfigError::new(block.at(), format!("no servers are inside upstream \"{name}\"")));
     }

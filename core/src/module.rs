@@ -61,7 +61,7 @@ impl<S: Subject> Install<'_, S> {
     /// # Errors
     /// See [`Regex::compile`].
     pub fn regex(&mut self, pattern: &[u8], ignore_case: bool, at: &Place) -> Result<Regex, ConfigError> {
-        Regex::compile(pattern, ignore_case, at, self.variables)
+        Regex::compile(pattern, ignore_case, at, self.variables).inspect_err(|_| self.errors.excuse_pattern(pattern))
     }
 }
 

@@ -116,6 +116,8 @@ pub struct Server {
     pub locations: Locations<Rc<Plan>>,
     /// What it offers in a TLS handshake; without it, the default server's offer holds.
     pub tls: Option<ServerTls>,
+    /// What it would offer is wrong, and has been told of.
+    lost_tls: bool,
     /// It asks clients for certificates, whether it has one of its own or not.
     pub asks_clients: bool,
     patterns: Vec<(Word, Rc<Regex>)>,
@@ -160,6 +162,8 @@ pub fn load(modules: &Modules<Exchange>, node: &Node, build: &mut Build<'_>) {
     };
     let shared = Rc::new(Shared::new(groups));
     let mut loader = Loader { modules, env, outer_log: build.error_log.clone(), shared: shared.clone() };
+    // What every server says otherwise is checked all the same, and what no server is there for.
+    drop(loader.plan(&http, b"", Kind::Server));
     let servers: Vec<(Rc<Server>, &Block)> =
         http.children_named("server").map(|block| (loader.server(block), block)).collect();
     shared.keeps_reply_fields.set(variables.is_used("upstream_http_") || variables.is_used("upstream_cookie_"));
@@ -219,6 +223,7 @@ impl Loader<'_> {
 
     fn server(&mut self, block: &Block) -> Rc<Server> {
         let tls = self.tls(block);
+        let lost_tls = tls.is_err() || block.had("ssl_certificate") || block.had("ssl_certificate_key");
         let tls = self.env.errors.keep(tls).flatten();
         let name =
             block.confs.with::<Servers, _>(|conf| conf.names.first().map(ToString::to_string)).unwrap_or_default();
@@ -234,7 +239,7 @@ impl Loader<'_> {
         let plan = Rc::new(self.plan(block, b"", Kind::Server));
         let locations = self.locations(block);
         let asks_clients = block.confs.with::<ClientCertificates, _>(ClientCertificateConf::asks);
-        Rc::new(Server { name, plan, locations, tls, asks_clients, patterns })
+        Rc::new(Server { name, plan, locations, tls, lost_tls, asks_clients, patterns })
     }
 
     /// What a server offers in a handshake; without a certificate it has nothing to offer, or to demand.
@@ -349,6 +354,9 @@ impl Place<'_> {
     /// nginx: the default server has to have a certificate, since it stands in for those that have none; if it rejects
     /// handshakes, all others have to.
     fn has_certificates(&self) -> bool {
+        if self.servers.iter().any(|(server, _)| server.lost_tls) {
+            return true;
+        }
         match self.servers.first().and_then(|(default, _)| default.tls.as_ref()) {
             None => false,
             Some(tls) if tls.rejects() => self.servers.iter().all(|(server, _)| server.tls.is_some()),

@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 use tidegate_core::conf::directive::{Arity, Directive, Feature, Levels, Set};
-use tidegate_core::conf::{ConfigError, Line, Refusal, Word, value};
+use tidegate_core::conf::{ConfigError, Line, Refusal, Word, literal, value};
 use tidegate_core::inherit;
 use tidegate_core::module::{Install, Module};
 use tidegate_core::script::Template;
@@ -83,6 +83,7 @@ fn error_page(conf: &mut ErrorPageConf, line: &mut Line<'_>) -> Result<(), Refus
     if codes.is_empty() {
         return Err("no status codes in the \"error_page\" directive".into());
     }
+    literal::one_line(target)?;
     conf.pages.push(Written { codes, status, target: target.clone() });
     Ok(())
 }

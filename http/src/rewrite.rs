@@ -10,7 +10,7 @@ use std::slice;
 use bytes::Bytes;
 use smallvec::SmallVec;
 use tidegate_core::conf::directive::{Arity, Directive, Feature, Levels, Set};
-use tidegate_core::conf::{ConfigError, Line, Refusal, Word, value};
+use tidegate_core::conf::{Check, ConfigError, Line, Refusal, Word, literal, value};
 use tidegate_core::file::pool::Pending;
 use tidegate_core::file::{self, About, Asked};
 use tidegate_core::inherit;
@@ -115,14 +115,14 @@ impl Feature for Rewrite {
             name: "rewrite_log",
             levels: Levels::PROTOCOL.or(LEVELS),
             arity: Arity::Exactly(1),
-            set: Set::Accepted,
+            set: Set::Checked(Check::Flag),
             doc: "Rewrites are not logged.",
         },
         Directive {
             name: "uninitialized_variable_warn",
             levels: Levels::PROTOCOL.or(LEVELS),
             arity: Arity::Exactly(1),
-            set: Set::Accepted,
+            set: Set::Checked(Check::Flag),
             doc: "Variables that were never set are empty, without a warning.",
         },
     ];
@@ -145,9 +145,15 @@ fn parse_return(line: &Line<'_>) -> Result<Written, Refusal> {
     let second = line.args().get(1).cloned();
     let is_url =
         |word: &Word| [&b"http://"[..], b"https://", b"$scheme"].iter().any(|prefix| word.bytes().starts_with(prefix));
+    let goes_elsewhere = matches!(value::number(first), None | Some(301..=303 | 307 | 308));
+    if let Some(url) = second.as_ref().filter(|_| goes_elsewhere) {
+        literal::one_line(url)?;
+    }
     match value::number(first) {
         Some(code @ 0..=999) => Ok(Written::Return(u16::try_from(code).unwrap_or(500), second)),
-        _ if second.is_none() && is_url(first) => Ok(Written::Return(302, Some(first.clone()))),
+        _ if second.is_none() && is_url(first) => {
+            literal::one_line(first).map(|()| Written::Return(302, Some(first.clone())))
+        }
         _ => Err(format!("invalid return code \"{first}\"").into()),
     }
 }
@@ -163,6 +169,10 @@ fn parse_rewrite(line: &Line<'_>) -> Result<Written, Refusal> {
             _ => return Err(format!("invalid parameter \"{word}\"").into()),
         }),
     };
+    if line.arg(1)?.bytes().is_empty() {
+        return Err("empty replacement".into());
+    }
+    literal::one_line(line.arg(1)?)?;
     Ok(Written::Rewrite(line.arg(0)?.clone(), line.arg(1)?.clone(), flag))
 }
 
@@ -172,26 +182,45 @@ fn parse_if(conf: &mut RewriteConf, _child: usize, line: &mut Line<'_>) -> Resul
     Ok(())
 }
 
-/// The words between the parentheses.
+/// The words between the parentheses. nginx: these stand alone or at the outer words, and nothing else is cut off.
 fn condition_words(args: &[Word]) -> Result<Vec<Word>, Refusal> {
-    let invalid =
-        || Refusal(format!("invalid condition \"{}\"", args.first().map(ToString::to_string).unwrap_or_default()));
+    let invalid = |word: Option<&Word>| {
+        Refusal(format!("invalid condition \"{}\"", word.map(ToString::to_string).unwrap_or_default()))
+    };
     let mut words = args.to_vec();
-    let first = words.first_mut().ok_or_else(invalid)?;
-    *first = first.after("(").ok_or_else(invalid)?;
-    let last = words.last_mut().ok_or_else(invalid)?;
-    let inner = last.bytes().strip_suffix(b")").ok_or_else(invalid)?;
-    *last = Word::new(inner, last.at().clone());
-    words.retain(|word| !word.bytes().is_empty());
-    if words.is_empty() || words.len() > 3 { Err(invalid()) } else { Ok(words) }
+    match words.first().and_then(|first| first.after("(")) {
+        None => return Err(invalid(args.first())),
+        Some(rest) if rest.bytes().is_empty() => drop(words.remove(0)),
+        Some(rest) => words.iter_mut().take(1).for_each(|first| *first = rest.clone()),
+    }
+    let last = words.pop().ok_or_else(|| invalid(args.first()))?;
+    let inner = last.bytes().strip_suffix(b")").ok_or_else(|| invalid(Some(&last)))?;
+    if !inner.is_empty() {
+        words.push(Word::new(inner, last.at().clone()));
+    }
+    // nginx: the subject is one variable, by its whole name.
+    if let Some(name) = words.first().and_then(|subject| subject.after("$"))
+        && (name.bytes().iter().any(|byte| !byte.is_ascii_alphanumeric() && *byte != b'_')
+            || name.bytes().first().is_some_and(u8::is_ascii_digit))
+    {
+        return Err(format!("unknown \"{name}\" variable").into());
+    }
+    match &*words {
+        [subject] | [subject, _, _] if subject.bytes().starts_with(b"$") && subject.bytes().len() > 1 => Ok(words),
+        [test, _] if matches!(test.bytes(), [b'-', _] | [b'!', b'-', _]) => Ok(words),
+        _ => Err(invalid(words.first().or(args.first()))),
+    }
 }
 
 impl Module<Exchange> for Rewrite {
     fn define(conf: &RewriteConf, env: &mut Install<'_, Exchange>) -> Result<(), ConfigError> {
-        conf.program.iter().try_for_each(|written| match written {
-            Written::Set(assignment) => assignment.define(env).map(drop),
-            _ => Ok(()),
-        })
+        for written in &conf.program {
+            if let Written::Set(assignment) = written {
+                let defined = assignment.define(env);
+                env.errors.keep(defined);
+            }
+        }
+        Ok(())
     }
 
     fn install(conf: &RewriteConf, plan: &mut Plan, env: &mut Install<'_, Exchange>) -> Result<(), ConfigError> {

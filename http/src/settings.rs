@@ -4,7 +4,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use tidegate_core::conf::directive::{Arity, Directive, Feature, Levels, Set};
-use tidegate_core::conf::{ConfigError, Line, Refusal, Setting, value};
+use tidegate_core::conf::{Check, ConfigError, Line, Refusal, Setting, value};
 use tidegate_core::inherit;
 use tidegate_core::module::{Install, Module};
 use tidegate_http_wire::conditional::Since;
@@ -294,7 +294,7 @@ impl Feature for Core {
             "client_max_body_size",
             ANYWHERE,
             ONE,
-            Set::Size(|c| &mut c.client_max_body_size),
+            Set::Offset(|c| &mut c.client_max_body_size),
             "Largest request body; 0 is any size.",
         ),
         row(
@@ -347,7 +347,13 @@ impl Feature for Core {
             Set::Flag(|c| &mut c.tcp_nodelay),
             "Whether small segments are sent at once.",
         ),
-        row("tcp_nopush", ANYWHERE, ONE, Set::Accepted, "The head and the beginning of a file always leave together."),
+        row(
+            "tcp_nopush",
+            ANYWHERE,
+            ONE,
+            Set::Checked(Check::Flag),
+            "The head and the beginning of a file always leave together.",
+        ),
         row(
             "sendfile",
             ANYWHERE.or(Levels::LOCATION_IF),
@@ -359,7 +365,7 @@ impl Feature for Core {
             "sendfile_max_chunk",
             ANYWHERE,
             ONE,
-            Set::Accepted,
+            Set::Checked(Check::Size),
             "Files are sent in pieces of at most 2 MiB, so that no client holds a worker up.",
         ),
         row("server_tokens", ANYWHERE, ONE, Set::With(server_tokens), "Whether the version is told."),
@@ -419,60 +425,93 @@ impl Feature for Core {
             }),
             "Whether all that guard access must allow it, or any.",
         ),
-        row("server_names_hash_max_size", Levels::PROTOCOL, ONE, Set::Accepted, "Tables size themselves."),
-        row("server_names_hash_bucket_size", Levels::PROTOCOL, ONE, Set::Accepted, "Tables size themselves."),
-        row("types_hash_max_size", ANYWHERE, ONE, Set::Accepted, "Tables size themselves."),
-        row("types_hash_bucket_size", ANYWHERE, ONE, Set::Accepted, "Tables size themselves."),
+        row(
+            "server_names_hash_max_size",
+            Levels::PROTOCOL,
+            ONE,
+            Set::Checked(Check::Number),
+            "Tables size themselves.",
+        ),
+        row(
+            "server_names_hash_bucket_size",
+            Levels::PROTOCOL,
+            ONE,
+            Set::Checked(Check::Number),
+            "Tables size themselves.",
+        ),
+        row("types_hash_max_size", ANYWHERE, ONE, Set::Checked(Check::Number), "Tables size themselves."),
+        row("types_hash_bucket_size", ANYWHERE, ONE, Set::Checked(Check::Number), "Tables size themselves."),
         row(
             "client_body_temp_path",
             ANYWHERE,
             Arity::Between(1, 4),
-            Set::Accepted,
+            Set::Checked(Check::Directories),
             "Bodies are held in memory or passed on, never in files.",
         ),
         row(
             "client_body_in_single_buffer",
             ANYWHERE,
             ONE,
-            Set::Accepted,
+            Set::Checked(Check::Flag),
             "What is held of a body is always in one piece.",
         ),
         row(
             "client_body_in_file_only",
             ANYWHERE,
             ONE,
-            Set::With(|_, line| match line.arg(0)?.bytes() {
-                b"off" => Ok(()),
-                _ => Err("request bodies in files are not supported, \"client_body_in_file_only\" can only be \"off\""
-                    .into()),
+            Set::With(|_, line| match line.arg(0)? {
+                word if word.is_like("off") => Ok(()),
+                word if !["on", "clean"].iter().any(|choice| word.is_like(choice)) => {
+                    Err(format!("invalid value \"{word}\"").into())
+                }
+                _ => Err(
+                    "request bodies in files are not supported yet, \"client_body_in_file_only\" can only be \"off\""
+                        .into(),
+                ),
             }),
             "Only off: bodies are held in memory or passed on, never in files.",
         ),
-        row("connection_pool_size", SERVERS, ONE, Set::Accepted, "There are no such pools."),
-        row("request_pool_size", SERVERS, ONE, Set::Accepted, "There are no such pools."),
-        row("output_buffers", ANYWHERE, Arity::Exactly(2), Set::Accepted, "Buffers are as large as what is read."),
+        row("connection_pool_size", SERVERS, ONE, Set::Checked(Check::With(pool_size)), "There are no such pools."),
+        row("request_pool_size", SERVERS, ONE, Set::Checked(Check::With(pool_size)), "There are no such pools."),
+        row(
+            "output_buffers",
+            ANYWHERE,
+            Arity::Exactly(2),
+            Set::Checked(Check::Buffers),
+            "Buffers are as large as what is read.",
+        ),
         row(
             "postpone_output",
             ANYWHERE,
             ONE,
-            Set::Accepted,
+            Set::Checked(Check::Size),
             "Output is joined where it costs nothing and never held back.",
         ),
-        row("read_ahead", ANYWHERE, ONE, Set::Accepted, "Left to the kernel."),
-        row("send_lowat", ANYWHERE, ONE, Set::Accepted, "Has no effect on Linux, as in nginx."),
+        row("read_ahead", ANYWHERE, ONE, Set::Checked(Check::Size), "Left to the kernel."),
+        row("send_lowat", ANYWHERE, ONE, Set::Checked(Check::Size), "Has no effect on Linux, as in nginx."),
     ];
 }
 
 fn keepalive_timeout(conf: &mut SettingsConf, line: &mut Line<'_>) -> Result<(), Refusal> {
-    let times: Vec<Duration> =
-        line.args().iter().map(|word| value::time(word).ok_or("invalid value")).collect::<Result<_, _>>()?;
-    conf.keepalive_timeout.set((times.first().copied().unwrap_or_default(), times.get(1).copied()))
+    let time = value::time(line.arg(0)?).ok_or("invalid value")?;
+    let told = line.args().get(1).map(|word| value::seconds(word).map(Duration::from_secs).ok_or("invalid value"));
+    conf.keepalive_timeout.set((time, told.transpose()?))
+}
+
+/// nginx: what a pool is made of sets its least size and what its size is a multiple of.
+fn pool_size(line: &Line<'_>) -> Result<(), Refusal> {
+    match value::size(line.arg(0)?) {
+        None => Err("invalid value".into()),
+        Some(size) if size < 112 => Err("the pool size must be no less than 112".into()),
+        Some(size) if size % 16 != 0 => Err("the pool size must be a multiple of 16".into()),
+        Some(_) => Ok(()),
+    }
 }
 
 fn keepalive_disable(conf: &mut SettingsConf, line: &mut Line<'_>) -> Result<(), Refusal> {
     let mut browsers = Browsers::default();
     for word in line.args() {
-        match word.bytes() {
+        match &*word.bytes().to_ascii_lowercase() {
             b"none" => {}
             b"msie6" => browsers.msie6 = true,
             b"safari" => browsers.safari = true,

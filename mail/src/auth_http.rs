@@ -12,7 +12,7 @@ use bytes::{Buf, BytesMut};
 use tidegate_balancer::algorithm::round_robin::RoundRobin;
 use tidegate_balancer::{Ask, Group, Outcome, Peer};
 use tidegate_core::conf::directive::{Arity, Directive, Feature, Levels, Set};
-use tidegate_core::conf::{Line, Refusal, Setting};
+use tidegate_core::conf::{Line, Refusal, Setting, literal};
 use tidegate_core::net::address::Named;
 use tidegate_core::net::timer::later;
 use tidegate_core::net::{Address, Timer, Transport};
@@ -61,6 +61,8 @@ impl Feature for AuthHttp {
             levels: ANYWHERE,
             arity: Arity::Exactly(2),
             set: Set::With(|conf, line| {
+                literal::field_name(line.arg(0)?)?;
+                literal::one_line(line.arg(1)?)?;
                 conf.headers.push((line.arg(0)?.to_string(), line.arg(1)?.to_string()));
                 Ok(())
             }),

@@ -182,6 +182,9 @@ fn server(
 ) -> Result<Option<Rc<Server>>, ConfigError> {
     let fail = |message: &str| ConfigError::new(block.at(), message);
     block.confs.with::<Servers, _>(|conf| {
+        if block.had("listen") || (block.had("protocol") && conf.protocol().is_none()) {
+            return Ok(None);
+        }
         if !conf.listening {
             return Err(fail("no \"listen\" is defined for server"));
         }
@@ -198,6 +201,7 @@ fn server(
         let authority = match block.confs.with::<AuthHttp, _>(|conf| conf.authority()) {
             Written::Well(authority) => authority,
             Written::Badly => return Ok(None),
+            Written::Nowhere if block.had("auth_http") => return Ok(None),
             Written::Nowhere => return Err(fail("no \"auth_http\" is defined for server")),
         };
         Ok(Some(Rc::new(Server {
@@ -234,6 +238,7 @@ fn tls(
     let tls = block.confs.with::<Tls, _>(|conf| conf.build_with(setup, &names, clients))?;
     match tls {
         Some(tls) => Ok(Some(tls)),
+        None if block.had("ssl_certificate") || block.had("ssl_certificate_key") => Ok(None),
         None => Err(ConfigError::new(&at, format!("no \"ssl_certificate\" is defined for the \"{user}\" directive"))),
     }
 }

@@ -32,7 +32,7 @@ impl Feature for Starting {
             let modes = [("off", StartTls::Off), ("on", StartTls::On), ("only", StartTls::Only)];
             let (_, mode) = modes
                 .into_iter()
-                .find(|(name, _)| line.arg(0).is_ok_and(|word| word.is(name)))
+                .find(|(name, _)| line.arg(0).is_ok_and(|word| word.is_like(name)))
                 .ok_or_else(|| format!("invalid value \"{}\"", line.args().first().map_or("".into(), |w| w.text())))?;
             conf.starttls.set((mode, line.at().clone()))
         }),

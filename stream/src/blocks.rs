@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use tidegate_balancer::Groups;
 use tidegate_core::conf::directive::{Arity, Directive, Feature, Levels, Set};
-use tidegate_core::conf::{Block, ConfigError, Errors, Line, Node, Refusal, Setting, Word};
+use tidegate_core::conf::{Block, Check, ConfigError, Errors, Line, Node, Refusal, Setting, Word};
 use tidegate_core::inherit;
 use tidegate_core::log::error::ErrorLogs;
 use tidegate_core::module::{Install, Module, Modules};
@@ -38,7 +38,7 @@ const OUTER: Levels = Levels::PROTOCOL;
 const ANYWHERE: Levels = Levels::PROTOCOL.or(Levels::SERVER);
 
 const fn accepted(name: &'static str, levels: Levels, doc: &'static str) -> Directive<ServerConf> {
-    Directive { name, levels, arity: Arity::Exactly(1), set: Set::Accepted, doc }
+    Directive { name, levels, arity: Arity::Exactly(1), set: Set::Checked(Check::Number), doc }
 }
 
 impl Feature for Servers {
@@ -164,11 +164,14 @@ fn install(
     let clients = block.confs.with::<ClientCertificates, _>(|conf| conf.policy(env.setup));
     let clients = env.errors.keep(clients).flatten();
     let tls = block.confs.with::<Tls, _>(|conf| conf.build_with(env.setup, &alpn, clients));
-    plan.tls = env.errors.keep(tls).flatten();
+    let lost_tls = tls.is_err() || block.had("ssl_certificate") || block.had("ssl_certificate_key");
+    plan.tls = env.errors.keep(tls).flatten().or_else(|| lost_tls.then(tidegate_core::tls::ServerTls::reject_all));
     plan.nodelay = nodelay;
     plan.server_name = words.first().map(first_name).unwrap_or_default();
     if listens.is_empty() {
-        env.errors.push(ConfigError::new(block.at(), "no \"listen\" is defined for server"));
+        if !block.had("listen") {
+            env.errors.push(ConfigError::new(block.at(), "no \"listen\" is defined for server"));
+        }
         return None;
     }
     let mut names = Vec::new();

@@ -1,14 +1,16 @@
 //! Applies a tree of words to typed tables: the only author of "unknown directive", "not allowed here" and the like.
 
 use std::any::{Any, TypeId};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::marker::PhantomData;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
+use super::check::{self, Check};
 use super::directive::{Arity, Feature, Levels, Set};
 use super::error::{ConfigError, Errors, Place, Refusal};
 use super::known::{Known, nearest};
+use super::others::{self, Owner};
 use super::setting::{Inherit, Setting};
 use super::tree::{Node, Word};
 use super::value;
@@ -45,6 +47,8 @@ pub struct Line<'a> {
     node: &'a Node,
     around: &'a [Word],
     level: Levels,
+    /// The same directive stands in the same block before.
+    repeats: bool,
     setup: &'a Setup,
     errors: &'a mut Errors,
 }
@@ -100,13 +104,18 @@ impl<'a> Line<'a> {
         self.errors.warn(ConfigError::new(self.node.name.at(), message));
     }
 
-    /// The choice that the first argument names.
+    /// Reports the same, once in each file.
+    pub fn warn_once(&mut self, message: impl Into<String>) {
+        self.errors.warn_once(ConfigError::new(self.node.name.at(), message));
+    }
+
+    /// The choice that the first argument names, whatever its case.
     ///
     /// # Errors
     /// `invalid value "x"`, naming what would be right.
     pub fn choice<T: Copy>(&self, choices: &[(&str, T)]) -> Result<T, Refusal> {
         let word = self.arg(0)?;
-        choices.iter().find(|(name, _)| word.is(name)).map(|(_, value)| *value).ok_or_else(|| {
+        choices.iter().find(|(name, _)| word.is_like(name)).map(|(_, value)| *value).ok_or_else(|| {
             let names: Vec<String> = choices.iter().map(|(name, _)| format!("\"{name}\"")).collect();
             Refusal(format!(
                 "invalid value \"{word}\" in \"{}\" directive, it must be {}",
@@ -198,12 +207,19 @@ pub struct Block {
     pub confs: Confs,
     /// The blocks in it, in order.
     pub children: Vec<Block>,
+    refused: Vec<Box<[u8]>>,
 }
 
 impl Block {
     /// The child blocks opened by a directive of this name, in order.
     pub fn children_named<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a Block> + 'a {
         self.children.iter().filter(move |child| child.name.is(name))
+    }
+
+    /// True when a directive of this name stood in the block, or in one around it, and was refused: that what it would
+    /// have given is missing is no further mistake.
+    pub fn had(&self, name: &str) -> bool {
+        self.refused.iter().any(|refused| **refused == *name.as_bytes())
     }
 
     /// Where the block begins.
@@ -215,6 +231,7 @@ impl Block {
     pub fn inherit(&mut self) {
         for child in &mut self.children {
             child.confs.inherit(&self.confs);
+            child.refused.extend_from_slice(&self.refused);
             child.inherit();
         }
     }
@@ -260,7 +277,7 @@ impl<F: Feature> Erased for Of<F> {
             levels: d.levels,
             arity: d.arity,
             block: d.set.is_block(),
-            accepted: matches!(d.set, Set::Accepted),
+            accepted: d.set.is_without_effect(),
             doc: d.doc,
         };
         F::DIRECTIVES.iter().map(row).collect()
@@ -271,15 +288,10 @@ impl<F: Feature> Erased for Of<F> {
         let conf = &mut *held.0.borrow_mut();
         let name = directive.name;
         match &directive.set {
-            Set::Flag(field) => {
-                let word = line.arg(0)?;
-                let value = value::flag(word).ok_or_else(|| {
-                    format!("invalid value \"{word}\" in \"{name}\" directive, it must be \"on\" or \"off\"")
-                })?;
-                assign(field(conf), value, name)?;
-            }
+            Set::Flag(field) => assign(field(conf), check::flag(line)?, name)?,
             Set::Number(field) => assign(field(conf), scalar(line, name, "number", value::number)?, name)?,
             Set::Size(field) => assign(field(conf), scalar(line, name, "size", value::size)?, name)?,
+            Set::Offset(field) => assign(field(conf), scalar(line, name, "size", value::offset)?, name)?,
             Set::Time(field) => assign(field(conf), scalar(line, name, "time", value::time)?, name)?,
             Set::Word(field) => assign(field(conf), line.arg(0)?.clone(), name)?,
             Set::With(set) | Set::Body(set) => set(conf, line)?,
@@ -289,8 +301,35 @@ impl<F: Feature> Erased for Of<F> {
                 return Ok(Then::Open(*level));
             }
             Set::Accepted => {}
+            Set::Checked(check) => look(check, line)?,
+            Set::Later(check) => {
+                look(check, line)?;
+                line.warn(format!("directive \"{name}\" is known to nginx, but not supported yet and has no effect"));
+            }
+            Set::Unheeded(check) => {
+                look(check, line)?;
+                line.warn_once(format!("\"{name}\" is not obeyed: {}", in_a_sentence(directive.doc)));
+            }
         }
         Ok(Then::Done)
+    }
+}
+
+fn look(check: &Check, line: &Line<'_>) -> Result<(), Refusal> {
+    if check.comes_once() && line.repeats {
+        return Err("is duplicate".into());
+    }
+    check.look(line)
+}
+
+/// A line of documentation as the end of a sentence.
+fn in_a_sentence(doc: &str) -> String {
+    let doc = doc.trim_end_matches('.');
+    let mut letters = doc.chars();
+    let is_name = doc.split(' ').next().is_some_and(|word| word.chars().skip(1).any(|c| !c.is_lowercase()));
+    match letters.next() {
+        Some(first) if !is_name => first.to_lowercase().chain(letters).collect(),
+        _ => doc.to_owned(),
     }
 }
 
@@ -345,17 +384,34 @@ impl Tables {
         setup: &Setup,
         errors: &mut Errors,
     ) -> Block {
-        let mut block =
-            Block { name: name.clone(), args: args.to_vec(), level, confs: Confs::default(), children: Vec::new() };
+        let mut block = Block {
+            name: name.clone(),
+            args: args.to_vec(),
+            level,
+            confs: Confs::default(),
+            children: Vec::new(),
+            refused: Vec::new(),
+        };
+        let mut seen = HashSet::new();
         for node in nodes {
-            if let Err(error) = self.apply_one(&mut block, node, setup, errors) {
+            let repeats = !seen.insert(node.name.bytes());
+            if let Err(error) = self.apply_one(&mut block, node, repeats, setup, errors) {
                 errors.push(error);
+                errors.excuse(node);
+                block.refused.push(node.name.bytes().into());
             }
         }
         block
     }
 
-    fn apply_one(&self, block: &mut Block, node: &Node, setup: &Setup, errors: &mut Errors) -> Result<(), ConfigError> {
+    fn apply_one(
+        &self,
+        block: &mut Block,
+        node: &Node,
+        repeats: bool,
+        setup: &Setup,
+        errors: &mut Errors,
+    ) -> Result<(), ConfigError> {
         let fail = |message: String| ConfigError::new(node.name.at(), message);
         let (feature, index, row) = self.find(node, block.level, setup).map_err(fail)?;
         if row.block && node.body.is_none() {
@@ -373,7 +429,7 @@ impl Tables {
             )));
         }
         let Some(feature) = self.features.get(feature) else { return Ok(()) };
-        let mut line = Line { node, around: &block.args, level: block.level, setup, errors };
+        let mut line = Line { node, around: &block.args, level: block.level, repeats, setup, errors };
         let then =
             feature.apply(index, &mut block.confs, block.children.len(), &mut line).map_err(|Refusal(text)| {
                 // nginx's setters say "is duplicate" or "invalid value" and the parser puts the directive's name in front.
@@ -400,8 +456,15 @@ impl Tables {
                 allowed.dedup();
                 format!("\"{name}\" directive is not allowed here, its place is {}", allowed.join(", "))
             }),
-            None if setup.known.contains(self.area, &name) => {
-                Err(format!("directive \"{name}\" is known to nginx, but not supported yet"))
+            None if setup.known.contains(self.area, &name) => Err(match others::owner(&name) {
+                Some(owner @ Owner::Optional(_)) => {
+                    format!("directive \"{name}\" is known to nginx, but not supported yet: {owner}")
+                }
+                Some(owner @ Owner::Gone(_)) => format!("unknown directive \"{name}\": {owner}"),
+                _ => format!("directive \"{name}\" is known to nginx, but not supported yet"),
+            }),
+            None if let Some(owner) = others::owner(&name).filter(|_| setup.known.areas(&name).is_empty()) => {
+                Err(format!("unknown directive \"{name}\": {owner}"))
             }
             None => {
                 let fits = |rows: &[(usize, usize, Row)]| rows.iter().any(|(_, _, row)| row.levels.allows(level));

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::apply::Line;
+use super::check::Check;
 use super::error::Refusal;
 use super::setting::{Inherit, Setting};
 use super::tree::Word;
@@ -98,8 +99,10 @@ pub enum Set<C: 'static> {
     Flag(fn(&mut C) -> &mut Setting<bool>),
     /// A decimal number.
     Number(fn(&mut C) -> &mut Setting<u64>),
-    /// A size in bytes, with `k`, `m`, `g`.
+    /// A size in bytes that memory can have, with `k`, `m`.
     Size(fn(&mut C) -> &mut Setting<u64>),
+    /// A size in bytes that a file can have, with `k`, `m`, `g`.
+    Offset(fn(&mut C) -> &mut Setting<u64>),
     /// A time.
     Time(fn(&mut C) -> &mut Setting<Duration>),
     /// One word, kept as it is: a path, a name, or a template that install compiles.
@@ -112,14 +115,25 @@ pub enum Set<C: 'static> {
     BlockWith(Levels, fn(&mut C, usize, &mut Line<'_>) -> Result<(), Refusal>),
     /// A block whose lines are data, not directives (`map`, `types`).
     Body(fn(&mut C, &mut Line<'_>) -> Result<(), Refusal>),
-    /// Read, checked and without effect here; the documentation line says why.
+    /// Read and without effect here; the documentation line says why. Nothing is said of its arguments.
     Accepted,
+    /// The same, with arguments that are as nginx wants them.
+    Checked(Check),
+    /// Read, checked and not obeyed, where that is not what was asked for: a warning says so, once in each file.
+    Unheeded(Check),
+    /// Read, checked and not supported yet, where that costs speed and nothing else: a warning says so.
+    Later(Check),
 }
 
 impl<C> Set<C> {
     /// True when the directive has a body in braces.
     pub fn is_block(&self) -> bool {
         matches!(self, Set::Block(_) | Set::BlockWith(..) | Set::Body(_))
+    }
+
+    /// True when the directive is read and has no effect.
+    pub fn is_without_effect(&self) -> bool {
+        matches!(self, Set::Accepted | Set::Checked(_) | Set::Unheeded(_))
     }
 }
 

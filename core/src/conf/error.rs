@@ -1,7 +1,10 @@
 //! Configuration errors: where, what, and nginx's `[emerg] ... in FILE:LINE` form.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::rc::Rc;
+
+use super::tree::Node;
 
 /// A position in a configuration file. Lines and columns count from one.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,17 +46,24 @@ pub struct ConfigError {
     pub at: Option<Place>,
     /// What is wrong, in nginx's words where tools read them.
     pub message: String,
+    /// The name that is not there, if that is what is wrong: nothing is, where a line that was refused would have made it.
+    pub missing: Option<Box<[u8]>>,
 }
 
 impl ConfigError {
     /// An error that belongs to a place.
     pub fn new(at: &Place, message: impl Into<String>) -> Self {
-        ConfigError { at: Some(at.clone()), message: message.into() }
+        ConfigError { at: Some(at.clone()), message: message.into(), missing: None }
+    }
+
+    /// An error about a name that is not there: a variable's with its `$`, or that of a format, a zone or a group.
+    pub fn missing(at: &Place, message: impl Into<String>, name: &[u8]) -> Self {
+        ConfigError { missing: Some(name.to_ascii_lowercase().into()), ..ConfigError::new(at, message) }
     }
 
     /// An error of no particular line, for example an address that cannot be bound.
     pub fn general(message: impl Into<String>) -> Self {
-        ConfigError { at: None, message: message.into() }
+        ConfigError { at: None, message: message.into(), missing: None }
     }
 }
 
@@ -73,19 +83,100 @@ impl std::error::Error for ConfigError {}
 pub struct Errors {
     found: Vec<ConfigError>,
     warnings: Vec<ConfigError>,
+    excused: Excused,
+}
+
+/// The names that lines would have made that were refused: who uses one of them has made no mistake.
+#[derive(Debug, Default)]
+struct Excused {
+    names: HashSet<Box<[u8]>>,
+    /// A file is missing, or is no configuration: any name may have been in it.
+    any: bool,
+}
+
+impl Excused {
+    fn excuses(&self, name: &[u8]) -> bool {
+        let is_of_a_family = || {
+            let end = name.iter().position(|byte| *byte == b'_')?;
+            Some(name.starts_with(b"$") && self.names.contains(name.get(..=end)?))
+        };
+        self.any || self.names.contains(name) || is_of_a_family().unwrap_or(false)
+    }
+
+    /// Every name that stands in a line: words, `$variables`, `(?<groups>` and `zones=`.
+    fn add(&mut self, node: &Node) {
+        for word in node.args.iter().chain([&node.name]) {
+            self.add_names(word.bytes());
+            self.names.insert(word.bytes().to_ascii_lowercase().into());
+        }
+        node.body.iter().flatten().for_each(|node| self.add(node));
+    }
+
+    fn add_names(&mut self, word: &[u8]) {
+        let word = word.to_ascii_lowercase();
+        let is_name = |byte: &&u8| byte.is_ascii_alphanumeric() || **byte == b'_';
+        for (at, byte) in word.iter().enumerate() {
+            let rest = word.get(at + 1..).unwrap_or_default();
+            let (is_variable, rest) = match byte {
+                b'$' => (true, rest.strip_prefix(b"{").unwrap_or(rest)),
+                b'<' | b'\'' => (true, rest),
+                b'=' => (false, rest),
+                _ => continue,
+            };
+            let name = rest.iter().take_while(is_name).copied();
+            self.names.insert(is_variable.then_some(b'$').into_iter().chain(name).collect());
+        }
+    }
 }
 
 impl Errors {
     /// Records a mistake; the same mistake at the same place is recorded once.
     pub fn push(&mut self, error: ConfigError) {
+        if error.missing.as_ref().is_some_and(|name| self.excused.excuses(name)) {
+            return;
+        }
         if !self.found.contains(&error) {
             self.found.push(error);
         }
     }
 
+    /// Remembers the names of a line that was refused: that they are missing is no mistake of who uses them.
+    pub fn excuse(&mut self, node: &Node) {
+        self.excused.add(node);
+        // The variables of a module begin as its directives do.
+        let name = node.name.bytes();
+        if let Some(end) = name.iter().position(|byte| *byte == b'_') {
+            let family = [b"$".as_slice(), name.get(..=end).unwrap_or_default()].concat();
+            self.excused.names.insert(family.into());
+        }
+    }
+
+    /// Remembers a name, a variable's with its `$`, that a mistake keeps from being made.
+    pub fn excuse_name(&mut self, name: &[u8]) {
+        self.excused.names.insert(name.to_ascii_lowercase().into());
+    }
+
+    /// Remembers the names of groups in a pattern that was refused.
+    pub fn excuse_pattern(&mut self, pattern: &[u8]) {
+        self.excused.add_names(pattern);
+    }
+
+    /// Remembers that there may be names which nobody has seen.
+    pub fn excuse_any(&mut self) {
+        self.excused.any = true;
+    }
+
     /// Records something that is allowed but probably not meant.
     pub fn warn(&mut self, warning: ConfigError) {
         if !self.warnings.contains(&warning) {
+            self.warnings.push(warning);
+        }
+    }
+
+    /// Records a warning that one line of a file gives for all others like it.
+    pub fn warn_once(&mut self, warning: ConfigError) {
+        let file = |error: &ConfigError| error.at.as_ref().map(|at| at.file.clone());
+        if !self.warnings.iter().any(|other| other.message == warning.message && file(other) == file(&warning)) {
             self.warnings.push(warning);
         }
     }

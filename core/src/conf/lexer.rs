@@ -5,6 +5,7 @@
 use std::rc::Rc;
 
 use super::error::{ConfigError, Place};
+use super::tree::Word;
 
 /// What the text is made of.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,6 +60,74 @@ impl<'a> Lexer<'a> {
         Ok(Some((token, place)))
     }
 
+    /// Goes behind the brace that ends a program in Lua, the first one having been read. Braces in its strings and
+    /// comments do not count.
+    ///
+    /// # Errors
+    /// The text ends before.
+    pub fn skip_lua(&mut self, name: &Word) -> Result<(), ConfigError> {
+        let mut open = 1_usize;
+        while open > 0 {
+            match self.bump() {
+                None => {
+                    let message = format!(
+                        "unexpected end of file, expecting \"}}\" to close \"{name}\" of line {}",
+                        name.at().line
+                    );
+                    return Err(ConfigError::new(&self.place(), message));
+                }
+                Some(b'{') => open += 1,
+                Some(b'}') => open -= 1,
+                Some(quote @ (b'"' | b'\'')) => self.skip_lua_string(quote),
+                Some(b'-') if self.peek() == Some(b'-') => {
+                    self.bump();
+                    if !(self.peek() == Some(b'[') && self.skip_long_bracket()) {
+                        while self.peek().is_some_and(|byte| byte != b'\n') {
+                            self.bump();
+                        }
+                    }
+                }
+                Some(b'[') => {
+                    self.at -= 1;
+                    if !self.skip_long_bracket() {
+                        self.at += 1;
+                    }
+                }
+                Some(_) => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn skip_lua_string(&mut self, quote: u8) {
+        while let Some(byte) = self.bump() {
+            match byte {
+                b'\\' => drop(self.bump()),
+                b'\n' => return,
+                _ if byte == quote => return,
+                _ => {}
+            }
+        }
+    }
+
+    /// Goes behind `[[..]]` or `[==[..]==]`, if one begins here.
+    fn skip_long_bracket(&mut self) -> bool {
+        let rest = self.text.get(self.at..).unwrap_or_default();
+        let level = rest.iter().skip(1).take_while(|byte| **byte == b'=').count();
+        if rest.first() != Some(&b'[') || rest.get(level + 1) != Some(&b'[') {
+            return false;
+        }
+        let end: Vec<u8> = [b"]".as_slice(), &b"=".repeat(level), b"]"].concat();
+        while let Some(rest) = self.text.get(self.at..).filter(|rest| !rest.is_empty()) {
+            if rest.starts_with(&end) {
+                self.at += end.len();
+                break;
+            }
+            self.bump();
+        }
+        true
+    }
+
     fn peek(&self) -> Option<u8> {
         self.text.get(self.at).copied()
     }
@@ -90,6 +159,7 @@ impl<'a> Lexer<'a> {
         }
     }
 
+    /// nginx: a parenthesis may follow the quote at once, and begins a word of its own.
     fn quoted(&mut self, quote: u8, place: &Place) -> Result<Vec<u8>, ConfigError> {
         self.bump();
         let mut word = Vec::new();
@@ -114,10 +184,6 @@ impl<'a> Lexer<'a> {
                     format!("unexpected \"{}\"", char::from(glued).escape_default()),
                 ));
             }
-        }
-        if self.peek() == Some(b')') {
-            self.bump();
-            word.push(b')');
         }
         Ok(word)
     }
@@ -192,7 +258,9 @@ mod tests {
             (r"a \d+\.\;;", vec!["a", r"\d+\.\;", "Semicolon"]),
             ("a ${b}c $d{", vec!["a", "${b}c", "$d", "Open"]),
             ("a \"\";", vec!["a", "", "Semicolon"]),
-            ("if ($a = \"b\") {", vec!["if", "($a", "=", "b)", "Open"]),
+            ("if ($a = \"b\") {", vec!["if", "($a", "=", "b", ")", "Open"]),
+            ("if ($a = \"\"){", vec!["if", "($a", "=", "", ")", "Open"]),
+            ("if ( $a = '') {", vec!["if", "(", "$a", "=", "", ")", "Open"]),
             ("a \"b\"c;", vec!["a", "! unexpected \"c\" in f:1", "c", "Semicolon"]),
         ] {
             assert_eq!(lex(text), expected, "{text}");

@@ -4,15 +4,19 @@
 //! collected before anything is refused.
 
 pub mod apply;
+pub mod check;
 pub mod directive;
 pub mod error;
 pub mod known;
 pub mod lexer;
+pub mod literal;
+pub mod others;
 pub mod setting;
 pub mod tree;
 pub mod value;
 
 pub use apply::{Block, Confs, Line, Tables};
+pub use check::Check;
 pub use directive::{Arity, Directive, Feature, Levels, Set};
 pub use error::{ConfigError, Errors, Place, Refusal};
 pub use setting::{Inherit, Setting};

@@ -6,6 +6,7 @@ use std::rc::Rc;
 
 use super::error::{ConfigError, Errors, Place};
 use super::lexer::{Lexer, Token};
+use super::others;
 
 /// `include` may nest this deep; a file that includes itself ends here.
 const INCLUDE_DEPTH: usize = 64;
@@ -41,6 +42,11 @@ impl Word {
     /// True when the word is exactly `text`.
     pub fn is(&self, text: &str) -> bool {
         *self.bytes == *text.as_bytes()
+    }
+
+    /// True when the word is `text`, whatever its case.
+    pub fn is_like(&self, text: &str) -> bool {
+        self.bytes.eq_ignore_ascii_case(text.as_bytes())
     }
 
     /// What follows `prefix`, if the word begins with it.
@@ -104,7 +110,8 @@ impl Reader<'_> {
             Ok(text) => text,
             Err(error) => {
                 let message = format!("open() \"{}\" failed ({})", path.display(), crate::log::os_error(&error));
-                self.errors.push(ConfigError { at: included_at.cloned(), message });
+                self.errors.push(ConfigError { at: included_at.cloned(), message, missing: None });
+                self.errors.excuse_any();
                 return Vec::new();
             }
         };
@@ -126,7 +133,10 @@ impl Reader<'_> {
         let mut words: Vec<Word> = Vec::new();
         loop {
             match lexer.next_token() {
-                Err(error) => self.errors.push(error),
+                Err(error) => {
+                    self.errors.push(error);
+                    self.errors.excuse_any();
+                }
                 Ok(Some((Token::Word(bytes), at))) => words.push(Word::new(bytes, at)),
                 Ok(Some((Token::Semicolon, at))) => match take_directive(&mut words) {
                     None => self.errors.push(ConfigError::new(&at, "unexpected \";\"")),
@@ -139,6 +149,12 @@ impl Reader<'_> {
                     None => {
                         self.errors.push(ConfigError::new(&at, "unexpected \"{\""));
                         self.block(lexer, Some(&Word::new(*b"{", at)), depth);
+                    }
+                    Some((name, args)) if others::has_lua_body(name.bytes()) => {
+                        if let Err(error) = lexer.skip_lua(&name) {
+                            self.errors.push(error);
+                        }
+                        nodes.push(Node { name, args, body: Some(Vec::new()) });
                     }
                     Some((name, args)) => {
                         let body = Some(self.block(lexer, Some(&name), depth));

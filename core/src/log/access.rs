@@ -4,7 +4,7 @@ use super::file::Buffering;
 use super::syslog;
 use super::target::Target;
 use crate::conf::directive::{Arity, Directive, Feature, Levels, Set};
-use crate::conf::{ConfigError, Refusal, Word, value};
+use crate::conf::{Check, ConfigError, Refusal, Word, value};
 use crate::inherit;
 use crate::module::{Install, Module};
 use crate::script::Template;
@@ -79,7 +79,12 @@ impl Feature for AccessLogs {
             name: "open_log_file_cache",
             levels: Levels::PROTOCOL.or(Levels::SERVER).or(Levels::LOCATION),
             arity: Arity::Between(1, 4),
-            set: Set::Accepted,
+            set: Set::Checked(Check::Parameters(&[
+                ("max=", value::number),
+                ("inactive=", value::seconds),
+                ("valid=", value::seconds),
+                ("min_uses=", value::number),
+            ])),
             doc: "Log paths without variables stay open anyway; there is nothing to cache.",
         },
     ];
@@ -174,7 +179,7 @@ fn target<S: Subject>(destination: &Destination, env: &Install<'_, S>) -> Result
     if let Some(parameters) = syslog {
         return Ok(Target::Syslog(env.logs.syslog(parameters)));
     }
-    let file = env.logs.file(Some(&env.setup.path(path)));
+    let file = env.logs.file_at(&env.setup.path(path), path.at());
     let capacity = buffer.map(|bytes| usize::try_from(bytes).unwrap_or(usize::MAX));
     if let Some(capacity) = capacity
         && !file.buffered(Buffering { capacity, flush: *flush })
@@ -208,7 +213,7 @@ fn format<S: Subject>(
         (Some(name), Some((known, text))) if name.is(known) => {
             Ok((Escape::Default, env.template(&Word::new(text.as_bytes(), at.clone()))?))
         }
-        (Some(name), _) => Err(ConfigError::new(name.at(), format!("unknown log format \"{name}\""))),
+        (Some(name), _) => Err(ConfigError::missing(name.at(), format!("unknown log format \"{name}\""), name.bytes())),
         (None, None) => Err(ConfigError::new(at, "log format is not specified")),
     }
 }

@@ -131,7 +131,7 @@ impl ErrorLogConf {
         let target = |named: &Named| {
             Ok(match named {
                 Named::Stderr => Target::File(logs.file(None)),
-                Named::File(path) => Target::File(logs.file(Some(&setup.path(path)))),
+                Named::File(path) => Target::File(logs.file_at(&setup.path(path), path.at())),
                 Named::Syslog(parameters) => Target::Syslog(logs.syslog(parameters)),
                 Named::Memory(parameters) => Target::Memory(parameters.open(zones)?),
             })

@@ -11,6 +11,7 @@ use super::error::ErrorLog;
 use super::file::{LogFile, Opening};
 use super::memory::Memory;
 use super::syslog::{self, Reader, Syslog};
+use crate::conf::{ConfigError, Place};
 
 /// How often it is looked after files that are flushed by time, and after lost lines, while there are any.
 const TICK: Duration = Duration::from_secs(1);
@@ -63,6 +64,8 @@ impl Target {
 #[derive(Default)]
 pub struct Logs {
     files: RefCell<Vec<Rc<LogFile>>>,
+    /// Where files are named first.
+    places: RefCell<Vec<(Rc<LogFile>, Place)>>,
     readers: RefCell<Vec<Rc<Reader>>>,
 }
 
@@ -77,6 +80,28 @@ impl Logs {
         let file = Rc::new(new);
         files.push(file.clone());
         file
+    }
+
+    /// The log file of this path, which is named there.
+    pub fn file_at(&self, path: &Path, at: &Place) -> Rc<LogFile> {
+        let file = self.file(Some(path));
+        let mut places = self.places.borrow_mut();
+        if !places.iter().any(|(known, _)| Rc::ptr_eq(known, &file)) {
+            places.push((file.clone(), at.clone()));
+        }
+        file
+    }
+
+    /// Opens every file for the first time; returns what failed, and where it is named.
+    pub fn open_first(&self) -> Vec<ConfigError> {
+        let failed = |file: &Rc<LogFile>| {
+            let message = file.open(Opening::Create).err()?;
+            let places = self.places.borrow();
+            let place = places.iter().find(|(named, _)| Rc::ptr_eq(named, file)).map(|(_, at)| at);
+            Some(place.map_or_else(|| ConfigError::general(&message), |at| ConfigError::new(at, &message)))
+        };
+        self.readers.borrow().iter().for_each(|reader| reader.forget_connection());
+        self.files.borrow().iter().filter_map(failed).collect()
     }
 
     /// The standard error stream is another one now.

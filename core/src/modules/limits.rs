@@ -123,10 +123,10 @@ impl<S: HasLimits> KeyedZone<S> {
         env: &mut Install<'_, S>,
     ) -> Result<(KeyedZone<S>, u64), ConfigError> {
         let refuse = |message: String| ConfigError::new(name.at(), message);
-        let written = zones
-            .iter()
-            .find(|zone| zone.name.bytes() == name.bytes())
-            .ok_or_else(|| refuse(format!("zero size shared memory zone \"{name}\"")))?;
+        let written = zones.iter().find(|zone| zone.name.bytes() == name.bytes()).ok_or_else(|| {
+            let message = format!("zero size shared memory zone \"{name}\"");
+            ConfigError::missing(name.at(), message, name.bytes())
+        })?;
         let zone = env.zones.declare(&name.text(), Some(written.size), written.name.at())?;
         // The usual key is an address; then there is room for many more entries.
         let is_address = written.key.is("$binary_remote_addr") || written.key.is("${binary_remote_addr}");

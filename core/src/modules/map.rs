@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use crate::conf::directive::{Arity, Directive, Feature, Levels, Set};
-use crate::conf::{ConfigError, Line, Node, Refusal, Word};
+use crate::conf::{Check, ConfigError, Line, Node, Refusal, Word};
 use crate::inherit;
 use crate::log;
 use crate::module::{Install, Module};
@@ -46,28 +46,28 @@ impl Feature for Map {
             name: "map_hash_max_size",
             levels: Levels::PROTOCOL,
             arity: Arity::Exactly(1),
-            set: Set::Accepted,
+            set: Set::Checked(Check::Number),
             doc: "Tables size themselves.",
         },
         Directive {
             name: "map_hash_bucket_size",
             levels: Levels::PROTOCOL,
             arity: Arity::Exactly(1),
-            set: Set::Accepted,
+            set: Set::Checked(Check::Number),
             doc: "Tables size themselves.",
         },
         Directive {
             name: "variables_hash_max_size",
             levels: Levels::PROTOCOL,
             arity: Arity::Exactly(1),
-            set: Set::Accepted,
+            set: Set::Checked(Check::Within(1, i64::MAX.unsigned_abs())),
             doc: "Tables size themselves.",
         },
         Directive {
             name: "variables_hash_bucket_size",
             levels: Levels::PROTOCOL,
             arity: Arity::Exactly(1),
-            set: Set::Accepted,
+            set: Set::Checked(Check::Within(1, i64::MAX.unsigned_abs())),
             doc: "Tables size themselves.",
         },
     ];
@@ -86,11 +86,20 @@ fn map(conf: &mut MapConf, line: &mut Line<'_>) -> Result<(), Refusal> {
 impl<S: Subject> Module<S> for Map {
     fn define(conf: &MapConf, env: &mut Install<'_, S>) -> Result<(), ConfigError> {
         for written in &conf.maps {
-            let table = Table::build(written, env)?;
+            let table = match Table::build(written, env) {
+                Ok(table) => table,
+                // The other maps are there all the same, and who uses this one has made no mistake.
+                Err(error) => {
+                    env.errors.push(error);
+                    env.errors.excuse_name(&[b"$", written.variable.bytes()].concat());
+                    continue;
+                }
+            };
             let volatile = table.volatile;
             let compute: Compute<S> = Box::new(move |subject, out| table.look_up(subject, out));
             let source = if volatile { Source::Always(compute) } else { Source::Once(env.variables.slot(), compute) };
-            env.variables.define(&written.variable.text(), written.variable.at(), source)?;
+            let defined = env.variables.define(&written.variable.text(), written.variable.at(), source);
+            env.errors.keep(defined);
         }
         Ok(())
     }

@@ -74,7 +74,11 @@ impl Feature for Assign {
 
 impl<S: Subject> Module<S> for Assign {
     fn define(conf: &AssignConf, env: &mut Install<'_, S>) -> Result<(), ConfigError> {
-        conf.assignments.iter().try_for_each(|assignment| assignment.define(env).map(drop))
+        for assignment in &conf.assignments {
+            let defined = assignment.define(env);
+            env.errors.keep(defined);
+        }
+        Ok(())
     }
 
     fn install(conf: &AssignConf, plan: &mut S::Plan, env: &mut Install<'_, S>) -> Result<(), ConfigError> {

@@ -91,6 +91,7 @@ pub fn parse(args: impl Iterator<Item = OsString>) -> Result<Options, String> {
                 });
             }
             Some(Short(flag)) => return Err(format!("invalid option: \"{flag}\"")),
+            Some(Long("help")) => return Err("invalid option: \"--help\", the help is \"-h\"".into()),
             Some(Long(name)) => return Err(format!("invalid option: \"--{name}\"")),
             Some(Value(word)) => return Err(format!("invalid option: \"{}\"", word.to_string_lossy())),
         }
@@ -122,7 +123,7 @@ Options:
   -q            : suppress non-error messages during configuration testing
   -s signal     : send signal to a master process: stop, quit, reopen, reload
   -p prefix     : set prefix path
-  -e filename   : set error log file (default: stderr)
+  -e filename   : set error log file (default: stderr; of a daemon /var/log/nginx/error.log, or with -p logs/error.log)
   -c filename   : set configuration file (default: /etc/nginx/nginx.conf)
   -g directives : set global directives out of configuration file";
 
@@ -149,6 +150,7 @@ mod tests {
             (&["-x"][..], "invalid option: \"x\""),
             (&["-s", "jump"], "invalid option: \"-s jump\""),
             (&["-p"], "option \"-p\" requires directory name"),
+            (&["--help"], "invalid option: \"--help\", the help is \"-h\""),
             (&["start"], "invalid option: \"start\""),
         ] {
             assert_eq!(run(args).unwrap_err(), expected);

@@ -6,6 +6,8 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::cli::Options;
+use super::identity::Identity;
+use super::pid_file;
 use super::settings::{Events, Main, Settings};
 use super::upgrade::Socket;
 use super::{Build, Helper, Program};
@@ -13,7 +15,6 @@ use crate::conf::apply::Setup;
 use crate::conf::known::Known;
 use crate::conf::{ConfigError, Errors, Levels, Place, Tables, Tree, Word};
 use crate::log::error::ErrorLogs;
-use crate::log::file::Opening;
 use crate::log::{ErrorLog, Level, Logger, Logs, Target};
 use crate::net::Address;
 use crate::net::holder;
@@ -181,9 +182,15 @@ impl Loader {
             errors.push(ConfigError::new(second.at(), "\"events\" directive is duplicate"));
         }
         let settings = Settings::of(&main, &self.setup);
+        if settings.user.is_none()
+            && !main.had("user")
+            && let Err(message) = Identity::find(None)
+        {
+            errors.push(ConfigError::general(message));
+        }
         let logs = Logs::default();
         let error_log = main.confs.with::<ErrorLogs, _>(|conf| conf.build(&self.setup, &logs, &zones));
-        let default = || self.default_error_target(&logs);
+        let default = || self.default_error_target(&settings, &logs);
         let error_log = match errors.keep(error_log).flatten() {
             Some(log) => log.with_file(Level::Error, default),
             None => ErrorLog::new(vec![(Level::Error, default())]),
@@ -214,6 +221,12 @@ impl Loader {
         }
         let bindings = listen::bindings(std::mem::take(&mut build.endpoints));
         let helpers = std::mem::take(&mut build.helpers);
+        if settings.worker_connections <= bindings.len() {
+            let (connections, sockets) = (settings.worker_connections, bindings.len());
+            let message = format!("{connections} worker_connections are not enough for {sockets} listening sockets");
+            let at = settings.worker_connections_at.as_ref();
+            errors.push(at.map_or_else(|| ConfigError::general(&message), |at| ConfigError::new(at, &message)));
+        }
         match errors.keep(Counters::shared(&zones)).filter(|_| errors.is_empty()) {
             None => Err(errors),
             Some(counters) => Ok((
@@ -233,8 +246,15 @@ impl Loader {
         }
     }
 
-    fn default_error_target(&self, logs: &Logs) -> Target {
-        let named = self.options.error_log.as_ref().filter(|path| path.as_os_str() != "stderr");
+    /// Where errors go without `error_log`: what `-e` names; else, where nobody sees the standard error stream, a file.
+    fn default_error_target(&self, settings: &Settings, logs: &Logs) -> Target {
+        let named = match &self.options.error_log {
+            Some(path) if path.as_os_str() == "stderr" => None,
+            Some(path) => Some(path.clone()),
+            None if !settings.daemon => None,
+            None if self.options.prefix.is_some() => Some(PathBuf::from("logs/error.log")),
+            None => Some(PathBuf::from("/var/log/nginx/error.log")),
+        };
         Target::File(logs.file(named.map(|path| self.setup.prefix.join(path)).as_deref()))
     }
 }
@@ -260,8 +280,7 @@ impl Generation {
         inherited: &mut Vec<Socket>,
         patience: Patience,
     ) -> Result<(), CommitError> {
-        let mut failed: Vec<ConfigError> =
-            self.logs.open_all(Opening::Create).into_iter().map(ConfigError::general).collect();
+        let mut failed: Vec<ConfigError> = self.logs.open_first();
         let mut in_use = false;
         for binding in &self.bindings {
             let count = if binding.options.reuse_port { self.settings.worker_processes } else { 1 };
@@ -288,9 +307,26 @@ impl Generation {
     /// since it is most often the running server that uses it; and `reuseport` is left out, so that no client of that
     /// server is given to us.
     pub fn try_out(&self) -> Vec<ConfigError> {
-        let mut failed: Vec<ConfigError> =
-            self.logs.open_all(Opening::Create).into_iter().map(ConfigError::general).collect();
-        for binding in self.bindings.iter().filter(|binding| matches!(binding.address, Address::Inet(_))) {
+        let mut failed: Vec<ConfigError> = self.logs.open_first();
+        if let Err(error) = pid_file::try_out(&self.settings.pid) {
+            let message =
+                format!("open() \"{}\" failed ({})", self.settings.pid.display(), crate::log::os_error(&error));
+            failed.push(match &self.settings.pid_at {
+                Some(at) => ConfigError::new(at, message),
+                None => ConfigError::general(message),
+            });
+        }
+        for binding in &self.bindings {
+            if let Address::Unix(path) = &binding.address {
+                // One that is there is a server's that runs, or that is no more: neither is a mistake.
+                let possible = if path.exists() { Ok(()) } else { pid_file::can_be_made(path) };
+                let possible = possible.and_then(|()| binding.address.to_socket_address().map(drop));
+                if let Err(error) = possible {
+                    let (address, error) = (&binding.address, crate::log::os_error(&error));
+                    failed.push(ConfigError::new(&binding.at, format!("bind() to {address} failed ({error})")));
+                }
+                continue;
+            }
             let options = listen::SocketOptions { reuse_port: false, ..binding.options.clone() };
             match listen::open(&binding.address, &options) {
                 Err((message, error)) if error.kind() != std::io::ErrorKind::AddrInUse => {

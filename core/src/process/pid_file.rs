@@ -26,6 +26,31 @@ pub fn write(path: &Path) -> io::Result<()> {
     file.write_all(format!("{}\n", std::process::id()).as_bytes())
 }
 
+/// Finds out whether the file could be written. Nothing is made, which would be in the way of a server that starts
+/// just now.
+///
+/// # Errors
+/// Those of open(2), and of access(2) for the directory of a file that is not there.
+pub fn try_out(path: &Path) -> io::Result<()> {
+    match OpenOptions::new().write(true).open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => can_be_made(path),
+        opened => opened.map(drop),
+    }
+}
+
+/// Finds out whether a file could be made there.
+///
+/// # Errors
+/// Those of access(2) for its directory.
+pub fn can_be_made(path: &Path) -> io::Result<()> {
+    use rustix::fs::{Access, access};
+    let directory = path.parent().unwrap_or(Path::new("/"));
+    if !std::fs::metadata(directory)?.is_dir() {
+        return Err(nix::errno::Errno::ENOTDIR.into());
+    }
+    Ok(access(directory, Access::WRITE_OK | Access::EXEC_OK)?)
+}
+
 /// Writes the pid where the configuration says so now; where that is not possible it stays where it was.
 pub fn move_to(old: &Path, new: &mut PathBuf, log: &Logger<'_>) {
     if old == new {

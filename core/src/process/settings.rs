@@ -4,8 +4,9 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
 
+use super::identity::Identity;
 use crate::conf::directive::{Arity, Directive, Feature, Levels, Set};
-use crate::conf::{Block, Line, Refusal, Setting, Word, value};
+use crate::conf::{Block, Check, Line, Place, Refusal, Setting, Word, others, value};
 use crate::file::pool::Limits;
 use crate::inherit;
 use crate::net::address::Named;
@@ -83,7 +84,13 @@ impl Feature for Main {
             Arity::Between(1, 2),
             Set::With(|conf, line| {
                 let pair = (line.arg(0)?.clone(), line.args().get(1).cloned());
-                conf.user.set(pair)
+                conf.user.set(pair)?;
+                if !nix::unistd::Uid::effective().is_root() {
+                    line.warn("the \"user\" directive makes sense only if the master process runs as root, ignored");
+                    return Ok(());
+                }
+                let names = (line.arg(0)?.to_string(), line.args().get(1).map(ToString::to_string));
+                Identity::find(Some(&names)).map(drop).map_err(Refusal)
             }),
             "Whom the workers run as, when the master is root.",
         ),
@@ -97,9 +104,6 @@ impl Feature for Main {
                 } else {
                     value::number(word).and_then(|n| usize::try_from(n).ok()).ok_or("invalid value")?
                 };
-                if count == 0 {
-                    return Err("invalid value".into());
-                }
                 conf.worker_processes.set(count)
             }),
             "How many workers; auto is one per core.",
@@ -119,7 +123,16 @@ impl Feature for Main {
         row(
             "working_directory",
             Arity::Exactly(1),
-            Set::Word(|conf| &mut conf.working_directory),
+            Set::With(|conf, line| {
+                let word = line.arg(0)?;
+                let path = line.setup().path(word);
+                let error = match std::fs::metadata(&path) {
+                    Ok(about) if about.is_dir() => return conf.working_directory.set(word.clone()),
+                    Ok(_) => nix::errno::Errno::ENOTDIR.into(),
+                    Err(error) => error,
+                };
+                Err(format!("chdir(\"{}\") failed ({})", path.display(), crate::log::os_error(&error)).into())
+            }),
             "The directory that the workers are in.",
         ),
         row(
@@ -136,15 +149,19 @@ impl Feature for Main {
             "worker_priority",
             Arity::Exactly(1),
             Set::With(|conf, line| {
-                let priority = line.arg(0)?.text().parse().ok().filter(|priority| (-20..=20).contains(priority));
-                conf.worker_priority.set(priority.ok_or("invalid value")?)
+                let word = line.arg(0)?;
+                let (sign, digits) = word.after("-").map_or((1, word.clone()), |digits| (-1, digits));
+                let number = value::number(&digits).ok_or("invalid value")?;
+                // The system takes what is beyond its limits for these.
+                let most = i32::try_from(number.min(20)).unwrap_or(20);
+                conf.worker_priority.set(sign * most)
             }),
             "The scheduling priority of the workers, from -20 to 20.",
         ),
         row(
             "worker_rlimit_core",
             Arity::Exactly(1),
-            Set::Size(|conf| &mut conf.worker_rlimit_core),
+            Set::Offset(|conf| &mut conf.worker_rlimit_core),
             "The largest core file of a worker.",
         ),
         row(
@@ -178,15 +195,31 @@ impl Feature for Main {
             "The threads=number that wait for files, and max_queue=number of tasks that may wait for them; only the pool \
              named default is used.",
         ),
-        row("debug_points", Arity::Exactly(1), Set::Accepted, "There are no debug points."),
+        row(
+            "load_module",
+            Arity::Exactly(1),
+            Set::With(|_, line| {
+                let word = line.arg(0)?;
+                let note = others::missing_module(&word.text());
+                line.warn(note.unwrap_or_else(|| format!("the module of \"{word}\" is built in, nothing is loaded")));
+                Ok(())
+            }),
+            "Nothing is loaded: modules are built in, or their directives are refused.",
+        ),
+        row(
+            "debug_points",
+            Arity::Exactly(1),
+            Set::Checked(Check::OneOf(&["stop", "abort"])),
+            "There are no debug points.",
+        ),
         row("lock_file", Arity::Exactly(1), Set::Accepted, "Locks live in memory; no file is needed."),
         row(
             "timer_resolution",
             Arity::Exactly(1),
-            Set::Accepted,
+            Set::Checked(Check::Time),
             "Reading the clock is cheap; there is nothing to save.",
         ),
-        row("pcre_jit", Arity::Exactly(1), Set::Accepted, "Patterns are not compiled to machine code."),
+        row("pcre_jit", Arity::Exactly(1), Set::Checked(Check::Flag), "Patterns are not compiled to machine code."),
         Directive {
             name: "events",
             levels: Levels::MAIN,
@@ -225,7 +258,7 @@ fn thread_pool(conf: &mut MainConf, line: &mut Line<'_>) -> Result<(), Refusal> 
 /// The `events` block's settings.
 #[derive(Default)]
 pub struct EventsConf {
-    worker_connections: Setting<u64>,
+    worker_connections: Setting<(u64, Place)>,
     multi_accept: Setting<bool>,
     accept_mutex: Setting<bool>,
     accept_mutex_delay: Setting<Duration>,
@@ -245,7 +278,10 @@ impl Feature for Events {
             name: "worker_connections",
             levels: Levels::EVENTS,
             arity: Arity::Exactly(1),
-            set: Set::Number(|conf| &mut conf.worker_connections),
+            set: Set::With(|conf, line| {
+                let number = value::number(line.arg(0)?).ok_or("invalid number")?;
+                conf.worker_connections.set((number, line.at().clone()))
+            }),
             doc: "How many client connections a worker holds at once.",
         },
         Directive {
@@ -318,12 +354,16 @@ pub struct Settings {
     pub master_process: bool,
     /// `pid`
     pub pid: PathBuf,
+    /// Where that stands, if it does.
+    pub pid_at: Option<Place>,
     /// `user`: name, group.
     pub user: Option<(String, Option<String>)>,
     /// `worker_processes`
     pub worker_processes: usize,
     /// `worker_connections`
     pub worker_connections: usize,
+    /// Where that stands, if it does.
+    pub worker_connections_at: Option<Place>,
     /// `multi_accept`
     pub multi_accept: bool,
     /// `accept_mutex_delay`, where `accept_mutex` is on and there are several workers to take turns.
@@ -376,11 +416,11 @@ impl Settings {
     /// Reads the settings out of the main block.
     pub fn of(main: &Block, setup: &crate::conf::apply::Setup) -> Settings {
         let events = main.children_named("events").next();
-        let (connections, multi_accept, delay) = events.map_or((512, false, None), |events| {
+        let (connections, multi_accept, delay) = events.map_or((None, false, None), |events| {
             events.confs.with::<Events, _>(|conf| {
                 let delay = conf.accept_mutex_delay.or(Duration::from_millis(500));
                 (
-                    conf.worker_connections.or(512),
+                    conf.worker_connections.get().cloned(),
                     conf.multi_accept.or(false),
                     conf.accept_mutex.or(false).then_some(delay),
                 )
@@ -391,9 +431,12 @@ impl Settings {
             daemon: conf.daemon.or(true),
             master_process: conf.master_process.or(true),
             pid: conf.pid.get().map_or_else(|| PathBuf::from("/run/nginx.pid"), |word| setup.path(word)),
+            pid_at: conf.pid.get().map(|word| word.at().clone()),
             user: conf.user.get().map(|(name, group)| (name.to_string(), group.as_ref().map(ToString::to_string))),
             worker_processes: conf.worker_processes.or(1),
-            worker_connections: usize::try_from(connections).unwrap_or(usize::MAX),
+            worker_connections: usize::try_from(connections.as_ref().map_or(512, |(number, _)| *number))
+                .unwrap_or(usize::MAX),
+            worker_connections_at: connections.as_ref().map(|(_, at)| at.clone()),
             multi_accept,
             accept_mutex_delay: delay.filter(|_| conf.worker_processes.or(1) > 1),
             debugged: debugged.unwrap_or_default().into(),

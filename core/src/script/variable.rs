@@ -4,7 +4,7 @@ use std::cell::{OnceCell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
 
-use crate::conf::{ConfigError, Errors, Place};
+use crate::conf::{ConfigError, Errors, Place, others};
 use crate::subject::Subject;
 
 /// A row of a module's variable table.
@@ -178,9 +178,16 @@ impl<S: Subject> Variables<S> {
                     let _ = cell.source.set(Source::Prefix(get, rest.into()));
                 }
                 None => {
-                    let near = crate::conf::known::nearest(&cell.name, self.built_in.keys().copied());
-                    let hint = near.map_or(String::new(), |near| format!(", did you mean \"{near}\"?"));
-                    errors.push(ConfigError::new(&cell.used_at, format!("unknown \"{}\" variable{hint}", cell.name)));
+                    let name = &cell.name;
+                    let message = if others::is_variable(name) {
+                        format!("variable \"{name}\" is known to nginx, but not supported yet")
+                    } else {
+                        let near = crate::conf::known::nearest(name, self.built_in.keys().copied());
+                        let hint = near.map_or(String::new(), |near| format!(", did you mean \"{near}\"?"));
+                        format!("unknown \"{name}\" variable{hint}")
+                    };
+                    let dollared = format!("${name}");
+                    errors.push(ConfigError::missing(&cell.used_at, message, dollared.as_bytes()));
                 }
             }
         }

@@ -63,7 +63,7 @@ impl Feature for ClientCertificates {
             levels: ANYWHERE,
             arity: Arity::Exactly(1),
             set: Set::With(|conf, line| {
-                let choice = match line.arg(0)?.bytes() {
+                let choice = match &*line.arg(0)?.bytes().to_ascii_lowercase() {
                     b"off" => VerifyClient::Off,
                     b"on" => VerifyClient::On,
                     b"optional" => VerifyClient::Optional,

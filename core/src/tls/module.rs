@@ -7,7 +7,7 @@ use super::client_certificate::ClientPolicy;
 use super::server::ServerTls;
 use crate::conf::apply::Setup;
 use crate::conf::directive::{Arity, Directive, Feature, Levels, Set};
-use crate::conf::{ConfigError, Setting, Word};
+use crate::conf::{Check, ConfigError, Line, Refusal, Setting, Word, value};
 use crate::inherit;
 
 /// The settings of one block.
@@ -33,8 +33,8 @@ pub struct Tls;
 
 const ANYWHERE: Levels = Levels::PROTOCOL.or(Levels::SERVER);
 
-const fn accepted(name: &'static str, arity: Arity, doc: &'static str) -> Directive<TlsConf> {
-    Directive { name, levels: ANYWHERE, arity, set: Set::Accepted, doc }
+const fn unheeded(name: &'static str, arity: Arity, check: Check, doc: &'static str) -> Directive<TlsConf> {
+    Directive { name, levels: ANYWHERE, arity, set: Set::Unheeded(check), doc }
 }
 
 impl Feature for Tls {
@@ -46,8 +46,8 @@ impl Feature for Tls {
             levels: ANYWHERE,
             arity: Arity::Exactly(1),
             set: Set::With(|conf, line| {
-                conf.certificates.push(no_variables(line.arg(0)?)?);
-                Ok(())
+                conf.certificates.push(line.arg(0)?.clone());
+                no_variables(line.arg(0)?)
             }),
             doc: "A certificate chain in PEM form; repeat it for several key types.",
         },
@@ -56,8 +56,8 @@ impl Feature for Tls {
             levels: ANYWHERE,
             arity: Arity::Exactly(1),
             set: Set::With(|conf, line| {
-                conf.keys.push(no_variables(line.arg(0)?)?);
-                Ok(())
+                conf.keys.push(line.arg(0)?.clone());
+                no_variables(line.arg(0)?)
             }),
             doc: "The private key of the certificate, in PEM form.",
         },
@@ -74,6 +74,9 @@ impl Feature for Tls {
                         b"SSLv2" | b"SSLv3" | b"TLSv1" | b"TLSv1.1" => line.warn(format!("\"{word}\" is obsolete and never offered")),
                         _ => return Err(format!("invalid value \"{word}\" in \"ssl_protocols\" directive, it must be \"TLSv1.2\" or \"TLSv1.3\"").into()),
                     }
+                }
+                if !versions.tls12 && !versions.tls13 {
+                    return Err("\"ssl_protocols\" leaves nothing to offer, it must name \"TLSv1.2\" or \"TLSv1.3\"".into());
                 }
                 conf.protocols.set(versions)
             }),
@@ -93,29 +96,75 @@ impl Feature for Tls {
             set: Set::Flag(|conf| &mut conf.reject_handshake),
             doc: "Refuses handshakes for this server.",
         },
-        accepted(
+        unheeded(
             "ssl_ciphers",
             Arity::Exactly(1),
+            Check::Once,
             "All cipher suites offered are modern ones; the list is not consulted.",
         ),
-        accepted("ssl_prefer_server_ciphers", Arity::Exactly(1), "The server's order of cipher suites is always used."),
-        accepted(
+        unheeded(
+            "ssl_prefer_server_ciphers",
+            Arity::Exactly(1),
+            Check::Flag,
+            "The server's order of cipher suites is always used.",
+        ),
+        unheeded(
             "ssl_ecdh_curve",
             Arity::Exactly(1),
+            Check::Once,
             "The key exchange groups offered are fixed: X25519MLKEM768, X25519, P-256, P-384.",
         ),
-        accepted("ssl_session_cache", Arity::Between(1, 2), "Sessions are not resumed yet."),
-        accepted("ssl_session_tickets", Arity::Exactly(1), "Sessions are not resumed yet."),
-        accepted("ssl_session_timeout", Arity::Exactly(1), "Sessions are not resumed yet."),
-        accepted("ssl_buffer_size", Arity::Exactly(1), "Records are as large as what is written."),
+        unheeded(
+            "ssl_dhparam",
+            Arity::Exactly(1),
+            Check::Once,
+            "There is no key exchange with such parameters, and the file is not read.",
+        ),
+        unheeded(
+            "ssl_session_cache",
+            Arity::Between(1, 2),
+            Check::With(session_cache),
+            "Sessions are not resumed yet.",
+        ),
+        unheeded("ssl_session_tickets", Arity::Exactly(1), Check::Flag, "Sessions are not resumed yet."),
+        unheeded("ssl_session_timeout", Arity::Exactly(1), Check::Seconds, "Sessions are not resumed yet."),
+        Directive {
+            name: "ssl_buffer_size",
+            levels: ANYWHERE,
+            arity: Arity::Exactly(1),
+            set: Set::Checked(Check::Size),
+            doc: "Records are as large as what is written.",
+        },
     ];
 }
 
-fn no_variables(word: &Word) -> Result<Word, crate::conf::Refusal> {
+/// `off`, `none`, `builtin[:number]`, `shared:name:size`
+fn session_cache(line: &Line<'_>) -> Result<(), Refusal> {
+    /// nginx: a shared cache takes at least this.
+    const LEAST: u64 = 8 * 4096;
+    for word in line.args() {
+        let shared = |text: Word| {
+            let (name, size) = text.bytes().split_at_checked(text.bytes().iter().position(|byte| *byte == b':')?)?;
+            let size = value::size(&Word::new(size.get(1..)?, word.at().clone()))?;
+            (!name.is_empty() && size >= LEAST).then_some(())
+        };
+        let right = word.is("off")
+            || word.is("none")
+            || word.is("builtin")
+            || word.after("builtin:").is_some_and(|number| value::number(&number).is_some())
+            || word.after("shared:").and_then(shared).is_some();
+        if !right {
+            return Err(format!("invalid session cache \"{word}\"").into());
+        }
+    }
+    Ok(())
+}
+
+fn no_variables(word: &Word) -> Result<(), Refusal> {
     if word.bytes().contains(&b'$') {
         return Err("certificates named by variables are not supported yet".into());
     }
-    Ok(word.clone())
+    Ok(())
 }
 
 impl TlsConf {
@@ -146,6 +195,10 @@ impl TlsConf {
         let timeout = self.handshake_timeout.or(std::time::Duration::from_secs(60));
         if self.reject_handshake.or(false) {
             return Ok(Some(ServerTls { config: None, clients: None, timeout }));
+        }
+        if self.certificates.iter().chain(&self.keys).any(|word| no_variables(word).is_err()) {
+            // That has been told of where they are named.
+            return Ok(None);
         }
         if let Some(lonely) = self.certificates.get(self.keys.len()) {
             return Err(ConfigError::new(

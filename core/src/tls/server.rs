@@ -25,6 +25,11 @@ pub struct ServerTls {
 }
 
 impl ServerTls {
+    /// Refuses every handshake.
+    pub fn reject_all() -> Self {
+        ServerTls { config: None, clients: None, timeout: Duration::from_secs(60) }
+    }
+
     /// Longest time for the handshake.
     pub fn timeout(&self) -> Duration {
         self.timeout

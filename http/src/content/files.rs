@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use tidegate_core::conf::directive::{Arity, Directive, Feature, Levels, Set};
-use tidegate_core::conf::{ConfigError, Line, Refusal, Setting, Word};
+use tidegate_core::conf::{Check, ConfigError, Line, Refusal, Setting, Word, literal, value};
 use tidegate_core::file::{self, Asked, Opened};
 use tidegate_core::inherit;
 use tidegate_core::log::os_error;
@@ -73,49 +73,59 @@ impl Feature for StaticFiles {
             name: "default_type",
             levels: ANYWHERE,
             arity: Arity::Exactly(1),
-            set: Set::Word(|conf| &mut conf.default_type),
+            set: Set::With(|conf, line| {
+                literal::one_line(line.arg(0)?)?;
+                conf.default_type.set(line.arg(0)?.clone())
+            }),
             doc: "The content type of everything else.",
         },
         Directive {
             name: "open_file_cache",
             levels: ANYWHERE,
             arity: Arity::Between(1, 2),
-            set: Set::Accepted,
+            set: Set::Checked(Check::Parameters(&[("max=", value::number), ("inactive=", value::seconds)])),
             doc: "Files are opened for each request.",
         },
         Directive {
             name: "open_file_cache_valid",
             levels: ANYWHERE,
             arity: Arity::Exactly(1),
-            set: Set::Accepted,
+            set: Set::Checked(Check::Seconds),
             doc: "Files are opened for each request.",
         },
         Directive {
             name: "open_file_cache_min_uses",
             levels: ANYWHERE,
             arity: Arity::Exactly(1),
-            set: Set::Accepted,
+            set: Set::Checked(Check::Number),
             doc: "Files are opened for each request.",
         },
         Directive {
             name: "open_file_cache_errors",
             levels: ANYWHERE,
             arity: Arity::Exactly(1),
-            set: Set::Accepted,
+            set: Set::Checked(Check::Flag),
             doc: "Files are opened for each request.",
         },
         Directive {
             name: "aio",
             levels: ANYWHERE,
-            arity: Arity::Between(1, 2),
-            set: Set::Accepted,
+            arity: Arity::Exactly(1),
+            set: Set::Checked(Check::With(|line| match line.arg(0)? {
+                word if word.is("on") || word.is("off") || word.is("threads") => Ok(()),
+                word if word.after("threads=").is_some_and(|pool| !pool.bytes().is_empty()) => Ok(()),
+                _ => Err("invalid value".into()),
+            })),
             doc: "Files that are not cached are always read by the threads of the pool named default.",
         },
         Directive {
             name: "directio",
             levels: ANYWHERE,
             arity: Arity::Exactly(1),
-            set: Set::Accepted,
+            set: Set::Checked(Check::With(|line| match line.arg(0)? {
+                word if word.is("off") || value::offset(word).is_some() => Ok(()),
+                _ => Err("invalid value".into()),
+            })),
             doc: "Files are read through the page cache.",
         },
     ];

@@ -44,7 +44,7 @@ fn expires(conf: &mut ExpiresConf, line: &mut Line<'_>) -> Result<(), Refusal> {
     }
     let word = line.arg(usize::from(modified))?;
     if !word.bytes().contains(&b'$') {
-        Kept::parse(word, modified).ok_or("invalid value")?;
+        Kept::parse(word, modified)?;
     }
     conf.time.set((word.clone(), modified))
 }
@@ -53,9 +53,9 @@ impl Module<Exchange> for Expires {
     fn install(conf: &ExpiresConf, plan: &mut Plan, env: &mut Install<'_, Exchange>) -> Result<(), ConfigError> {
         let Some((word, modified)) = conf.time.get() else { return Ok(()) };
         let kept = match Kept::parse(word, *modified) {
-            Some(Kept::Off) => return Ok(()),
-            Some(kept) => When::Fixed(kept),
-            None => When::Variable(env.template(word)?, *modified, word.at().clone()),
+            Ok(Kept::Off) => return Ok(()),
+            Ok(kept) => When::Fixed(kept),
+            Err(_) => When::Variable(env.template(word)?, *modified, word.at().clone()),
         };
         plan.filters.push(Box::new(kept));
         Ok(())
@@ -82,19 +82,26 @@ enum Kept {
 }
 
 impl Kept {
-    fn parse(word: &Word, modified: bool) -> Option<Kept> {
-        let seconds = |word: &Word| value::time(word).and_then(|time| i64::try_from(time.as_secs()).ok());
+    fn parse(word: &Word, modified: bool) -> Result<Kept, &'static str> {
+        let seconds = |word: Option<Word>| {
+            word.and_then(|word| value::seconds(&word)).and_then(|time| i64::try_from(time).ok()).ok_or("invalid value")
+        };
         match word.bytes() {
-            b"off" if !modified => Some(Kept::Off),
-            b"epoch" if !modified => Some(Kept::Epoch),
-            b"max" if !modified => Some(Kept::Max),
-            [b'@', ..] if !modified => seconds(&word.after("@")?).filter(|seconds| *seconds <= 86_400).map(Kept::Until),
+            b"off" if !modified => Ok(Kept::Off),
+            b"epoch" if !modified => Ok(Kept::Epoch),
+            b"max" if !modified => Ok(Kept::Max),
+            [b'@', ..] if modified => Err("daily time cannot be used with \"modified\" parameter"),
+            [b'@', ..] => match seconds(word.after("@"))? {
+                0..=86_400 => seconds(word.after("@")).map(Kept::Until),
+                _ => Err("daily time value must be less than 24 hours"),
+            },
             _ => {
-                let time = match word.after("-") {
-                    Some(time) => seconds(&time)?.checked_neg()?,
-                    None => seconds(word)?,
+                let time = match word.bytes() {
+                    [b'-', ..] => -seconds(word.after("-"))?,
+                    [b'+', ..] => seconds(word.after("+"))?,
+                    _ => seconds(Some(word.clone()))?,
                 };
-                Some(if modified { Kept::SinceChange(time) } else { Kept::For(time) })
+                Ok(if modified { Kept::SinceChange(time) } else { Kept::For(time) })
             }
         }
     }
@@ -132,7 +139,7 @@ impl Filter for When {
             When::Fixed(kept) => *kept,
             When::Variable(template, modified, at) => {
                 let word = Word::new(template.value(exchange), at.clone());
-                Kept::parse(&word, *modified)?
+                Kept::parse(&word, *modified).ok()?
             }
         };
         let now = clock::seconds();
@@ -159,6 +166,11 @@ mod tests {
             ("10", false, Some((1010, Some(10)))),
             ("-10", false, Some((990, None))),
             ("10", true, Some((910, None))),
+            ("+24h", true, Some((87_300, Some(86_300)))),
+            ("-1d", true, Some((-85_500, None))),
+            ("+1d", false, Some((87_400, Some(86_400)))),
+            ("1y", false, Some((31_537_000, Some(31_536_000)))),
+            ("1h 30m", false, Some((6400, Some(5400)))),
             ("200", true, Some((1100, Some(100)))),
             ("@5s", false, Some((87_305, Some(86_305)))),
             ("@200s", false, Some((1100, Some(100)))),
@@ -166,8 +178,19 @@ mod tests {
             let kept = Kept::parse(&Word::new(text.as_bytes(), place.clone()), modified).unwrap();
             assert_eq!(kept.at(1000, 900, Some(900)), expected, "{text}");
         }
-        for (text, modified) in [("", false), ("bad", false), ("epoch", true), ("@25h", false), ("--1", false)] {
-            assert_eq!(Kept::parse(&Word::new(text.as_bytes(), place.clone()), modified), None, "{text}");
+        for (text, modified, why) in [
+            ("", false, "invalid value"),
+            ("bad", false, "invalid value"),
+            ("epoch", true, "invalid value"),
+            ("@25h", false, "daily time value must be less than 24 hours"),
+            ("@1h", true, "daily time cannot be used with \"modified\" parameter"),
+            ("@-1h", false, "invalid value"),
+            ("--1", false, "invalid value"),
+            ("+-1", false, "invalid value"),
+            ("+", false, "invalid value"),
+            ("10ms", false, "invalid value"),
+        ] {
+            assert_eq!(Kept::parse(&Word::new(text.as_bytes(), place.clone()), modified), Err(why), "{text}");
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use tidegate_core::conf::directive::{Arity, Directive, Feature, Levels, Set};
-use tidegate_core::conf::{ConfigError, Line, Refusal, Word};
+use tidegate_core::conf::{ConfigError, Line, Refusal, Word, literal};
 use tidegate_core::inherit;
 use tidegate_core::module::{Install, Module};
 use tidegate_core::script::Template;
@@ -29,13 +29,15 @@ impl Written {
     /// Reads the arguments: name, value, `always`.
     ///
     /// # Errors
-    /// A third argument that is not `always`.
+    /// A third argument that is not `always`, or what no field can be.
     pub fn parse(line: &Line<'_>) -> Result<Written, Refusal> {
         let always = match line.args().get(2) {
             None => false,
             Some(word) if word.is("always") => true,
             Some(word) => return Err(format!("invalid parameter \"{word}\"").into()),
         };
+        literal::field_name(line.arg(0)?)?;
+        literal::folded(line.arg(1)?)?;
         Ok(Written { name: line.arg(0)?.clone(), value: line.arg(1)?.clone(), always })
     }
 

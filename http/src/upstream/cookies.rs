@@ -1,6 +1,6 @@
 //! `proxy_cookie_domain`, `proxy_cookie_path`, `proxy_cookie_flags`: cookies of replies as the client should see them.
 
-use tidegate_core::conf::{ConfigError, Line, Refusal, Word};
+use tidegate_core::conf::{ConfigError, Line, Refusal, Word, literal};
 use tidegate_core::inherit;
 use tidegate_core::module::Install;
 use tidegate_core::script::regex::Matches;
@@ -91,7 +91,7 @@ impl CookiesConf {
 fn pair(line: &Line<'_>) -> Result<Option<(Word, Word)>, Refusal> {
     match line.args() {
         [word] if word.is("off") => Ok(None),
-        [from, to] => Ok(Some((from.clone(), to.clone()))),
+        [from, to] => literal::one_line(to).map(|()| Some((from.clone(), to.clone()))),
         _ => Err(format!("invalid parameter \"{}\"", line.arg(0)?).into()),
     }
 }

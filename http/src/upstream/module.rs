@@ -4,7 +4,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use tidegate_core::conf::directive::{Arity, Directive, Feature, Levels, Set};
-use tidegate_core::conf::{ConfigError, Line, Refusal, Setting, Word, value};
+use tidegate_core::conf::{Check, ConfigError, Line, Refusal, Setting, Word, literal, value};
 use tidegate_core::inherit;
 use tidegate_core::module::{Install, Module};
 use tidegate_core::script::Template;
@@ -33,6 +33,19 @@ pub struct NextUpstream {
     /// One bit for each status that the directive can name.
     pub statuses: u16,
 }
+
+/// The fields that `proxy_ignore_headers` can name.
+const IGNORABLE: [&str; 9] = [
+    "X-Accel-Redirect",
+    "X-Accel-Expires",
+    "X-Accel-Limit-Rate",
+    "X-Accel-Buffering",
+    "X-Accel-Charset",
+    "Expires",
+    "Cache-Control",
+    "Set-Cookie",
+    "Vary",
+];
 
 /// The statuses that `proxy_next_upstream` can name.
 const STATUSES: [(&str, u16); 7] = [
@@ -130,6 +143,8 @@ impl Feature for Proxy {
             "proxy_set_header",
             Arity::Exactly(2),
             Set::With(|c, line| {
+                literal::field_name(line.arg(0)?)?;
+                literal::one_line(line.arg(1)?)?;
                 c.set_header.push((line.arg(0)?.clone(), line.arg(1)?.clone()));
                 Ok(())
             }),
@@ -139,12 +154,23 @@ impl Feature for Proxy {
             "proxy_http_version",
             ONE,
             Set::With(|c, line| {
+                if line.arg(0)?.is("2") {
+                    return Err("HTTP/2 to upstreams is not supported yet".into());
+                }
                 let version = line.choice(&[("1.1", Version::Http11), ("1.0", Version::Http10)])?;
                 c.http_version.set(version)
             }),
             "The version spoken to the upstream: 1.1 or 1.0.",
         ),
-        row("proxy_method", ONE, Set::Word(|c| &mut c.method), "The method of the request to the upstream."),
+        row(
+            "proxy_method",
+            ONE,
+            Set::With(|c, line| {
+                literal::method(line.arg(0)?)?;
+                c.method.set(line.arg(0)?.clone())
+            }),
+            "The method of the request to the upstream.",
+        ),
         row("proxy_set_body", ONE, Set::Word(|c| &mut c.set_body), "The body of the request to the upstream."),
         row(
             "proxy_pass_request_headers",
@@ -206,6 +232,7 @@ impl Feature for Proxy {
             "proxy_hide_header",
             ONE,
             Set::With(|c, line| {
+                literal::field_name(line.arg(0)?)?;
                 c.hide_header.push(line.arg(0)?.clone());
                 Ok(())
             }),
@@ -215,6 +242,7 @@ impl Feature for Proxy {
             "proxy_pass_header",
             ONE,
             Set::With(|c, line| {
+                literal::field_name(line.arg(0)?)?;
                 c.pass_header.push(line.arg(0)?.clone());
                 Ok(())
             }),
@@ -254,7 +282,12 @@ impl Feature for Proxy {
                 if line.args().get(1).is_some() {
                     return Err("the \"transparent\" parameter is not supported yet".into());
                 }
-                c.bind.set(line.arg(0)?.clone())
+                let word = line.arg(0)?;
+                let literal = !word.is("off") && !word.bytes().contains(&b'$');
+                if literal && !is_address(&word.text()) {
+                    return Err(format!("invalid address \"{word}\"").into());
+                }
+                c.bind.set(word.clone())
             }),
             "The local address of connections to the upstream, which are not kept then; off leaves it to the system.",
         ),
@@ -274,25 +307,43 @@ impl Feature for Proxy {
             "proxy_ignore_headers",
             Arity::AtLeast(1),
             Set::With(|c, line| {
+                if let Some(word) = line.args().iter().find(|word| !IGNORABLE.iter().any(|name| word.is_like(name))) {
+                    return Err(format!("invalid value \"{word}\"").into());
+                }
                 c.ignore_headers.extend(line.args().iter().cloned());
                 Ok(())
             }),
             "X-Accel fields of replies that have no effect.",
         ),
-        row("proxy_busy_buffers_size", ONE, Set::Accepted, "What is read ahead is bounded by proxy_buffers alone."),
-        row("proxy_temp_path", Arity::Between(1, 4), Set::Accepted, "Replies are never kept in files."),
-        row("proxy_max_temp_file_size", ONE, Set::Accepted, "Replies are never kept in files."),
-        row("proxy_temp_file_write_size", ONE, Set::Accepted, "Replies are never kept in files."),
-        row("proxy_headers_hash_max_size", ONE, Set::Accepted, "Tables size themselves."),
-        row("proxy_headers_hash_bucket_size", ONE, Set::Accepted, "Tables size themselves."),
+        row(
+            "proxy_busy_buffers_size",
+            ONE,
+            Set::Checked(Check::Size),
+            "What is read ahead is bounded by proxy_buffers alone.",
+        ),
+        row(
+            "proxy_temp_path",
+            Arity::Between(1, 4),
+            Set::Checked(Check::Directories),
+            "Replies are never kept in files.",
+        ),
+        row("proxy_max_temp_file_size", ONE, Set::Checked(Check::Size), "Replies are never kept in files."),
+        row("proxy_temp_file_write_size", ONE, Set::Checked(Check::Size), "Replies are never kept in files."),
+        row("proxy_headers_hash_max_size", ONE, Set::Checked(Check::Number), "Tables size themselves."),
+        row("proxy_headers_hash_bucket_size", ONE, Set::Checked(Check::Number), "Tables size themselves."),
     ];
+}
+
+/// Whether a connection can come from there: an address, perhaps with a port.
+fn is_address(text: &str) -> bool {
+    text.parse::<std::net::IpAddr>().is_ok() || text.parse::<std::net::SocketAddr>().is_ok()
 }
 
 fn next_upstream(conf: &mut ProxyConf, line: &mut Line<'_>) -> Result<(), Refusal> {
     let mut next =
         NextUpstream { error: false, timeout: false, invalid_header: false, non_idempotent: false, statuses: 0 };
     for word in line.args() {
-        match word.bytes() {
+        match &*word.bytes().to_ascii_lowercase() {
             b"error" => next.error = true,
             b"timeout" => next.timeout = true,
             b"invalid_header" => next.invalid_header = true,

@@ -64,6 +64,17 @@ fn split(url: &str) -> Result<Url<'_>, String> {
     if authority.is_empty() { Err(format!("no host in upstream \"{url}\"")) } else { Ok(Url { authority, uri }) }
 }
 
+/// What stands in front of the first variable must be the beginning of an URL that can be used.
+fn beginning(literal: &[u8]) -> Result<(), &'static str> {
+    let literal = literal.to_ascii_lowercase();
+    let fits = |scheme: &[u8]| literal.iter().zip(scheme).all(|(have, want)| have == want);
+    match (fits(b"http://"), fits(b"https://")) {
+        (true, _) => Ok(()),
+        (_, true) => Err("TLS to upstreams is not supported yet"),
+        _ => Err("invalid URL prefix"),
+    }
+}
+
 impl Pass {
     /// Compiles the argument of `proxy_pass`.
     ///
@@ -72,6 +83,8 @@ impl Pass {
     pub fn compile(word: &Word, plan: &Plan, env: &Install<'_, Exchange>) -> Result<Pass, ConfigError> {
         let template = env.template(word)?;
         if template.constant().is_none() {
+            let literal = word.bytes().split(|byte| *byte == b'$').next().unwrap_or_default();
+            beginning(literal).map_err(|why| ConfigError::new(word.at(), format!("{why} in \"{word}\"")))?;
             return Ok(Pass::Variable(template));
         }
         let refuse = |message: String| ConfigError::new(word.at(), message);
@@ -81,7 +94,10 @@ impl Pass {
         if !url.uri.is_empty() && !replaces {
             return Err(refuse("\"proxy_pass\" cannot have URI part in location given by regular expression, or inside named location, or inside \"if\" statement, or inside \"limit_except\" block".into()));
         }
-        let group = plan.shared.groups.borrow_mut().find_or_resolve(url.authority, Some(80)).map_err(refuse)?;
+        let group = plan.shared.groups.borrow_mut().find_or_resolve(url.authority, Some(80)).map_err(|why| {
+            let host = url.authority.rsplit_once(':').map_or(url.authority, |(host, _)| host);
+            ConfigError::missing(word.at(), why, host.as_bytes())
+        })?;
         let uri = (!url.uri.is_empty())
             .then(|| if url.uri.starts_with('?') { format!("/{}", url.uri) } else { url.uri.to_owned() });
         Ok(Pass::Fixed(Destination {

@@ -1,7 +1,7 @@
 //! What becomes of a reply's head: `X-Accel-Redirect`, `proxy_redirect`, hidden fields; then it is an answer.
 
 use bytes::Bytes;
-use tidegate_core::conf::{ConfigError, Line, Refusal, Word};
+use tidegate_core::conf::{ConfigError, Line, Refusal, Word, literal};
 use tidegate_core::log;
 use tidegate_core::module::Install;
 use tidegate_core::script::regex::Matches;
@@ -39,7 +39,10 @@ impl WrittenRedirect {
             [word] if word.is("default") => Ok(WrittenRedirect::Default),
             [word] if word.is("off") => Ok(WrittenRedirect::Off),
             [word] => Err(format!("invalid parameter \"{word}\"").into()),
-            _ => Ok(WrittenRedirect::Pair(line.arg(0)?.clone(), line.arg(1)?.clone())),
+            _ => {
+                literal::one_line(line.arg(1)?)?;
+                Ok(WrittenRedirect::Pair(line.arg(0)?.clone(), line.arg(1)?.clone()))
+            }
         }
     }
 }
