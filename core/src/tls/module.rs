@@ -76,7 +76,9 @@ impl Feature for Tls {
                     }
                 }
                 if !versions.tls12 && !versions.tls13 {
-                    return Err("\"ssl_protocols\" leaves nothing to offer, it must name \"TLSv1.2\" or \"TLSv1.3\"".into());
+                    return Err(
+                        "\"ssl_protocols\" leaves nothing to offer, it must name \"TLSv1.2\" or \"TLSv1.3\"".into()
+                    );
                 }
                 conf.protocols.set(versions)
             }),
