@@ -6,6 +6,9 @@ use super::error::Refusal;
 use super::tree::Word;
 use super::value;
 
+/// A parameter's name, with its `=`, and how its value is read.
+type Parameter<'a> = (&'a str, fn(&Word) -> Option<u64>);
+
 /// What the arguments must be.
 #[derive(Clone, Copy)]
 pub enum Check {
@@ -32,7 +35,7 @@ pub enum Check {
     /// A directory, and the lengths of up to three levels below it.
     Directories,
     /// `off`, or some of these with the values that they take, the first of which must be there.
-    Parameters(&'static [(&'static str, fn(&Word) -> Option<u64>)]),
+    Parameters(&'static [Parameter<'static>]),
     /// One of these words, whatever its case.
     OneOf(&'static [&'static str]),
     /// Some of these words, whatever their case.
@@ -105,7 +108,7 @@ fn directories(line: &Line<'_>) -> Result<(), Refusal> {
     if length > LONGEST_LEVELS { Err("invalid value".into()) } else { Ok(()) }
 }
 
-fn parameters(line: &Line<'_>, names: &[(&str, fn(&Word) -> Option<u64>)]) -> Result<(), Refusal> {
+fn parameters(line: &Line<'_>, names: &[Parameter<'_>]) -> Result<(), Refusal> {
     let is_off = line.args().iter().any(|word| word.is("off"));
     for word in line.args().iter().filter(|word| !word.is("off")) {
         let right = names.iter().any(|(name, parse)| word.after(name).and_then(|value| parse(&value)).is_some());

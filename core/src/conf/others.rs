@@ -199,7 +199,7 @@ pub fn owner(name: &str) -> Option<Owner> {
         (_, Some(start)) => name.starts_with(start),
         _ => name == *pattern,
     };
-    DIRECTIVES.iter().find(|(_, patterns)| patterns.iter().any(|pattern| fits(&pattern))).map(|(owner, _)| *owner)
+    DIRECTIVES.iter().find(|(_, patterns)| patterns.iter().any(fits)).map(|(owner, _)| *owner)
 }
 
 /// Whether the body of this directive is a program in Lua.
