@@ -109,6 +109,20 @@ pub fn end_group(group: i32) {
     });
 }
 
+/// The TCP connections of this machine: own port, the peer's port, and the state as the kernel numbers it.
+pub fn connections() -> impl Iterator<Item = (u16, u16, u8)> {
+    let table = std::fs::read_to_string("/proc/net/tcp").expect("a table of connections");
+    let rows: Vec<_> = table.lines().skip(1).filter_map(connection).collect();
+    rows.into_iter()
+}
+
+fn connection(row: &str) -> Option<(u16, u16, u8)> {
+    let mut fields = row.split_ascii_whitespace().skip(1);
+    let mut port = || u16::from_str_radix(fields.next()?.split_once(':')?.1, 16).ok();
+    let (own, peer) = (port()?, port()?);
+    Some((own, peer, u8::from_str_radix(fields.next()?, 16).ok()?))
+}
+
 #[cfg(test)]
 mod tests {
     use std::os::unix::process::CommandExt;

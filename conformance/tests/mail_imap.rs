@@ -1,12 +1,13 @@
 //! What an IMAP client, its backend and the login service see of the mail proxy.
 
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
-use tidegate_conformance::backend::{AuthAnswer, AuthHttp, ImapBackend, Reply, TcpBackend};
-use tidegate_conformance::client::Offer;
+use tidegate_conformance::backend::{AuthAnswer, AuthHttp, DeafBackend, ImapBackend, Reply, TcpBackend};
+use tidegate_conformance::client::{NO_TLS, Offer, alerted};
 use tidegate_conformance::peers::Dovecot;
+use tidegate_conformance::processes::connections;
 use tidegate_conformance::server::skip_on_nginx;
 use tidegate_conformance::{Certificate, Port, Server, Setup, Wire, wait_until};
 
@@ -212,6 +213,232 @@ fn what_a_backend_says_of_a_login_is_passed_on_when_told_so() {
     let answer = |inside: &str| greeted(&front(&auth, inside).start()).ask("a LOGIN alice pw");
     assert_eq!(answer("proxy_pass_error_message on;"), "a NO mailbox is locked");
     assert_eq!(answer(""), "* BAD internal server error");
+}
+
+/// A backend that says one thing after the other: each when it has read so many lines more.
+fn backend_saying(script: &'static [(usize, &'static str)]) -> TcpBackend {
+    TcpBackend::start(move |mut wire, _| {
+        for (lines, words) in script {
+            for _ in 0..*lines {
+                let Ok(Some(_)) = wire.try_line() else { return };
+            }
+            if wire.try_send(words).is_err() {
+                return;
+            }
+        }
+        while let Ok(Some(_)) = wire.try_line() {}
+    })
+}
+
+// Differs from nginx, which throws away what came too early.
+#[test]
+fn what_a_backend_says_before_it_was_asked_is_no_answer() {
+    if skip_on_nginx("what a backend says too early is dropped") {
+        return;
+    }
+    for script in [
+        &[(0, "* OK ready\r\n+ \r\n+ \r\na OK in\r\n")][..],
+        &[(0, "* OK ready\r\na OK in\r\n")],
+        &[(0, "* OK ready\r\n+ ")],
+        &[(0, "* OK ready\r\n* 1 EXISTS\r\n+ \r\n"), (1, ""), (1, "+ \r\n"), (1, "a OK in\r\n")],
+        &[(0, "* OK ready\r\n"), (1, "+ \r\n+ \r\na OK in\r\n")],
+        &[(0, "* OK ready\r\n"), (1, "+ \r\n"), (1, "+ \r\na OK in\r\n")],
+        &[(0, "* OK ready\r\n"), (1, "+ \r\n"), (1, "+ \r\na NO out\r\n")],
+    ] {
+        let backend = backend_saying(script);
+        let auth = AuthHttp::one_user("alice", "pw", backend.port());
+        let server = front(&auth, "proxy_pass_error_message on;").start();
+        let mut wire = greeted(&server);
+        assert_eq!(wire.ask("a LOGIN alice pw"), "* BAD internal server error", "{script:?}");
+        assert!(wire.at_end(), "{script:?}");
+        server.wait_for_log("upstream sent a response before it was asked: .* while reading response from upstream");
+        wait_until("the backend is let go", || (backend.open() == 0).then_some(()));
+        // It has failed, and so rests.
+        let mut wire = greeted(&server);
+        assert_eq!(wire.ask("b LOGIN alice pw"), "* BAD internal server error", "{script:?}");
+        server.wait_for_log("no live upstreams");
+        assert_eq!(backend.accepted(), 1, "{script:?}");
+    }
+}
+
+#[test]
+fn what_a_backend_may_say_at_any_time_is_no_answer_either() {
+    for script in [
+        &[(0, "* OK ready\r\n"), (1, "+ \r\n"), (1, "+ \r\n"), (1, "a OK in\r\n")][..],
+        &[(0, "* OK ready\r\n* CAPABILITY IMAP4rev1\r\n"), (1, "+ \r\n"), (1, "+ \r\n"), (1, "a OK in\r\n")],
+        &[(0, "* OK ready\r\n* X\r\n* Y\r\n"), (1, "+ \r\n* Z\r\n"), (1, "+ \r\n"), (1, "a OK in\r\n")],
+        &[(0, "* OK ready\r\n"), (1, "+ \r\n"), (1, "+ \r\n* 1 EXISTS\r\n"), (1, "a OK in\r\n")],
+    ] {
+        let backend = backend_saying(script);
+        let auth = AuthHttp::one_user("alice", "pw", backend.port());
+        let server = front(&auth, "").start();
+        assert_eq!(greeted(&server).ask("a LOGIN alice pw"), "a OK in", "{script:?}");
+    }
+}
+
+#[test]
+fn a_wait_that_makes_no_sense_is_ignored() {
+    for wait in ["soon", "-1", "1.5", "18446744073709551616", "99999999999999999999"] {
+        let line = format!("Auth-Wait: {wait}");
+        let auth = AuthHttp::start(move |_| {
+            AuthAnswer::Raw(Reply::status("200 OK", &["Auth-Status: no", &line], "").closing())
+        });
+        let server = front(&auth, "").start();
+        let mut wire = greeted(&server);
+        assert_eq!(wire.ask("a LOGIN alice pw"), "a NO no", "{wait}");
+        assert!(wire.at_end(), "{wait}");
+    }
+}
+
+// Differs from nginx, which waits for 30 years.
+#[test]
+fn a_wait_of_more_than_an_hour_is_ignored() {
+    if skip_on_nginx("it waits") {
+        return;
+    }
+    for wait in ["3601", "86401", "1000000000", "4294967296"] {
+        let line = format!("Auth-Wait: {wait}");
+        let auth = AuthHttp::start(move |_| {
+            AuthAnswer::Raw(Reply::status("200 OK", &["Auth-Status: no", &line], "").closing())
+        });
+        let server = front(&auth, "").start();
+        let mut wire = greeted(&server);
+        assert_eq!(wire.ask("a LOGIN alice pw"), "a NO no", "{wait}");
+        assert!(wire.at_end(), "{wait}");
+    }
+}
+
+#[test]
+fn what_the_login_service_decides_holds_whatever_its_status() {
+    let backend = ImapBackend::start("backend");
+    for status in ["200 OK", "302 Found", "403 Forbidden", "500 Internal Server Error", "502 Bad Gateway", "503 Busy"] {
+        let port = format!("Auth-Port: {}", backend.port());
+        let auth = AuthHttp::start(move |question| {
+            let lines: &[&str] = match question.field("Auth-User") {
+                "alice" => &["Auth-Status: OK", "Auth-Server: 127.0.0.1", &port],
+                "bob" => &["Auth-Status: no"],
+                "carol" => &["Auth-Status: later", "Auth-Wait: 1"],
+                _ => &[],
+            };
+            AuthAnswer::Raw(Reply::status(status, lines, "").closing())
+        });
+        let server = front(&auth, "").start();
+        assert_eq!(greeted(&server).ask("a LOGIN alice pw"), "a OK logged in at backend", "{status}");
+        assert_eq!(greeted(&server).ask("a LOGIN bob pw"), "a NO no", "{status}");
+        let mut wire = greeted(&server);
+        assert_eq!(wire.ask("a LOGIN carol pw"), "a NO later", "{status}");
+        assert!(wire.ask("b NOOP").starts_with("b OK"), "{status}");
+        assert_eq!(greeted(&server).ask("a LOGIN dave pw"), "* BAD internal server error", "{status}");
+    }
+}
+
+/// A front end that speaks TLS from the beginning.
+fn alice_in_tls(inside: &str) -> (Server, AuthHttp, ImapBackend) {
+    let backend = ImapBackend::start("backend");
+    let auth = AuthHttp::one_user("alice", "pw", backend.port());
+    let setup = Server::config(
+        "events {} mail { auth_http %%AUTH%%; ssl_certificate c.crt; ssl_certificate_key c.key;
+         server { listen 127.0.0.1:%%PORT_0%% ssl; protocol imap; %%INSIDE%% } }",
+    )
+    .set("INSIDE", inside)
+    .set("AUTH", auth.address())
+    .certificate("c", &Certificate::for_names(&["mail.example"]));
+    (setup.start(), auth, backend)
+}
+
+// Differs from nginx, whose OpenSSL has no alert for most of it.
+#[test]
+fn plain_text_on_a_tls_port_is_answered_with_an_alert() {
+    if skip_on_nginx("the connection is closed without an alert") {
+        return;
+    }
+    let (server, _auth, _backend) = alice_in_tls("");
+    for text in NO_TLS {
+        assert_eq!(alerted(&mut server.connect(0), text), Ok(()), "{}", text.escape_ascii());
+    }
+    assert_eq!(alerted(&mut server.connect(0), &[b'x'; 100_000]), Ok(()));
+    assert!(server.connect(0).start_tls(&Offer::name("mail.example")).line().starts_with("* OK"));
+}
+
+// Differs from nginx, whose OpenSSL has no alert for most of it.
+#[test]
+fn plain_text_after_starttls_is_answered_with_an_alert() {
+    if skip_on_nginx("the connection is closed without an alert") {
+        return;
+    }
+    let (server, _auth, _backend) = alice_with_starttls("on");
+    for text in NO_TLS {
+        let mut wire = greeted(&server);
+        assert!(wire.ask("a STARTTLS").starts_with("a OK"));
+        assert_eq!(alerted(&mut wire, text), Ok(()), "{}", text.escape_ascii());
+    }
+}
+
+#[test]
+fn a_tls_client_that_reads_nothing_is_closed_at_proxy_timeout() {
+    const ESTABLISHED: u8 = 1;
+    for offer in [Offer::name("mail.example"), Offer::tls12("mail.example")] {
+        for size in [30_000_000, 60_000_000] {
+            let (server, _auth, backend) = alice_in_tls("proxy_timeout 1s;");
+            let mut wire = server.connect(0).start_tls(&offer);
+            wire.line();
+            wire.ask("a LOGIN alice pw");
+            wire.send_line(&format!("b FILL {size}"));
+            let client = wire.local_address().port();
+            let open =
+                || connections().any(|(own, peer, state)| (own, peer, state) == (server.port(0), client, ESTABLISHED));
+            assert!(open());
+            wait_until("the backend is let go", || (backend.open() == 0).then_some(()));
+            let over = Instant::now();
+            wait_until("the client is closed", || (!open()).then_some(()));
+            assert!(over.elapsed() < Duration::from_secs(3), "{size}: {:?} late", over.elapsed());
+        }
+    }
+}
+
+/// How a client leaves while somebody is waited for.
+#[derive(Clone, Copy, Debug)]
+enum Leaving {
+    Closing,
+    Breaking,
+}
+
+// Differs from nginx, which does not look.
+#[test]
+fn a_client_that_leaves_frees_what_is_being_connected_for_it() {
+    if skip_on_nginx("a client that leaves is not noticed") {
+        return;
+    }
+    let deaf = DeafBackend::start();
+    let auth = AuthHttp::one_user("alice", "pw", deaf.port());
+    for (authority, leaving, words) in [
+        (auth.address(), Leaving::Closing, 0),
+        (auth.address(), Leaving::Closing, 100),
+        (auth.address(), Leaving::Breaking, 0),
+        (auth.address(), Leaving::Breaking, 100_000),
+        (deaf.address(), Leaving::Closing, 0),
+        (deaf.address(), Leaving::Closing, 100),
+        (deaf.address(), Leaving::Breaking, 0),
+        (deaf.address(), Leaving::Breaking, 100_000),
+    ] {
+        let server = Server::config(
+            "events {} mail { auth_http %%AUTH%%; access_log m.log; server { listen 127.0.0.1:%%PORT_0%%; protocol imap; } }",
+        )
+        .set("AUTH", &authority)
+        .start();
+        let mut wire = greeted(&server);
+        wire.send_line("a LOGIN alice pw");
+        wire.send(vec![b'x'; words]);
+        wait_until("a connection is being made", || (deaf.connecting() == 1).then_some(()));
+        let left = Instant::now();
+        match leaving {
+            Leaving::Closing => drop(wire),
+            Leaving::Breaking => wire.abort(),
+        }
+        server.wait_for_lines("m.log", 1);
+        wait_until("both are free", || (deaf.connecting() == 0).then_some(()));
+        assert!(left.elapsed() < Duration::from_secs(5), "{authority} {leaving:?} {words}: {:?}", left.elapsed());
+    }
 }
 
 #[test]

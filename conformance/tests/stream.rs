@@ -1,11 +1,14 @@
 //! What a client of the TCP and UDP proxy sees.
 
-use std::net::UdpSocket;
-use std::time::Duration;
+use std::net::{TcpListener, UdpSocket};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
 
-use tidegate_conformance::backend::{TcpBackend, UdpBackend};
-use tidegate_conformance::client::Offer;
+use tidegate_conformance::backend::{DeafBackend, TcpBackend, UdpBackend};
+use tidegate_conformance::client::{NO_TLS, Offer, alerted};
 use tidegate_conformance::peers::Redis;
+use tidegate_conformance::processes::connections;
+use tidegate_conformance::server::skip_on_nginx;
 use tidegate_conformance::{Certificate, Port, Server, Setup, Wire, matches, wait_until};
 
 /// A server with this inside its stream block.
@@ -128,6 +131,185 @@ fn an_idle_session_ends_after_proxy_timeout() {
     assert_eq!(wire.ask("hello"), "hello");
     assert!(wire.at_end());
     wait_until("the backend is let go", || (backend.open() == 0).then_some(()));
+}
+
+/// A server that speaks TLS on its second port, with this in its stream block.
+fn secured(inside: &str, backend: &str) -> Setup {
+    stream(
+        "ssl_certificate c.crt; ssl_certificate_key c.key; log_format f $status; access_log s.log f; %%INSIDE%%
+         server { listen 127.0.0.1:%%PORT_0%%; listen 127.0.0.1:%%PORT_1%% ssl; proxy_pass %%BACKEND%%; }",
+    )
+    .set("INSIDE", inside)
+    .set("BACKEND", backend)
+    .certificate("c", &Certificate::for_names(&["a.example"]))
+}
+
+#[test]
+fn a_tls_client_that_reads_nothing_is_closed_at_proxy_timeout() {
+    const ESTABLISHED: u8 = 1;
+    for (version, half_close) in [(13, "off"), (12, "off"), (13, "on"), (12, "on")] {
+        let backend = TcpBackend::start(|mut wire, _| while wire.try_send([7; 65_536]).is_ok() {});
+        let inside = format!("proxy_timeout 1s; proxy_half_close {half_close};");
+        let server = secured(&inside, &backend.address()).start();
+        let offer = if version == 13 { Offer::name("a.example") } else { Offer::tls12("a.example") };
+        let wire = server.connect(1).start_tls(&offer);
+        let client = wire.local_address().port();
+        let open =
+            || connections().any(|(own, peer, state)| (own, peer, state) == (server.port(1), client, ESTABLISHED));
+        assert!(open());
+        server.wait_for_lines("s.log", 1);
+        let over = Instant::now();
+        wait_until("the client is closed", || (!open()).then_some(()));
+        assert!(over.elapsed() < Duration::from_secs(2), "{version} {half_close}: {:?} late", over.elapsed());
+    }
+}
+
+/// How a client leaves.
+#[derive(Clone, Copy, Debug)]
+enum Leaving {
+    Closing,
+    Breaking,
+    /// It has said that it will say no more before.
+    BreakingLate,
+}
+
+// Differs from nginx, which does not look at the client before it is connected.
+#[test]
+fn a_client_that_leaves_frees_the_connection_that_is_being_made_for_it() {
+    if skip_on_nginx("a client that leaves is not noticed") {
+        return;
+    }
+    let backend = DeafBackend::start();
+    for (tls, words, leaving, half_close) in [
+        (false, 0, Leaving::Closing, "off"),
+        (false, 9, Leaving::Closing, "off"),
+        (true, 0, Leaving::Closing, "off"),
+        (true, 9, Leaving::Closing, "off"),
+        (false, 0, Leaving::Breaking, "off"),
+        (false, 0, Leaving::Breaking, "on"),
+        (false, 9, Leaving::Breaking, "on"),
+        (false, 16_384, Leaving::Breaking, "off"),
+        (false, 100_000, Leaving::Breaking, "off"),
+        (true, 0, Leaving::Breaking, "on"),
+        (true, 100_000, Leaving::Breaking, "off"),
+        (false, 0, Leaving::BreakingLate, "on"),
+        (false, 9, Leaving::BreakingLate, "on"),
+    ] {
+        let server = secured(&format!("proxy_half_close {half_close};"), &backend.address()).start();
+        let mut wire = server.connect(usize::from(tls));
+        if tls {
+            wire = wire.start_tls(&Offer::name("a.example"));
+        }
+        wire.send(vec![b'x'; words]);
+        wait_until("a connection is being made", || (backend.connecting() == 1).then_some(()));
+        let left = Instant::now();
+        match leaving {
+            Leaving::Closing => drop(wire),
+            Leaving::Breaking => wire.abort(),
+            Leaving::BreakingLate => {
+                wire.finish();
+                assert!(wire.is_silent_for(Duration::from_millis(1_500)), "half a connection goes on");
+                assert_eq!(backend.connecting(), 1);
+                wire.abort();
+            }
+        }
+        server.wait_for_lines("s.log", 1);
+        wait_until("both are free", || (backend.connecting() == 0).then_some(()));
+        let took = left.elapsed();
+        assert!(took < Duration::from_secs(5), "{tls} {words} {leaving:?} {half_close}: {took:?}");
+    }
+}
+
+#[test]
+fn the_last_words_of_a_client_that_has_left_arrive() {
+    for words in [1, 9, 16_384, 100_000] {
+        let (sender, receiver) = mpsc::channel();
+        let backend = TcpBackend::start(move |mut wire, _| {
+            let _ = sender.send(wire.rest().len());
+        });
+        let server = balanced(&format!("server {};", backend.address()), "");
+        let mut wire = server.connect(0);
+        wire.send(vec![b'x'; words]);
+        drop(wire);
+        assert_eq!(receiver.recv_timeout(Duration::from_secs(10)), Ok(words));
+    }
+}
+
+/// How a side of a session ends when the other has broken off, which has said `words` bytes before.
+fn after_a_reset(inside: &str, tls: bool, client_breaks: bool, words: usize) -> bool {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let server = secured(inside, &listener.local_addr().unwrap().to_string()).start();
+    let mut client = server.connect(usize::from(tls));
+    if tls {
+        client = client.start_tls(&Offer::name("a.example"));
+    }
+    client.send("x");
+    let mut upstream = Wire::over(listener.accept().unwrap().0);
+    assert_eq!(upstream.exactly(1), b"x");
+    let (mut breaks, mut stays) = if client_breaks { (client, upstream) } else { (upstream, client) };
+    breaks.send(vec![b'y'; words]);
+    assert_eq!(stays.exactly(words).len(), words);
+    breaks.abort();
+    stays.ends_by_reset()
+}
+
+// Differs from nginx, which knows no proxy_reset.
+#[test]
+fn a_reset_of_one_side_is_passed_on() {
+    if skip_on_nginx("a reset is passed on as an ordinary end") {
+        return;
+    }
+    for (inside, expected) in
+        [("", true), ("proxy_reset on;", true), ("proxy_half_close on;", true), ("proxy_reset off;", false)]
+    {
+        for tls in [false, true] {
+            for client_breaks in [false, true] {
+                for words in [0, 100_000] {
+                    let reset = after_a_reset(inside, tls, client_breaks, words);
+                    assert_eq!(reset, expected, "{inside} tls {tls}, client {client_breaks}, {words}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn an_ordinary_end_is_no_reset() {
+    for (tls, client_closes, timeout) in
+        [(false, false, false), (false, true, false), (true, false, false), (true, true, false), (false, false, true)]
+    {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let server = secured("proxy_timeout 1s;", &listener.local_addr().unwrap().to_string()).start();
+        let mut client = server.connect(usize::from(tls));
+        if tls {
+            client = client.start_tls(&Offer::name("a.example"));
+        }
+        client.send("x");
+        let mut upstream = Wire::over(listener.accept().unwrap().0);
+        assert_eq!(upstream.exactly(1), b"x");
+        let (closes, mut stays) = if client_closes { (client, upstream) } else { (upstream, client) };
+        // Neither closes: the time is over.
+        let held = if timeout { Some(closes) } else { None };
+        assert!(!stays.ends_by_reset(), "{tls} {client_closes} {timeout}");
+        drop(held);
+    }
+}
+
+// Differs from nginx, whose OpenSSL has no alert for most of it.
+#[test]
+fn plain_text_on_a_tls_port_is_answered_with_an_alert() {
+    if skip_on_nginx("the connection is closed without an alert") {
+        return;
+    }
+    let backend = TcpBackend::echo();
+    let server = secured("", &backend.address()).start();
+    for text in NO_TLS {
+        let mut wire = server.connect(1);
+        assert_eq!(alerted(&mut wire, text), Ok(()), "{}", text.escape_ascii());
+    }
+    let mut wire = server.connect(1);
+    assert_eq!(alerted(&mut wire, &[b'x'; 100_000]), Ok(()));
+    assert_eq!(backend.accepted(), 0);
 }
 
 #[test]

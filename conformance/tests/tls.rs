@@ -1,7 +1,7 @@
 //! What a TLS client sees.
 
-use tidegate_conformance::client::Offer;
-use tidegate_conformance::server::skip_without;
+use tidegate_conformance::client::{NO_TLS, Offer, alerted};
+use tidegate_conformance::server::{skip_on_nginx, skip_without};
 use tidegate_conformance::{Authority, Certificate, Http, Server, Setup, wait_until};
 
 /// A server with this inside its http block, and the certificates `a` and `b`.
@@ -69,6 +69,21 @@ fn plain_http_on_a_tls_port_is_told_so() {
     let response = server.http(0).get("/");
     assert_eq!(response.status, 400);
     assert!(response.text().contains("The plain HTTP request was sent to HTTPS port"));
+}
+
+// Differs from nginx, whose OpenSSL has no alert for some of it.
+#[test]
+fn a_greeting_that_cannot_be_read_is_answered_with_an_alert() {
+    if skip_on_nginx("the connection is closed without an alert") {
+        return;
+    }
+    let server = one("return 200;");
+    let records = NO_TLS.iter().filter(|opening| opening.starts_with(&[0x16]));
+    for opening in records.copied().chain([&b"\x80\x05hello and more"[..], &[0x16; 100_000]]) {
+        let shown = opening.get(..20).unwrap_or(opening).escape_ascii();
+        assert_eq!(alerted(&mut server.connect(0), opening), Ok(()), "{shown}");
+    }
+    assert_eq!(secure(&server, &Offer::name("a.example")).get("/").status, 200);
 }
 
 #[test]

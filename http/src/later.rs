@@ -5,9 +5,9 @@
 use tidegate_core::conf::directive::{Arity, Directive, Feature, Levels, Set};
 use tidegate_core::conf::{Check, Line, Refusal, Word, value};
 use tidegate_core::module::Module;
+use tidegate_core::modules::builtin::NoConf;
 use tidegate_core::script::Variable;
 use tidegate_core::script::variable::Get;
-use tidegate_core::modules::builtin::NoConf;
 
 use crate::exchange::Exchange;
 

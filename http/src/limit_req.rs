@@ -212,7 +212,7 @@ impl<S: HasLimits> Gate<S> for Limits<S> {
                 if self.dry_run {
                     ("DELAYED_DRY_RUN", Step::Now(Verdict::Continue))
                 } else {
-                    ("DELAYED", Step::Later(Box::pin(wait(by))))
+                    ("DELAYED", Step::Later(Box::pin(wait(subject, by))))
                 }
             }
             Decision::Refuse { excess, zone } => {
@@ -233,8 +233,10 @@ impl<S: HasLimits> Gate<S> for Limits<S> {
     }
 }
 
-async fn wait(by: Duration) -> Verdict {
+async fn wait<S: HasLimits>(subject: &S, by: Duration) -> Verdict {
+    subject.limited().delayed.set(true);
     tokio::time::sleep(by).await;
+    subject.limited().delayed.set(false);
     Verdict::Continue
 }
 

@@ -390,8 +390,9 @@ fn limited(exchange: &Exchange, plan: Rc<Plan>) -> Rc<Plan> {
 async fn guarded(exchange: &Exchange, client: &mut Client) -> Outcome {
     let plan = exchange.plan();
     log!(exchange.logger(), Debug, "using configuration \"{}\"", String::from_utf8_lossy(&plan.name));
-    // A client that is made to wait may give up.
-    match h1::unless_gone(client, run(exchange, &plan, Phase::PreAccess, Phase::PreContent)).await {
+    // A client that has only said that it sends no more waits for its answer; one that is delayed may give up.
+    let gates = run(exchange, &plan, Phase::PreAccess, Phase::PreContent);
+    match h1::unless_leaves(client, &exchange.limited.delayed, gates).await {
         Some(None) => {}
         Some(Some(outcome)) => return outcome,
         None => {

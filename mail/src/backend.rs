@@ -140,6 +140,8 @@ impl Trouble {
         match self {
             Trouble::Resting => Outcome::Declined,
             Trouble::BadReply(BadReply::Invalid { .. } | BadReply::TooLong { .. }) => Outcome::Success,
+            // Whoever logs in: it does not do what it is told.
+            Trouble::BadReply(BadReply::Unasked { .. }) => Outcome::Failure,
             _ if greeted => Outcome::Declined,
             _ => Outcome::Failure,
         }
@@ -200,26 +202,45 @@ async fn converse(session: &Session, address: &Address, login: &mut impl Login) 
     session.attempts().current(|attempt| attempt.connected = Some(begun.elapsed()));
     let (mut input, mut replies) = (BytesMut::new(), BytesMut::new());
     loop {
-        input.reserve(usize::try_from(BUFFER).unwrap_or(0));
-        let count = transport.read_buf(&mut input).await.map_err(Trouble::Broken)?;
-        session.attempts().current(|attempt| {
-            attempt.first_byte.get_or_insert_with(|| begun.elapsed());
-            attempt.received = attempt.received.saturating_add(u64::try_from(count).unwrap_or(0));
-        });
-        if count == 0 {
-            return Err(Trouble::BadReply(login.end().err().unwrap_or(BadReply::Closed)));
-        }
-        let logged_in = login.receive(&mut input, &mut replies).map_err(Trouble::BadReply)?;
+        let logged_in = listen(session, &mut transport, login, (&mut input, &mut replies), begun).await?;
         session.acts(login.action());
         if let Some(LoggedIn { reply }) = logged_in {
             return Ok(Backend { transport, reply, rest: input });
         }
+        if replies.is_empty() {
+            continue;
+        }
+        // What is there already cannot be the answer: the machine hears of it before it hears that we have asked.
+        while transport.has_input() {
+            listen(session, &mut transport, login, (&mut input, &mut replies), begun).await?;
+        }
         transport.write_all(&replies).await.map_err(Trouble::Broken)?;
+        login.sent();
         session.attempts().current(|attempt| {
             attempt.sent = attempt.sent.saturating_add(u64::try_from(replies.len()).unwrap_or(0));
         });
         replies.clear();
     }
+}
+
+/// Hears what the backend says next.
+async fn listen(
+    session: &Session,
+    transport: &mut Transport,
+    login: &mut impl Login,
+    (input, replies): (&mut BytesMut, &mut BytesMut),
+    begun: Instant,
+) -> Result<Option<LoggedIn>, Trouble> {
+    input.reserve(usize::try_from(BUFFER).unwrap_or(0));
+    let count = transport.read_buf(input).await.map_err(Trouble::Broken)?;
+    session.attempts().current(|attempt| {
+        attempt.first_byte.get_or_insert_with(|| begun.elapsed());
+        attempt.received = attempt.received.saturating_add(u64::try_from(count).unwrap_or(0));
+    });
+    if count == 0 {
+        return Err(Trouble::BadReply(login.end().err().unwrap_or(BadReply::Closed)));
+    }
+    login.receive(input, replies).map_err(Trouble::BadReply)
 }
 
 #[cfg(test)]
@@ -230,6 +251,7 @@ mod tests {
     fn only_a_backend_that_cannot_be_reached_is_blamed() {
         let refused = || io::Error::from(io::ErrorKind::ConnectionRefused);
         let invalid = || BadReply::Invalid { line: Bytes::new(), reply: Bytes::new() };
+        let unasked = || BadReply::Unasked { line: Bytes::new() };
         for (trouble, greeted, outcome) in [
             (Trouble::Connect(refused()), false, Outcome::Failure),
             (Trouble::TimedOut, false, Outcome::Failure),
@@ -240,6 +262,8 @@ mod tests {
             (Trouble::BadReply(BadReply::Closed), true, Outcome::Declined),
             (Trouble::BadReply(invalid()), false, Outcome::Success),
             (Trouble::BadReply(invalid()), true, Outcome::Success),
+            (Trouble::BadReply(unasked()), false, Outcome::Failure),
+            (Trouble::BadReply(unasked()), true, Outcome::Failure),
             (Trouble::Resting, false, Outcome::Declined),
         ] {
             assert_eq!(trouble.blames(greeted), outcome, "{trouble:?}");

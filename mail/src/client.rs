@@ -207,11 +207,26 @@ impl Client {
     /// The client left; the work is dropped.
     pub async fn during<F: Future>(&mut self, work: F) -> Result<F::Output, Ending> {
         let mut work = pin!(work);
-        poll_fn(|cx| match work.as_mut().poll(cx) {
-            Poll::Ready(output) => Poll::Ready(Ok(output)),
-            Poll::Pending => self.poll_presence(cx).map(Err),
-        })
-        .await
+        let done = poll_fn(|cx| match work.as_mut().poll(cx) {
+            Poll::Ready(output) => Poll::Ready(Ok(Some(output))),
+            Poll::Pending => self.poll_presence(cx).map(|gone| gone.map_or(Ok(None), Err)),
+        });
+        if let Some(output) = done.await? {
+            return Ok(output);
+        }
+        // There is no room for more of what it says: that it breaks off can still be noticed.
+        let mut broken = pin!(self.broken());
+        let done = poll_fn(|cx| match work.as_mut().poll(cx) {
+            Poll::Ready(output) => Poll::Ready(Some(output)),
+            Poll::Pending => broken.as_mut().poll(cx).map(|()| None),
+        });
+        done.await.ok_or_else(|| self.left())
+    }
+
+    async fn broken(&self) {
+        if let Some(transport) = &self.transport {
+            transport.broken().await;
+        }
     }
 
     /// Lets the client wait, but not longer than the worker lives.
@@ -220,13 +235,28 @@ impl Client {
     /// The client left.
     pub async fn pause(&mut self, time: Duration) -> Result<(), Ending> {
         let until = later(time);
-        poll_fn(|cx| {
+        let over = poll_fn(|cx| {
             if self.life.is_stopping() || self.timer.poll_until(cx, until).is_ready() {
-                return Poll::Ready(Ok(()));
+                return Poll::Ready(Ok(true));
             }
-            self.poll_presence(cx).map(Err)
-        })
-        .await
+            self.poll_presence(cx).map(|gone| gone.map_or(Ok(false), Err))
+        });
+        if over.await? {
+            return Ok(());
+        }
+        let Client { transport, timer, life, .. } = self;
+        let Some(transport) = transport else { return Err(Ending::Gone) };
+        let over = {
+            let mut broken = pin!(transport.broken());
+            poll_fn(|cx| {
+                if life.is_stopping() || timer.poll_until(cx, until).is_ready() {
+                    return Poll::Ready(true);
+                }
+                broken.as_mut().poll(cx).map(|()| false)
+            })
+            .await
+        };
+        if over { Ok(()) } else { Err(self.left()) }
     }
 
     /// True when the worker is going away.
@@ -234,20 +264,22 @@ impl Client {
         self.life.is_stopping()
     }
 
-    /// Ready when the client is gone.
-    fn poll_presence(&mut self, cx: &mut Context<'_>) -> Poll<Ending> {
+    /// Ready when the client is gone, or with nothing when there is no room for more of what it says.
+    fn poll_presence(&mut self, cx: &mut Context<'_>) -> Poll<Option<Ending>> {
         while self.input.len() < self.session.server().dialogue.buffer {
             match self.poll_input(cx) {
                 Poll::Ready(Read::Some) => {}
-                Poll::Ready(Read::Failed(error)) => return Poll::Ready(self.failed("recv", &error)),
-                Poll::Ready(_) => {
-                    log!(self.session.logger(), Info, "client closed connection");
-                    return Poll::Ready(Ending::Gone);
-                }
-                Poll::Pending => break,
+                Poll::Ready(Read::Failed(error)) => return Poll::Ready(Some(self.failed("recv", &error))),
+                Poll::Ready(_) => return Poll::Ready(Some(self.left())),
+                Poll::Pending => return Poll::Pending,
             }
         }
-        Poll::Pending
+        Poll::Ready(None)
+    }
+
+    fn left(&self) -> Ending {
+        log!(self.session.logger(), Info, "client closed connection");
+        Ending::Gone
     }
 
     /// Shakes hands, within what is left of the time to log in.
@@ -267,16 +299,20 @@ impl Client {
             Err(tls::TlsFailure::TimedOut) => Err(self.timed_out()),
             Err(failure) => {
                 log!(self.session.logger(), Info, "{failure}");
+                if let tls::TlsFailure::NotTls(transport) = failure {
+                    tls::server::refuse(*transport).await;
+                }
                 Err(Ending::TlsFailed)
             }
         }
     }
 
-    /// Says the last words that are queued and closes.
-    pub async fn close(mut self) {
-        let _ = self.flush_within(LAST_WORDS).await;
+    /// Says the last words that are queued and closes. Who has had all the time there is gets no more for that.
+    pub async fn close(mut self, ending: Ending) {
+        let patience = if matches!(ending, Ending::TimedOut | Ending::Gone) { Duration::ZERO } else { LAST_WORDS };
+        let _ = self.flush_within(patience).await;
         if let Some(transport) = &mut self.transport {
-            let _ = self.timer.limit(LAST_WORDS, transport.finish()).await;
+            let _ = self.timer.limit(patience, transport.finish()).await;
         }
     }
 

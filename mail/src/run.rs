@@ -82,7 +82,7 @@ fn before(entry: Rc<Entry>, session: Rc<Session>, mut client: Client) -> impl Fu
             Ok(backend) => return Ok(relay(session, client.into_parts()?, backend)),
             Err(ending) => ending,
         };
-        Box::pin(client.close()).await;
+        Box::pin(client.close(ending)).await;
         Err(ending)
     }
 }
@@ -270,9 +270,11 @@ fn relay(session: Rc<Session>, client: Parts, backend: Backend) -> Relay {
         let counters = &session.counters;
         let end = pump(&mut transport, &mut upstream, &mut timer, limits, counters, input, to_client).await;
         log_end(&session, &end);
+        // Who has been silent for as long as is allowed, or has failed, is not waited for again.
+        let patience = if matches!(end, End::Closed(_)) { GOODBYE.min(limits.idle) } else { Duration::ZERO };
         let farewell = async {
-            let _ = Timer::default().limit(GOODBYE, upstream.finish()).await;
-            let _ = Timer::default().limit(GOODBYE, transport.finish()).await;
+            let _ = Timer::default().limit(patience, upstream.finish()).await;
+            let _ = Timer::default().limit(patience, transport.finish()).await;
         };
         Box::pin(farewell).await;
         drop(life);

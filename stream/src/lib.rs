@@ -2,6 +2,7 @@
 
 pub mod blocks;
 pub mod plan;
+mod presence;
 pub mod proxy;
 pub mod reply;
 pub mod retry;

@@ -1,7 +1,11 @@
 //! `proxy_pass` and its neighbours: leases a peer, connects to it, and pumps bytes both ways.
 
+use std::cell::Cell;
+use std::future::poll_fn;
 use std::io;
+use std::pin::pin;
 use std::rc::Rc;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
@@ -19,6 +23,7 @@ use tidegate_core::subject::Subject;
 use tidegate_core::{inherit, log};
 
 use crate::plan::{Content, Plan};
+use crate::presence;
 use crate::retry::{Next, Policy};
 use crate::session::{Session, Traffic};
 
@@ -34,6 +39,7 @@ pub struct ProxyConf {
     buffer_size: Setting<u64>,
     half_close: Setting<bool>,
     socket_keepalive: Setting<bool>,
+    reset: Setting<bool>,
 }
 
 inherit!(ProxyConf {
@@ -45,6 +51,7 @@ inherit!(ProxyConf {
     buffer_size,
     half_close,
     socket_keepalive,
+    reset,
 } own { pass });
 
 /// `proxy_pass` and its neighbours
@@ -97,6 +104,12 @@ impl Feature for Proxy {
             Set::Flag(|conf| &mut conf.socket_keepalive),
             "Whether the system probes silent servers.",
         ),
+        row(
+            "proxy_reset",
+            Set::Flag(|conf| &mut conf.reset),
+            "Whether the reset of one side is passed on as a reset, so that truncation shows; on by default. With off the \
+             other side sees an ordinary end, as in nginx.",
+        ),
     ];
 }
 
@@ -107,6 +120,7 @@ pub struct Pass {
     limits: Limits,
     policy: Policy,
     socket_keepalive: bool,
+    reset: bool,
 }
 
 enum To {
@@ -142,30 +156,78 @@ impl Module<Session> for Proxy {
                 timeout: conf.next_upstream_timeout.or(Duration::ZERO),
             },
             socket_keepalive: conf.socket_keepalive.or(false),
+            reset: conf.reset.or(true),
         }));
         Ok(())
     }
 }
 
-/// Passes a session on; its status.
-pub async fn pass(session: &Session, pass: &Pass, client: &mut Transport, timer: &mut Timer) -> u16 {
+/// Passes a session on; its status, and how long the client may take to hear of the end, unless it is to hear nothing.
+pub async fn pass(
+    session: &Session,
+    pass: &Pass,
+    client: &mut Transport,
+    timer: &mut Timer,
+) -> (u16, Option<Duration>) {
     session.details.proxying.set(true);
     let group = match pass.group(session) {
         Ok(group) => group,
         Err(why) => {
             log!(session.logger(), Error, "{why}");
-            return 500;
+            return (500, Some(pass.limits.idle));
         }
     };
-    let reached = Box::pin(reach(session, pass, &group, timer)).await;
-    let Some((lease, mut upstream)) = reached else { return 502 };
-    session.details.action.set("");
     let counters = &session.details.counters;
-    let (nothing, nothing_either) = (BytesMut::new(), BytesMut::new());
-    let end = pump(client, &mut upstream, timer, pass.limits, counters, nothing, nothing_either).await;
+    let mut early = BytesMut::new();
+    let reached = Box::pin(reach_for(session, pass, &group, client, timer, &mut early)).await;
+    let (lease, mut upstream) = match reached {
+        Ok(Some(reached)) => reached,
+        Ok(None) => return (502, Some(pass.limits.idle)),
+        Err(end) => {
+            tell(session, &end);
+            return (200, None);
+        }
+    };
+    session.details.action.set("");
+    let end = pump(client, &mut upstream, timer, pass.limits, counters, early, BytesMut::new()).await;
     tell(session, &end);
     lease.report(Outcome::Success);
-    200
+    match end {
+        End::Closed(_) => (200, Some(pass.limits.idle)),
+        End::Failed(Side::Client, _) if pass.reset => {
+            upstream.reset_when_dropped();
+            (200, None)
+        }
+        End::Failed(Side::Upstream, _) if pass.reset => {
+            client.reset_when_dropped();
+            (200, None)
+        }
+        // Who has been silent for as long as is allowed is not waited for again.
+        End::Idle | End::Failed(..) => (200, Some(Duration::ZERO)),
+    }
+}
+
+/// Connects to a peer of the group for a client that is there; how it left, if it did. `early` is what it has said.
+async fn reach_for(
+    session: &Session,
+    pass: &Pass,
+    group: &Rc<Group>,
+    client: &mut Transport,
+    timer: &mut Timer,
+    early: &mut BytesMut,
+) -> Result<Option<(Lease, Transport)>, End> {
+    let began = Cell::new(Instant::now());
+    let mut reaching = pin!(reach(session, pass, group, timer, &began));
+    let mut leaving = pin!(presence::until_gone(client, pass.limits, &session.details.counters, early));
+    let reached = poll_fn(|cx| match reaching.as_mut().poll(cx) {
+        Poll::Ready(reached) => Poll::Ready(Ok(reached)),
+        Poll::Pending => leaving.as_mut().poll(cx).map(Err),
+    })
+    .await;
+    if reached.is_err() {
+        session.attempts().current(|attempt| attempt.finished = Some(began.get().elapsed()));
+    }
+    reached
 }
 
 impl Pass {
@@ -200,7 +262,13 @@ fn literal(name: &str) -> Result<Address, String> {
 }
 
 /// Connects to a peer of the group: the first that can be reached, as far as the policy goes.
-async fn reach(session: &Session, pass: &Pass, group: &Rc<Group>, timer: &mut Timer) -> Option<(Lease, Transport)> {
+async fn reach(
+    session: &Session,
+    pass: &Pass,
+    group: &Rc<Group>,
+    timer: &mut Timer,
+    latest: &Cell<Instant>,
+) -> Option<(Lease, Transport)> {
     let (details, attempts) = (&session.details, session.attempts());
     details.action.set("connecting to upstream");
     let first = Instant::now();
@@ -216,6 +284,7 @@ async fn reach(session: &Session, pass: &Pass, group: &Rc<Group>, timer: &mut Ti
         attempts.begin(lease.name());
         details.upstream(lease.name());
         let began = Instant::now();
+        latest.set(began);
         let connected = connect(session, pass, lease.address(), timer).await;
         let took = began.elapsed();
         if let Some(upstream) = connected {

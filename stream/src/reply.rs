@@ -50,22 +50,27 @@ impl Module<Session> for Return {
     }
 }
 
-/// Sends the text; the session's status.
-pub async fn send(session: &Session, text: &Template<Session>, client: &mut Transport, timer: &mut Timer) -> u16 {
+/// Sends the text; the session's status, and how long the client may take to hear of the end, unless it is to hear nothing.
+pub async fn send(
+    session: &Session,
+    text: &Template<Session>,
+    client: &mut Transport,
+    timer: &mut Timer,
+) -> (u16, Option<Duration>) {
     session.details.action.set("returning text");
     let text = text.value(session);
     match write(client, timer, &text, PATIENCE).await {
         Ok(()) => {
             session.details.counters.to_client.set(u64::try_from(text.len()).unwrap_or(u64::MAX));
-            200
+            (200, Some(PATIENCE))
         }
         Err(failure @ IoFailure::TimedOut) => {
             log!(session.logger(), Info, "connection timed out ({failure})");
-            200
+            (200, Some(Duration::ZERO))
         }
         Err(failure) => {
             log!(session.logger(), Info, "send() failed ({failure})");
-            500
+            (500, None)
         }
     }
 }

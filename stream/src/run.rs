@@ -11,8 +11,8 @@ use tidegate_core::phase::{Phase, Verdict};
 use tidegate_core::script::regex::Matches;
 use tidegate_core::script::{Names, PatternList};
 use tidegate_core::subject::Subject;
-use tidegate_core::tls::ServerTls;
-use tidegate_core::tls::server::accept;
+use tidegate_core::tls::server::{accept, refuse};
+use tidegate_core::tls::{ServerTls, TlsFailure};
 
 use crate::plan::{Content, Plan};
 use crate::session::Session;
@@ -20,6 +20,12 @@ use crate::{proxy, reply};
 
 /// Longest time for a client to take the end of a TLS session.
 const FAREWELL: Duration = Duration::from_secs(3);
+
+/// A client's connection that is still open, and how long the client has to take the end of a TLS session, if it is told.
+struct Left {
+    client: Transport,
+    patience: Option<Duration>,
+}
 
 /// The servers of one address.
 pub struct Listener {
@@ -55,11 +61,11 @@ impl Protocol for Listener {
 
 impl Listener {
     /// Everything between the first log line and the last: the session's status, and the connection if still open.
-    async fn attend(&self, session: &Session, connection: Connection) -> (u16, Option<Transport>) {
+    async fn attend(&self, session: &Session, connection: Connection) -> (u16, Option<Left>) {
         let Connection { transport, mut timer, info } = connection;
         log!(session.plain_logger(), Info, "client {} connected to {}", info.client, session.details.server());
         if let Some(status) = refused(session).await {
-            return (status, Some(transport));
+            return (status, Some(Left { client: transport, patience: Some(FAREWELL) }));
         }
         // What is only done once has room made for it then, and not as long as the session lives.
         let mut client = match self.default.tls.as_ref().filter(|_| self.tls) {
@@ -79,12 +85,12 @@ impl Listener {
             "using server \"{}\"",
             String::from_utf8_lossy(&session.plan().server_name)
         );
-        let status = match &session.plan().content {
-            Content::Nothing => 500,
+        let (status, patience) = match &session.plan().content {
+            Content::Nothing => (500, Some(FAREWELL)),
             Content::Pass(pass) => proxy::pass(session, pass, &mut client, &mut timer).await,
             Content::Return(text) => Box::pin(reply::send(session, text, &mut client, &mut timer)).await,
         };
-        (status, Some(client))
+        (status, Some(Left { client, patience: patience.map(|time| time.min(FAREWELL)) }))
     }
 
     /// Performs the TLS handshake. `None` when it fails.
@@ -116,11 +122,14 @@ impl Listener {
                 let _ = session.peer().tls.set(Box::new(tls));
                 let Some(objection) = objection else { return Some(client) };
                 log!(session.logger(), Info, "{objection}");
-                close(Some(client)).await;
+                close(Some(Left { client, patience: Some(FAREWELL) })).await;
                 None
             }
             Err(failure) => {
                 log!(session.logger(), Info, "{failure}");
+                if let TlsFailure::NotTls(transport) = failure {
+                    refuse(*transport).await;
+                }
                 None
             }
         }
@@ -146,9 +155,9 @@ async fn refused(session: &Session) -> Option<u16> {
     }
 }
 
-/// Closes the connection; a TLS session is told that this is the end.
-async fn close(client: Option<Transport>) {
-    if let Some(mut client @ Transport::Tls(_)) = client {
-        let _ = Timer::default().limit(FAREWELL, client.finish()).await;
+/// Closes the connection; a TLS session is told that this is the end, if the client takes it in time.
+async fn close(left: Option<Left>) {
+    if let Some(Left { client: mut client @ Transport::Tls(_), patience: Some(patience) }) = left {
+        let _ = Timer::default().limit(patience, client.finish()).await;
     }
 }

@@ -4,6 +4,8 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream, ToSocketAddrs};
 use std::time::Duration;
 
+use nix::sys::socket::{setsockopt, sockopt};
+
 use crate::wait::PATIENCE;
 
 use super::tls::{Offer, TlsFacts, TlsStream};
@@ -188,6 +190,28 @@ impl Wire {
     pub fn try_rest(&mut self) -> io::Result<Vec<u8>> {
         while self.fill()? != 0 {}
         Ok(std::mem::take(&mut self.buffer))
+    }
+
+    /// Breaks the connection off: the peer sees a reset, whatever has not arrived yet is lost.
+    pub fn abort(self) {
+        let at_once = nix::libc::linger { l_onoff: 1, l_linger: 0 };
+        setsockopt(self.socket(), sockopt::Linger, &at_once).expect("set the linger time");
+    }
+
+    /// Reads to the end of the connection; whether that is a reset.
+    #[track_caller]
+    pub fn ends_by_reset(&mut self) -> bool {
+        let mut chunk = [0; 65_536];
+        loop {
+            match self.reader().read(&mut chunk) {
+                Ok(0) => return false,
+                Ok(_) => {}
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::ConnectionReset => return true,
+                Err(error) if error.kind() == ErrorKind::UnexpectedEof => return false,
+                Err(error) => panic!("wait for the end: {error}"),
+            }
+        }
     }
 
     /// Whether the connection has ended, waiting for either that or more bytes.

@@ -25,6 +25,8 @@ pub trait HasLimits: Subject {
 pub struct Limited {
     /// `$limit_conn_status`
     pub connections: Cell<Option<&'static str>>,
+    /// A limit makes the subject wait: a client that leaves meanwhile need not be served.
+    pub delayed: Cell<bool>,
     /// What a limit of their rate has decided.
     pub rate: Cell<Option<&'static str>>,
     held: RefCell<Vec<Box<dyn Any>>>,

@@ -94,12 +94,50 @@ impl Transport {
         }
     }
 
+    /// True when a read gives something at once, be it the end: asks the system, for the runtime hears of it later. What
+    /// lies below TLS counts as well.
+    pub fn has_input(&self) -> bool {
+        let mut one = [std::mem::MaybeUninit::uninit()];
+        let peeked = match self {
+            Transport::Tcp(tcp) => socket2::SockRef::from(tcp).peek(&mut one),
+            Transport::Unix(unix) => socket2::SockRef::from(unix).peek(&mut one),
+            Transport::Tls(tls) => return tls.inner().has_input(),
+        };
+        !peeked.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+    }
+
+    /// Waits until the connection is broken, without reading: what the peer has sent does not matter, nor its end.
+    pub async fn broken(&self) {
+        let broken = match self {
+            Transport::Tcp(tcp) => tcp.ready(Interest::ERROR).await,
+            Transport::Unix(unix) => unix.ready(Interest::ERROR).await,
+            Transport::Tls(tls) => return Box::pin(tls.inner().broken()).await,
+        };
+        drop(broken);
+    }
+
+    /// Has the connection end with a reset when it is dropped, so that the peer knows that something is missing. Only TCP
+    /// has resets.
+    pub fn reset_when_dropped(&self) {
+        if let Some(tcp) = self.tcp() {
+            let _ = tcp.set_zero_linger();
+        }
+    }
+
     /// Waits until a read is likely to give something.
     ///
     /// # Errors
     /// The runtime is going away.
     pub async fn readable(&mut self) -> io::Result<()> {
         std::future::poll_fn(|cx| self.poll_readable(cx)).await
+    }
+
+    /// Reads what is there into the free room of `buffer`; 0 is the end.
+    ///
+    /// # Errors
+    /// The transport failed.
+    pub async fn read_some(&mut self, buffer: &mut BytesMut) -> io::Result<usize> {
+        self.read_buf(buffer).await
     }
 
     /// Sends up to `count` bytes of `file` from `offset`, inside the kernel. Plain TCP only.
@@ -334,4 +372,67 @@ pub(crate) fn poll_read_into(
     let mut reading = std::pin::pin!(transport.read_buf(buffer));
     let count = ready!(std::future::Future::poll(reading.as_mut(), cx))?;
     Poll::Ready(Ok(count))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::net::TcpListener;
+
+    async fn pair() -> (Transport, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let peer = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        (Transport::Tcp(listener.accept().await.unwrap().0), peer)
+    }
+
+    fn run<F: Future>(future: F) -> F::Output {
+        tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
+    }
+
+    #[test]
+    fn input_is_known_of_before_the_runtime_hears_of_it() {
+        run(async {
+            for words in [&b""[..], b"x", b"many words"] {
+                let (mut own, mut peer) = pair().await;
+                assert!(!own.has_input());
+                peer.write_all(words).await.unwrap();
+                assert_eq!(own.has_input(), !words.is_empty());
+                let mut input = BytesMut::new();
+                while input.len() < words.len() {
+                    own.read_some(&mut input).await.unwrap();
+                }
+                assert!(!own.has_input());
+                // Nothing is awaited in between: nobody has told the runtime.
+                let peer = peer.into_std().unwrap();
+                peer.set_nonblocking(false).unwrap();
+                std::io::Write::write_all(&mut &peer, b"more").unwrap();
+                assert!(own.has_input());
+                drop(peer);
+                own.read_some(&mut input).await.unwrap();
+                assert!(own.has_input(), "the end is input");
+            }
+        });
+    }
+
+    #[test]
+    fn only_a_reset_breaks_a_connection() {
+        run(async {
+            for (words, ends_first, resets) in
+                [(0, false, true), (9, false, true), (9, true, true), (100_000, false, true), (9, true, false)]
+            {
+                let (own, mut peer) = pair().await;
+                peer.write_all(&vec![7; words]).await.unwrap();
+                if ends_first {
+                    peer.shutdown().await.unwrap();
+                }
+                let mut timer = Timer::default();
+                assert!(timer.limit(Duration::from_millis(50), own.broken()).await.is_err(), "{words} {ends_first}");
+                if resets {
+                    peer.set_zero_linger().unwrap();
+                    drop(peer);
+                    timer.limit(Duration::from_secs(9), own.broken()).await.unwrap();
+                }
+            }
+        });
+    }
 }

@@ -111,36 +111,43 @@ pub async fn accept(
     choose: impl FnOnce(Option<&str>) -> Option<ServerTls>,
 ) -> Result<(Transport, TlsInfo), TlsFailure> {
     let handshake = async {
+        let failed = |error: io::Error| (TlsFailure::Failed(error), None);
         if let Some(tcp) = transport.tcp() {
             let mut first = [0];
-            let count = tcp.peek(&mut first).await.map_err(TlsFailure::Failed)?;
+            let count = tcp.peek(&mut first).await.map_err(failed)?;
             if count == 0 {
-                return Err(TlsFailure::Failed(io::ErrorKind::UnexpectedEof.into()));
+                return Err(failed(io::ErrorKind::UnexpectedEof.into()));
             }
             // A handshake record; nginx also lets through what could be an SSLv2 greeting, which rustls refuses anyway.
             if first != [0x16] && first != [0x80] {
-                return Err(TlsFailure::NotTls(Box::new(transport)));
+                return Err((TlsFailure::NotTls(Box::new(transport)), None));
             }
         }
-        let mut transport = transport;
-        let Greeting { accepted, name, hidden } = match greeting(&mut transport).await.map_err(TlsFailure::Failed)? {
-            Some(greeting) => greeting,
-            None => return Err(reject(transport).await),
-        };
+        let (Greeting { accepted, name, hidden }, transport) = greeting(transport).await?;
         let server = choose(name.as_deref().and_then(hello::host).as_deref());
         let (Some(configs), clients) = server.map_or((None, None), |server| (server.config, server.clients)) else {
-            return Err(reject(transport).await);
+            let mut transport = transport;
+            return Err((reject(&mut transport).await, Some(transport)));
         };
         let config = if hidden { configs.honest } else { configs.usual };
         let start = StartHandshake::from_parts(accepted, transport);
-        let stream = start.into_stream(config).await.map_err(TlsFailure::Failed)?;
+        let stream = start.into_stream(config).into_fallible().await;
+        let stream = stream.map_err(|(error, transport)| (TlsFailure::Failed(error), Some(transport)))?;
         let transport = TlsTransport::new(stream.into());
         let mut info = transport.info(name.and_then(|name| String::from_utf8(name).ok()));
         info.client = clients.map(|policy| transport.examine(&policy));
         Ok((Transport::Tls(Box::new(transport)), info))
     };
     // Kilobytes that the session would have to make room for as long as it lives.
-    timer.limit(limit, Box::pin(handshake)).await.map_err(|_| TlsFailure::TimedOut)?
+    let (failure, left) = match timer.limit(limit, Box::pin(handshake)).await {
+        Ok(Ok(established)) => return Ok(established),
+        Ok(Err(failed)) => failed,
+        Err(_) => return Err(TlsFailure::TimedOut),
+    };
+    if let Some(transport) = left {
+        Box::pin(part(transport)).await;
+    }
+    Err(failure)
 }
 
 /// What a client has begun with.
@@ -155,40 +162,54 @@ struct Greeting {
 /// The most that is read of a greeting: what rustls takes for one message.
 const LONGEST_GREETING: usize = 0x1_0000;
 
-/// Reads the client's greeting. `None` if it asks for a name that nobody can have.
-async fn greeting(transport: &mut Transport) -> io::Result<Option<Greeting>> {
+/// Why a greeting leads nowhere, and the transport if the client is still to be parted from.
+type Parted = (TlsFailure, Option<Transport>);
+
+/// Reads the client's greeting. One that cannot be read is answered with an alert, always: rustls has none for what does
+/// not even look like a message. A name that nobody can have is rejected.
+async fn greeting(mut transport: Transport) -> Result<(Greeting, Transport), Parted> {
+    const DECODE_ERROR: u8 = 50;
     let mut acceptor = Acceptor::default();
     let mut records = Vec::new();
-    loop {
-        let mut piece = [0; 2048];
-        let count = transport.read(&mut piece).await?;
-        let piece = piece.get(..count).filter(|piece| !piece.is_empty()).ok_or(io::ErrorKind::UnexpectedEof)?;
+    let mut piece = [0; 4096];
+    let (error, mut answer) = loop {
+        let count = match transport.read(&mut piece).await {
+            Ok(0) => return Err((TlsFailure::Failed(io::ErrorKind::UnexpectedEof.into()), None)),
+            Ok(count) => count,
+            Err(error) => return Err((TlsFailure::Failed(error), None)),
+        };
+        let piece = piece.get(..count).unwrap_or_default();
         records.extend_from_slice(piece);
         if records.len() > LONGEST_GREETING {
-            return Err(io::ErrorKind::InvalidData.into());
+            break (io::ErrorKind::InvalidData.into(), Vec::new());
         }
         let name = || Hello::find(&records).and_then(|hello| hello.name().map(<[u8]>::to_vec));
-        match feed(&mut acceptor, piece)? {
-            Ok(None) => {}
-            Ok(Some(accepted)) => return Ok(Some(Greeting { accepted, name: name(), hidden: false })),
-            Err((error, mut alert)) => {
+        match feed(&mut acceptor, piece) {
+            Ok(Ok(None)) => {}
+            Ok(Ok(Some(accepted))) => return Ok((Greeting { accepted, name: name(), hidden: false }, transport)),
+            Ok(Err((error, mut own))) => {
                 // The name may be all that is wrong.
                 let hello = Hello::find(&records);
                 if hello.as_ref().and_then(Hello::name).is_some_and(|name| !hello::is_acceptable(name)) {
-                    return Ok(None);
+                    return Err((reject(&mut transport).await, Some(transport)));
                 }
                 if let Some(hidden) = hello.and_then(|hello| hello.without_name(&records))
-                    && let Ok(Some(accepted)) = feed(&mut Acceptor::default(), &hidden)?
+                    && let Ok(Ok(Some(accepted))) = feed(&mut Acceptor::default(), &hidden)
                 {
-                    return Ok(Some(Greeting { accepted, name: name(), hidden: true }));
+                    return Ok((Greeting { accepted, name: name(), hidden: true }, transport));
                 }
-                let mut told = Vec::new();
-                alert.write_all(&mut told)?;
-                transport.write_all(&told).await?;
-                return Err(io::Error::new(io::ErrorKind::InvalidData, error));
+                let mut answer = Vec::new();
+                let _ = own.write_all(&mut answer);
+                break (io::Error::new(io::ErrorKind::InvalidData, error), answer);
             }
+            Err(error) => break (error, Vec::new()),
         }
+    };
+    if answer.is_empty() {
+        answer.extend_from_slice(&alert(DECODE_ERROR));
     }
+    let left = transport.write_all(&answer).await.is_ok().then_some(transport);
+    Err((TlsFailure::Failed(error), left))
 }
 
 type Accepting = Result<Option<Accepted>, (rustls::Error, rustls::server::AcceptedAlert)>;
@@ -204,13 +225,49 @@ fn feed(acceptor: &mut Acceptor, mut bytes: &[u8]) -> io::Result<Accepting> {
 }
 
 /// Tells the client that there is no server of the name it asks for.
-async fn reject(mut transport: Transport) -> TlsFailure {
-    /// An alert record (RFC 8446, 5.1 and 6.2): version 3.3, two bytes, fatal, unrecognized_name.
-    const UNRECOGNIZED_NAME: [u8; 7] = [21, 3, 3, 0, 2, 2, 112];
-    match transport.write_all(&UNRECOGNIZED_NAME).await {
+async fn reject(transport: &mut Transport) -> TlsFailure {
+    const UNRECOGNIZED_NAME: u8 = 112;
+    match transport.write_all(&alert(UNRECOGNIZED_NAME)).await {
         Ok(()) => TlsFailure::Rejected,
         Err(error) => TlsFailure::Failed(error),
     }
+}
+
+/// Tells a client that sent something else than a handshake that this is no way to begin, and closes: for protocols that
+/// have no answer of their own to [`TlsFailure::NotTls`].
+pub async fn refuse(mut transport: Transport) {
+    const UNEXPECTED_MESSAGE: u8 = 10;
+    let sent = Timer::default().limit(PARTING, transport.write_all(&alert(UNEXPECTED_MESSAGE))).await;
+    if matches!(sent, Ok(Ok(()))) {
+        part(transport).await;
+    }
+}
+
+/// An alert record (RFC 8446, 5.1 and 6.2): version 3.3, two bytes, fatal.
+fn alert(description: u8) -> [u8; 7] {
+    [21, 3, 3, 0, 2, 2, description]
+}
+
+/// Longest time for a client to take an alert.
+const PARTING: Duration = Duration::from_secs(1);
+
+/// Closes so that the alert that was sent last arrives: what the client goes on sending for a while is read and dropped,
+/// for the system answers bytes that nobody has read with a reset, which would overtake the alert.
+async fn part(mut transport: Transport) {
+    /// More than any client sends before it looks for an answer.
+    const MOST: usize = 1 << 18;
+    let parting = async {
+        transport.finish().await?;
+        let (mut piece, mut read) = ([0; 1024], 0);
+        while read < MOST {
+            match transport.read(&mut piece).await? {
+                0 => break,
+                count => read += count,
+            }
+        }
+        io::Result::Ok(())
+    };
+    let _ = Timer::default().limit(PARTING, parting).await;
 }
 
 #[cfg(test)]

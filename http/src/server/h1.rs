@@ -397,11 +397,18 @@ pub async fn unless_given_up<F: Future>(client: &mut Client, work: F) -> Option<
 
 /// Runs `work` unless the client closes first: then `None`.
 pub async fn unless_gone<F: Future>(client: &mut Client, work: F) -> Option<F::Output> {
+    unless_leaves(client, &Cell::new(true), work).await
+}
+
+/// Runs `work` unless the client closes while it `may_leave`: then `None`. A client that has only half-closed looks like
+/// one that is gone, so nobody looks where nginx does not.
+pub async fn unless_leaves<F: Future>(client: &mut Client, may_leave: &Cell<bool>, work: F) -> Option<F::Output> {
     let mut work = pin!(work);
     let mut gone = pin!(gone(client));
     poll_fn(|cx| match work.as_mut().poll(cx) {
         Poll::Ready(output) => Poll::Ready(Some(output)),
-        Poll::Pending => gone.as_mut().poll(cx).map(|_| None),
+        Poll::Pending if may_leave.get() => gone.as_mut().poll(cx).map(|_| None),
+        Poll::Pending => Poll::Pending,
     })
     .await
 }

@@ -15,8 +15,8 @@ use crate::sasl::{Credentials, Method, Secret};
 /// The most octets that the head of an answer may have. nginx stops at 1,024 and then fails or hangs.
 pub const MAX_ANSWER_HEAD: usize = 16 * 1024;
 
-/// The longest `Auth-Wait` that is honoured, in seconds: one day.
-pub const MAX_WAIT: u32 = 24 * 60 * 60;
+/// The longest `Auth-Wait` that is honoured, in seconds: one hour. A longer one is taken for the mistake that it must be.
+pub const MAX_WAIT: u32 = 60 * 60;
 
 /// How often one login may be told `WAIT` before it is given up.
 pub const MAX_REPEATS: u32 = 100;
@@ -245,7 +245,7 @@ pub enum AuthError {
     InvalidHeader,
     /// Its head is longer than [`MAX_ANSWER_HEAD`].
     TooLong,
-    /// It failed by its own account, with this 5xx status.
+    /// It failed by its own account, with this 5xx status, and decided nothing.
     Status(u16),
     /// It said yes without saying where to.
     NoServer,
@@ -310,6 +310,8 @@ impl Repeats {
 /// The headers of an answer that mean something to us.
 #[derive(Default)]
 struct Answer<'a> {
+    /// There is an `Auth-Status`.
+    decided: bool,
     waits: bool,
     refusal: Option<&'a [u8]>,
     wait: Option<NonZeroU32>,
@@ -322,19 +324,19 @@ struct Answer<'a> {
 
 /// Decides what an answer means, from its status and its headers in the order received.
 ///
-/// A status of 500 and above is a failure of the server; any other is ignored, as nginx ignores all of them. A refusal
-/// outweighs everything else, then `WAIT`. `needs_password` is [`AuthRequest::needs_password`] of the question.
+/// `Auth-Status` decides, whatever the status. An answer of 500 and above without it is a failure of the server; nginx
+/// would log in where it names a backend all the same. A refusal outweighs everything else, then `WAIT`. `needs_password` is [`AuthRequest::needs_password`] of the question.
 pub fn interpret<'a>(
     status: u16,
     headers: impl IntoIterator<Item = (&'a [u8], &'a [u8])>,
     needs_password: bool,
 ) -> Result<Verdict, AuthError> {
-    if status >= 500 {
-        return Err(AuthError::Status(status));
-    }
     let mut answer = Answer::default();
     for (name, value) in headers {
         answer.note(name, value.trim_ascii());
+    }
+    if status >= 500 && !answer.decided {
+        return Err(AuthError::Status(status));
     }
     answer.decide(needs_password)
 }
@@ -343,6 +345,7 @@ impl<'a> Answer<'a> {
     fn note(&mut self, name: &[u8], value: &'a [u8]) {
         let is = |known: &str| known.as_bytes().eq_ignore_ascii_case(name);
         if is("Auth-Status") {
+            self.decided = true;
             match value {
                 b"OK" => (),
                 b"WAIT" => self.waits = true,
@@ -388,10 +391,10 @@ impl<'a> Answer<'a> {
     }
 }
 
-/// `None` if the value is no number, which is ignored; `Some(None)` for zero, which means no wait.
+/// `None` if the value is no number, or an absurd one, which is ignored; `Some(None)` for zero, which means no wait.
 fn seconds(value: &[u8]) -> Option<Option<NonZeroU32>> {
-    let number = number(value)?.min(u64::from(MAX_WAIT));
-    Some(NonZeroU32::new(u32::try_from(number).unwrap_or(MAX_WAIT)))
+    let seconds = number(value).and_then(|number| u32::try_from(number).ok()).filter(|seconds| *seconds <= MAX_WAIT)?;
+    Some(NonZeroU32::new(seconds))
 }
 
 fn address(value: &[u8]) -> Result<IpAddr, AuthError> {
@@ -404,12 +407,12 @@ fn port(value: &[u8]) -> Result<u16, AuthError> {
     port.ok_or_else(|| AuthError::InvalidPort(Bytes::copy_from_slice(value)))
 }
 
-/// Decimal digits and nothing else; the largest number where they say more.
+/// Decimal digits and nothing else, and no more of them than a number has.
 fn number(value: &[u8]) -> Option<u64> {
     if value.is_empty() || !value.iter().all(u8::is_ascii_digit) {
         return None;
     }
-    Some(value.iter().fold(0, |sum: u64, digit| sum.saturating_mul(10).saturating_add(u64::from(digit - b'0'))))
+    value.iter().try_fold(0, |sum: u64, digit| sum.checked_mul(10)?.checked_add(u64::from(digit - b'0')))
 }
 
 #[cfg(test)]
@@ -616,13 +619,48 @@ mod tests {
             ("Auth-Status: no|Auth-Wait: 3", refused("no", 3, None)),
             ("Auth-Wait: 3|Auth-Status: no|Auth-Wait: soon", refused("no", 3, None)),
             ("Auth-Status: no|Auth-Wait: 0", refused("no", 0, None)),
-            ("Auth-Status: no|Auth-Wait: 99999999999999999999", refused("no", MAX_WAIT, None)),
+            ("Auth-Status: no|Auth-Wait: 007", refused("no", 7, None)),
             ("Auth-Status: no|Auth-Error-Code: 451 4.3.0", refused("no", 0, Some("451 4.3.0"))),
             ("Auth-Status: no|Auth-Status: OK|Auth-Server: 192.0.2.5|Auth-Port: 143", refused("no", 0, None)),
             ("Auth-Status: WAIT|Auth-Status: no", refused("no", 0, None)),
         ] {
             assert_eq!(answer(headers), expected, "{headers}");
         }
+    }
+
+    #[test]
+    fn a_wait_that_makes_no_sense_is_ignored() {
+        let most = MAX_WAIT.to_string();
+        let more = (MAX_WAIT + 1).to_string();
+        for value in [
+            "",
+            "soon",
+            "-1",
+            "+1",
+            "1.5",
+            "1s",
+            "0x10",
+            "1 2",
+            "\u{661}",
+            &more,
+            "86401",
+            "1000000000",
+            "4294967295",
+            "4294967296",
+            "9223372036854775807",
+            "9223372036854775808",
+            "18446744073709551615",
+            "18446744073709551616",
+            "99999999999999999999",
+            "-99999999999999999999",
+        ] {
+            let wrong = format!("Auth-Status: no|Auth-Wait: {value}");
+            assert_eq!(answer(&wrong), refused("no", 0, None), "{value}");
+            let after = format!("Auth-Status: no|Auth-Wait: 3|Auth-Wait: {value}");
+            assert_eq!(answer(&after), refused("no", 3, None), "{value}");
+            assert_eq!(answer(&format!("Auth-Status: WAIT|Auth-Wait: {value}")), wait(1), "{value}");
+        }
+        assert_eq!(answer(&format!("Auth-Status: no|Auth-Wait: {most}")), refused("no", MAX_WAIT, None));
     }
 
     #[test]
@@ -642,13 +680,23 @@ mod tests {
     }
 
     #[test]
-    fn only_a_server_failure_is_told_from_the_status() {
+    fn an_auth_status_is_obeyed_whatever_the_status() {
         let yes = "Auth-Server: 192.0.2.5|Auth-Port: 143";
-        for status in [200, 204, 302, 404, 499] {
-            assert_eq!(ask(status, yes, false), accepted("192.0.2.5:143", None, None));
+        for status in [100, 200, 204, 302, 404, 499, 500, 503, 599, 999] {
+            let ask = |headers: &str| ask(status, headers, false);
+            assert_eq!(ask(&format!("Auth-Status: OK|{yes}")), accepted("192.0.2.5:143", None, None), "{status}");
+            assert_eq!(ask(&format!("{yes}|auth-status: OK")), accepted("192.0.2.5:143", None, None), "{status}");
+            assert_eq!(ask(&format!("Auth-Status: no|{yes}")), refused("no", 0, None), "{status}");
+            assert_eq!(ask("Auth-Status: no|Auth-Wait: 2"), refused("no", 2, None), "{status}");
+            assert_eq!(ask("Auth-Status: WAIT|Auth-Wait: 2"), wait(2), "{status}");
+            assert_eq!(ask("Auth-Status: OK"), Err(AuthError::NoServer), "{status}");
+            let undecided = if status < 500 {
+                [accepted("192.0.2.5:143", None, None), Err(AuthError::NoServer)]
+            } else {
+                [Err(AuthError::Status(status)), Err(AuthError::Status(status))]
+            };
+            assert_eq!([ask(yes), ask("Auth-Wait: 2")], undecided, "{status}");
         }
-        assert_eq!(ask(500, yes, false), Err(AuthError::Status(500)));
-        assert_eq!(ask(503, "Auth-Status: no", false), Err(AuthError::Status(503)));
     }
 
     #[test]

@@ -31,6 +31,11 @@ pub enum BadReply {
         /// The line that did not fit, as far as it would have.
         line: Bytes,
     },
+    /// It answered a command before that was sent.
+    Unasked {
+        /// The answer, as far as it was there.
+        line: Bytes,
+    },
     /// It closed before the login was complete.
     Closed,
 }
@@ -44,6 +49,9 @@ impl fmt::Display for BadReply {
             BadReply::TooLong { line } => {
                 write!(f, "upstream sent too long response line: \"{}\"", line.escape_ascii())
             }
+            BadReply::Unasked { line } => {
+                write!(f, "upstream sent a response before it was asked: \"{}\"", line.escape_ascii())
+            }
             BadReply::Closed => f.write_str("upstream prematurely closed connection"),
         }
     }
@@ -53,10 +61,14 @@ impl std::error::Error for BadReply {}
 
 /// The login to a backend; one driver serves every implementation.
 ///
-/// As for any machine: what it has to send is queued in `replies`.
+/// As for any machine: what it has to send is queued in `replies`. The driver sends that only when nothing of what the
+/// backend has said is left unread, and reports it with [`sent`](Login::sent): an answer that came before is none.
 pub trait Login: Machine<Event = LoggedIn, Error = BadReply> {
     /// What was done last, for the log line of a timeout or a failure to send.
     fn action(&self) -> Action;
+
+    /// What was queued has been sent: from now on there may be an answer to it.
+    fn sent(&mut self);
 }
 
 #[cfg(test)]
@@ -70,6 +82,10 @@ mod tests {
             (
                 BadReply::Invalid { line: line.clone(), reply: Bytes::new() },
                 r#"upstream sent invalid response: "a01 NO \x1b[31m \"no\"""#,
+            ),
+            (
+                BadReply::Unasked { line: line.clone() },
+                r#"upstream sent a response before it was asked: "a01 NO \x1b[31m \"no\"""#,
             ),
             (BadReply::TooLong { line }, r#"upstream sent too long response line: "a01 NO \x1b[31m \"no\"""#),
             (BadReply::Closed, "upstream prematurely closed connection"),

@@ -1,6 +1,6 @@
 //! Regular expressions as nginx.conf writes them: PCRE's, on bytes.
 //!
-//! A pattern is [read](parse) from its bytes into a [tree](ast), [compiled](compile) to a [program] and [tried](machine)
+//! A pattern is read (`parse`) from its bytes into a tree (`ast`), compiled (`compile`) to a program and tried (`machine`)
 //! as PCRE tries it, so that matches and groups are the same; `tests` compares them with PCRE2 itself. What is not
 //! offered is refused by name. A search whose limits are reached ends with an error, which is never an answer.
 

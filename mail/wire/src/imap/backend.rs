@@ -11,6 +11,9 @@ use crate::sasl::{Credentials, Secret};
 /// A LOGIN to an IMAP backend; user and password go as literals, so that nothing in them needs quoting.
 ///
 /// Every reply may come with untagged lines, as many as fit `proxy_buffer` with it. nginx knows at most one.
+///
+/// What comes before the command that it would answer has been sent is no answer: an untagged line, which a server may
+/// send at any time, is dropped then, and anything else is a fault.
 pub struct Backend {
     tag: Bytes,
     credentials: Credentials,
@@ -18,6 +21,8 @@ pub struct Backend {
     /// The lines of the reply being read; they and the rest of it must fit `limit`.
     reply: BytesMut,
     state: State,
+    /// A command is queued and has not been sent yet: nothing that comes can be its answer.
+    unsent: bool,
 }
 
 /// What the backend is to say next.
@@ -41,6 +46,8 @@ enum Meaning {
     Awaited,
     /// An untagged line before it.
     Untagged,
+    /// An answer to a command that has not been sent.
+    Unasked,
     /// Anything else.
     Wrong,
 }
@@ -48,10 +55,13 @@ enum Meaning {
 impl Backend {
     /// Logs in under the client's tag. `limit` is `proxy_buffer`: the most octets that one reply may have.
     pub fn new(tag: Bytes, credentials: Credentials, limit: usize) -> Self {
-        Backend { tag, credentials, limit, reply: BytesMut::new(), state: State::Greeting }
+        Backend { tag, credentials, limit, reply: BytesMut::new(), state: State::Greeting, unsent: false }
     }
 
     fn meaning(&self, line: &[u8]) -> Meaning {
+        if self.unsent {
+            return if line.starts_with(b"* ") { Meaning::Untagged } else { Meaning::Unasked };
+        }
         let awaited = match self.state {
             State::Greeting => return if says_ok(line, b"*") { Meaning::Awaited } else { Meaning::Wrong },
             // nginx: the plus sign is enough.
@@ -95,7 +105,19 @@ impl Backend {
             }
             State::Over => State::Over,
         };
+        self.unsent = true;
         None
+    }
+
+    /// Whether the beginning of a line shows already that the line must not be there yet.
+    fn is_unasked(&self, beginning: &[u8]) -> bool {
+        const UNTAGGED: &[u8] = b"* ";
+        self.unsent && beginning.iter().zip(UNTAGGED).any(|(found, wanted)| found != wanted)
+    }
+
+    fn unasked(&mut self, line: &[u8]) -> BadReply {
+        self.state = State::Over;
+        BadReply::Unasked { line: Bytes::copy_from_slice(line) }
     }
 
     fn wrong(&mut self, line: Line) -> BadReply {
@@ -126,6 +148,7 @@ impl Machine for Backend {
             let room = self.limit.saturating_sub(self.reply.len());
             let line = match take_line(input, room) {
                 Ok(Some(line)) => line,
+                Ok(None) if self.is_unasked(input) => return Err(self.unasked(input)),
                 Ok(None) => return Ok(None),
                 Err(_) => return Err(self.too_long(input, room)),
             };
@@ -133,6 +156,7 @@ impl Machine for Backend {
             match self.meaning(&line) {
                 Meaning::Untagged => (),
                 Meaning::Wrong => return Err(self.wrong(line)),
+                Meaning::Unasked => return Err(self.unasked(&line)),
                 Meaning::Awaited => {
                     if let Some(logged_in) = self.advance(replies) {
                         return Ok(Some(logged_in));
@@ -161,6 +185,11 @@ impl Login for Backend {
             State::Over => Action::ReadingUpstreamResponse,
         }
     }
+
+    fn sent(&mut self) {
+        self.unsent = false;
+        self.reply.clear();
+    }
 }
 
 #[cfg(test)]
@@ -175,15 +204,19 @@ mod tests {
         Backend::new(Bytes::from_static(b"a01"), credentials, 64)
     }
 
-    /// What was sent, how it ended, and what of the input was left.
+    /// What was sent, how it ended, and what of the input was left. The backend is one that waits for what it answers.
     fn login(pieces: &[&[u8]]) -> (String, Result<String, BadReply>, String) {
         let mut backend = backend();
         let (mut input, mut sent) = (BytesMut::new(), BytesMut::new());
         let mut outcome = None;
-        for piece in pieces {
-            input.extend_from_slice(piece);
+        for line in pieces.iter().flat_map(|piece| piece.split_inclusive(|octet| *octet == b'\n')) {
+            input.extend_from_slice(line);
             if outcome.is_none() {
+                let before = sent.len();
                 outcome = backend.receive(&mut input, &mut sent).transpose();
+                if sent.len() > before {
+                    backend.sent();
+                }
             }
         }
         let outcome = match outcome {
@@ -227,6 +260,88 @@ mod tests {
             "* ok\r\n* CAPABILITY IMAP4rev1\r\n+ go\r\n* X\r\n+ go\r\n* CAPABILITY A\r\n* 0 B\r\na01 ok [C] in\r\n";
         let reply = "* CAPABILITY A\r\n* 0 B\r\na01 ok [C] in\r\n";
         assert_eq!(run(input, input.len()), (SENT.into(), Ok(reply.into()), String::new()));
+    }
+
+    /// How a login ends at a backend that has said `asked` when it was its turn, and then says `early` before the command
+    /// that this has led to was sent.
+    fn hasty(asked: &str, early: &str) -> Option<Result<LoggedIn, BadReply>> {
+        every_split(early.as_bytes(), |pieces| {
+            let mut backend = backend();
+            let (mut input, mut sent) = (BytesMut::new(), BytesMut::new());
+            let turns: Vec<&str> = asked.split_inclusive('\n').collect();
+            for (number, turn) in turns.iter().enumerate() {
+                input.extend_from_slice(turn.as_bytes());
+                if number + 1 < turns.len() || pieces.len() > 1 {
+                    assert_eq!(backend.receive(&mut input, &mut sent), Ok(None));
+                }
+                if number + 1 < turns.len() {
+                    backend.sent();
+                }
+            }
+            // In one piece it comes together with what was asked for.
+            let mut outcome = None;
+            for piece in pieces {
+                input.extend_from_slice(piece);
+                outcome = outcome.or_else(|| backend.receive(&mut input, &mut sent).transpose());
+            }
+            // How much of the line is told depends on how much of it was there.
+            outcome.map(|outcome| {
+                outcome.map_err(|bad| match bad {
+                    BadReply::Unasked { .. } => BadReply::Unasked { line: Bytes::new() },
+                    other => other,
+                })
+            })
+        })
+    }
+
+    #[test]
+    fn an_answer_before_the_question_is_a_fault() {
+        let unasked = Some(Err(BadReply::Unasked { line: Bytes::new() }));
+        for (asked, early) in [
+            ("* OK\r\n", "+ \r\n"),
+            ("* OK\r\n", "+"),
+            ("* OK\r\n", "+ \r\n+ \r\na01 OK in\r\n"),
+            ("* OK\r\n", "a01 OK in\r\n"),
+            ("* OK\r\n", "* 1 EXISTS\r\n+ \r\n"),
+            ("* OK\r\n", "\r\n"),
+            ("* OK\r\n", "*\r\n"),
+            ("* OK\r\n", "**"),
+            ("* OK\r\n+ \r\n", "+ \r\n"),
+            ("* OK\r\n+ \r\n", "+ \r\na01 OK in\r\n"),
+            ("* OK\r\n+ \r\n+ \r\n", "a01 OK in\r\n"),
+            ("* OK\r\n+ \r\n+ \r\n", "a01 NO\r\n"),
+            ("* OK\r\n+ \r\n+ \r\n", "a"),
+        ] {
+            assert_eq!(hasty(asked, early), unasked, "{asked:?} {early:?}");
+        }
+    }
+
+    #[test]
+    fn untagged_lines_may_come_at_any_time_and_early_ones_are_no_part_of_the_answer() {
+        for early in ["", "* 1 EXISTS\r\n", "* 1 EXISTS\r\n* BYE\r\n", "*", "* 1 EX"] {
+            assert_eq!(if early.is_empty() { None } else { hasty("* OK\r\n", early) }, None, "{early:?}");
+            let mut backend = backend();
+            let (mut input, mut sent) = (BytesMut::new(), BytesMut::new());
+            for (asked, early) in [("* OK\r\n", ""), ("+ \r\n", ""), ("+ \r\n", early)] {
+                input.extend_from_slice(asked.as_bytes());
+                assert_eq!(backend.receive(&mut input, &mut sent), Ok(None));
+                input.extend_from_slice(early.as_bytes());
+                assert_eq!(backend.receive(&mut input, &mut sent), Ok(None));
+                backend.sent();
+            }
+            let rest = if early.is_empty() || early.ends_with('\n') { "a01 OK\r\n" } else { " x\r\na01 OK\r\n" };
+            input.extend_from_slice(rest.as_bytes());
+            let reply = backend.receive(&mut input, &mut sent).unwrap().unwrap().reply;
+            assert!(reply.ends_with(b"a01 OK\r\n") && !text(&reply).contains("BYE"), "{reply:?}");
+        }
+    }
+
+    #[test]
+    fn early_lines_have_a_limit() {
+        let long = "* 30 octets with its line end\r\n".repeat(3);
+        let mut backend = backend();
+        let (mut input, mut sent) = (BytesMut::from(&*format!("* OK\r\n{long}")), BytesMut::new());
+        assert!(matches!(backend.receive(&mut input, &mut sent), Err(BadReply::TooLong { .. })));
     }
 
     #[test]
@@ -299,6 +414,7 @@ mod tests {
         ] {
             let mut input = BytesMut::from(input);
             assert_eq!(backend.receive(&mut input, &mut BytesMut::new()), Ok(None));
+            backend.sent();
             assert_eq!(backend.action(), action);
         }
     }
