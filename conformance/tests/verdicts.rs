@@ -403,7 +403,7 @@ fn debians_own_configuration_loads_and_serves() {
     let server = setup.start();
     assert!(matches!(server.http(0).get("/").status, 200 | 403 | 404));
     assert_eq!(server.http(0).get("/nosuch").status, 404);
-    assert!(server.read("logs/access.log").contains("GET /nosuch"));
+    wait_until("the request is in the log", || server.read("logs/access.log").contains("GET /nosuch").then_some(()));
     let notes = server.read("stderr.log");
     assert_eq!(notes.matches("[warn] module \"").count(), 7, "{notes}");
     assert_eq!(notes.matches("is built in").count(), 2, "{notes}");

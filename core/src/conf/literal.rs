@@ -1,5 +1,5 @@
 //! Names and values of fields as they stand in a configuration: what no message could carry is refused when it is read,
-//! and not with every request.
+//! and not each time that it is used.
 
 use super::error::Refusal;
 use super::tree::Word;
@@ -90,7 +90,7 @@ mod tests {
             ("a\rb", false, false, false),
             ("a\0b", false, false, false),
             ("a\tb", false, true, false),
-            ("$request_method", true, true, true),
+            ("$some_variable", true, true, true),
             ("é", true, true, false),
         ] {
             assert_eq!(field_name(&word(text)).is_ok(), name, "{text:?}");
