@@ -33,6 +33,11 @@ const fn row<S>(name: &'static str, get: fn(&S, &mut Vec<u8>) -> bool, doc: &'st
     Variable { name, get: Get::Value(get), doc }
 }
 
+/// nginx lets a configuration set these.
+const fn changeable<S>(name: &'static str, get: fn(&S, &mut Vec<u8>) -> bool, doc: &'static str) -> Variable<S> {
+    Variable { name, get: Get::Changeable(get), doc }
+}
+
 impl<S: Subject> Module<S> for BuiltIn {
     const VARIABLES: &'static [Variable<S>] = &[
         row("remote_addr", |s: &S, out| text(out, &s.peer().client.host()), "The client's address."),
@@ -62,31 +67,47 @@ impl<S: Subject> Module<S> for BuiltIn {
         ),
         row("time_local", |_: &S, out| now(out, clock::time_local), "Local time as access logs write it."),
         row("time_iso8601", |_: &S, out| now(out, clock::time_iso8601), "Local time in ISO 8601."),
-        row("ssl_protocol", |s: &S, out| tls(s, out, |tls| Some(tls.protocol.as_bytes())), "The TLS version."),
-        row("ssl_cipher", |s: &S, out| tls(s, out, |tls| Some(tls.cipher.as_bytes())), "The TLS cipher suite."),
-        row(
+        changeable("ssl_protocol", |s: &S, out| tls(s, out, |tls| Some(tls.protocol.as_bytes())), "The TLS version."),
+        changeable("ssl_cipher", |s: &S, out| tls(s, out, |tls| Some(tls.cipher.as_bytes())), "The TLS cipher suite."),
+        changeable(
             "ssl_server_name",
             |s: &S, out| tls(s, out, |tls| tls.server_name.as_deref().map(str::as_bytes)),
             "The name the client asked for by SNI.",
         ),
-        row(
+        changeable(
             "ssl_alpn_protocol",
             |s: &S, out| tls(s, out, |tls| tls.alpn.as_deref()),
             "The protocol agreed on by ALPN.",
         ),
-        row("ssl_client_verify", client_verify, "NONE, SUCCESS or FAILED:reason."),
-        row("ssl_client_s_dn", |s: &S, out| client(s, out, |c| &c.subject), "The subject of the client's certificate."),
-        row("ssl_client_i_dn", |s: &S, out| client(s, out, |c| &c.issuer), "The issuer of the client's certificate."),
-        row("ssl_client_serial", |s: &S, out| client(s, out, |c| &c.serial), "The client's certificate's number."),
-        row(
+        changeable("ssl_client_verify", client_verify, "NONE, SUCCESS or FAILED:reason."),
+        changeable(
+            "ssl_client_s_dn",
+            |s: &S, out| client(s, out, |c| &c.subject),
+            "The subject of the client's certificate.",
+        ),
+        changeable(
+            "ssl_client_i_dn",
+            |s: &S, out| client(s, out, |c| &c.issuer),
+            "The issuer of the client's certificate.",
+        ),
+        changeable(
+            "ssl_client_serial",
+            |s: &S, out| client(s, out, |c| &c.serial),
+            "The client's certificate's number.",
+        ),
+        changeable(
             "ssl_client_fingerprint",
             |s: &S, out| client(s, out, |c| &c.fingerprint),
             "The SHA-1 digest of the client's certificate.",
         ),
-        row("ssl_client_raw_cert", |s: &S, out| client(s, out, |c| &c.pem), "The client's certificate in PEM."),
-        row("ssl_client_cert", indented_client_certificate, "The same, every line but the first behind a tab."),
-        row("ssl_client_escaped_cert", escaped_certificate, "The client's certificate in PEM, percent-encoded."),
-        row("ssl_session_reused", |s: &S, out| tls(s, out, |_| Some(b".")), "r if a session was resumed, . if not."),
+        changeable("ssl_client_raw_cert", |s: &S, out| client(s, out, |c| &c.pem), "The client's certificate in PEM."),
+        changeable("ssl_client_cert", indented_client_certificate, "The same, every line but the first behind a tab."),
+        changeable("ssl_client_escaped_cert", escaped_certificate, "The client's certificate in PEM, percent-encoded."),
+        changeable(
+            "ssl_session_reused",
+            |s: &S, out| tls(s, out, |_| Some(b".")),
+            "r if a session was resumed, . if not.",
+        ),
     ];
 }
 

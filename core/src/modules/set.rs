@@ -6,6 +6,7 @@ use crate::inherit;
 use crate::module::{Install, Module};
 use crate::phase::{Gate, Phase, Step, Verdict};
 use crate::script::Template;
+use crate::script::variable::Settable;
 use crate::subject::{Plan, Subject};
 
 /// One `set` as it is written. A protocol whose rewriting interleaves `set` with other instructions keeps these among
@@ -33,7 +34,7 @@ impl Assignment {
     ///
     /// # Errors
     /// The name belongs to another kind of variable.
-    pub fn define<S: Subject>(&self, env: &mut Install<'_, S>) -> Result<usize, ConfigError> {
+    pub fn define<S: Subject>(&self, env: &mut Install<'_, S>) -> Result<Settable<S>, ConfigError> {
         env.variables.settable(&self.variable.text(), self.variable.at())
     }
 
@@ -42,7 +43,7 @@ impl Assignment {
     /// # Errors
     /// As [`define`](Assignment::define), or the value is no template.
     pub fn compile<S: Subject>(&self, env: &mut Install<'_, S>) -> Result<Setter<S>, ConfigError> {
-        Ok(Setter { slot: self.define(env)?, value: env.template(&self.value)? })
+        Ok(Setter { to: self.define(env)?, value: env.template(&self.value)? })
     }
 }
 
@@ -92,14 +93,18 @@ impl<S: Subject> Module<S> for Assign {
 
 /// Assigns when it is run.
 pub struct Setter<S: 'static> {
-    slot: usize,
+    to: Settable<S>,
     value: Template<S>,
 }
 
 impl<S: Subject> Setter<S> {
     /// Evaluates the value and assigns it.
     pub fn run(&self, subject: &S) {
-        subject.slots().set(self.slot, Some(&self.value.value(subject)));
+        let value = self.value.value(subject);
+        match self.to {
+            Settable::Slot(slot) => subject.slots().set(slot, Some(&value)),
+            Settable::Subject(assign) => assign(subject, &value),
+        }
     }
 }
 

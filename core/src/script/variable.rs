@@ -19,6 +19,8 @@ pub struct Variable<S: 'static> {
 
 /// Appends a variable's value; `false` means there is none.
 type Getter<S> = fn(&S, &mut Vec<u8>) -> bool;
+/// Changes what a variable stands for.
+pub type Assign<S> = fn(&S, &[u8]);
 /// The same for a family: told what follows the prefix.
 type FamilyGetter<S> = fn(&S, &str, &mut Vec<u8>) -> bool;
 
@@ -26,6 +28,10 @@ type FamilyGetter<S> = fn(&S, &str, &mut Vec<u8>) -> bool;
 pub enum Get<S: 'static> {
     /// One variable.
     Value(Getter<S>),
+    /// One that a configuration may set: what it has set is read until the subject ends.
+    Changeable(Getter<S>),
+    /// One that a configuration may set, by which it changes the subject itself.
+    Assigned(Getter<S>, Assign<S>),
     /// A family of variables: the function is told what follows the prefix.
     Prefix(FamilyGetter<S>),
 }
@@ -37,6 +43,10 @@ pub type Compute<S> = Box<dyn Fn(&S, &mut Vec<u8>) -> bool>;
 pub enum Source<S: 'static> {
     /// A function of the subject.
     Value(Getter<S>),
+    /// A function of the subject, unless the slot, made when something sets it, has been set.
+    Changeable(Getter<S>, OnceCell<usize>),
+    /// A function of the subject, and another that changes it; unless the slot, made for a named group, has been set.
+    Assigned(Getter<S>, Assign<S>, OnceCell<usize>),
     /// A member of a family.
     Prefix(FamilyGetter<S>, Box<str>),
     /// A slot that `set` or a named capture fills.
@@ -45,6 +55,14 @@ pub enum Source<S: 'static> {
     Once(usize, Compute<S>),
     /// Computed at each use.
     Always(Compute<S>),
+}
+
+/// Where what a variable is set to goes.
+pub enum Settable<S: 'static> {
+    /// To a slot of the subject's memory.
+    Slot(usize),
+    /// To the subject itself.
+    Subject(Assign<S>),
 }
 
 /// A variable that something refers to; filled at the latest when the whole configuration has been read.
@@ -68,6 +86,10 @@ impl<S: Subject> VariableCell<S> {
         match self.source.get() {
             None => false,
             Some(Source::Value(get)) => get(subject, out),
+            Some(Source::Changeable(get, slot) | Source::Assigned(get, _, slot)) => {
+                let set = slot.get().and_then(|slot| subject.slots().read(*slot, out));
+                set.unwrap_or_else(|| get(subject, out))
+            }
             Some(Source::Prefix(get, rest)) => get(subject, rest, out),
             Some(Source::Slot(index)) => subject.slots().read(*index, out).unwrap_or(false),
             Some(Source::Always(compute)) => subject.slots().deeper(|| compute(subject, out)).unwrap_or(false),
@@ -86,7 +108,7 @@ impl<S: Subject> VariableCell<S> {
 
 /// All variables of one protocol while its configuration is installed.
 pub struct Variables<S: 'static> {
-    built_in: HashMap<&'static str, Getter<S>>,
+    built_in: HashMap<&'static str, &'static Get<S>>,
     families: Vec<(&'static str, FamilyGetter<S>)>,
     cells: RefCell<HashMap<Box<str>, VariableRef<S>>>,
     slots: usize,
@@ -102,11 +124,11 @@ impl<S: Subject> Variables<S> {
     /// Adds a module's table.
     pub fn add(&mut self, table: &'static [Variable<S>]) {
         for variable in table {
-            match variable.get {
-                Get::Value(get) => {
+            match &variable.get {
+                Get::Prefix(get) => self.families.push((variable.name, *get)),
+                get => {
                     self.built_in.insert(variable.name, get);
                 }
-                Get::Prefix(get) => self.families.push((variable.name, get)),
             }
         }
     }
@@ -120,7 +142,13 @@ impl<S: Subject> Variables<S> {
         }
         let cell = VariableCell { name: name.clone().into(), source: OnceCell::new(), used_at: at.clone() };
         if let Some(get) = self.built_in.get(&*name) {
-            let _ = cell.source.set(Source::Value(*get));
+            let source = match get {
+                Get::Value(get) => Some(Source::Value(*get)),
+                Get::Changeable(get) => Some(Source::Changeable(*get, OnceCell::new())),
+                Get::Assigned(get, assign) => Some(Source::Assigned(*get, *assign, OnceCell::new())),
+                Get::Prefix(_) => None,
+            };
+            source.into_iter().for_each(|source| drop(cell.source.set(source)));
         }
         let cell = Rc::new(cell);
         cells.insert(name.into(), cell.clone());
@@ -133,20 +161,46 @@ impl<S: Subject> Variables<S> {
         self.slots - 1
     }
 
-    /// The slot of a variable that can be set at run time, made on first use.
+    /// Where a variable that can be set at run time keeps what it is set to; a slot is made on first use.
     ///
     /// # Errors
-    /// The variable is built in, or computed at each use.
-    pub fn settable(&mut self, name: &str, at: &Place) -> Result<usize, ConfigError> {
+    /// The variable is built in and nginx does not let it be changed, or is computed at each use.
+    pub fn settable(&mut self, name: &str, at: &Place) -> Result<Settable<S>, ConfigError> {
         let cell = self.refer(name, at);
         match cell.source.get() {
             // nginx: what is remembered of a map, say, may be overwritten for the rest of the subject's life.
-            Some(Source::Slot(index) | Source::Once(index, _)) => Ok(*index),
+            Some(Source::Slot(index) | Source::Once(index, _)) => Ok(Settable::Slot(*index)),
+            Some(Source::Assigned(_, assign, _)) => Ok(Settable::Subject(*assign)),
+            Some(Source::Changeable(_, slot)) => {
+                let index = *slot.get_or_init(|| {
+                    self.slots += 1;
+                    self.slots - 1
+                });
+                Ok(Settable::Slot(index))
+            }
             Some(_) => Err(ConfigError::new(at, format!("the duplicate \"{name}\" variable"))),
             None => {
                 let index = self.slot();
                 let _ = cell.source.set(Source::Slot(index));
-                Ok(index)
+                Ok(Settable::Slot(index))
+            }
+        }
+    }
+
+    /// The slot that a named group is left in. nginx: a group named like a variable that changes the subject is what that
+    /// variable reads from then on, and the subject stays as it is.
+    ///
+    /// # Errors
+    /// As [`settable`](Variables::settable).
+    pub fn capturable(&mut self, name: &str, at: &Place) -> Result<usize, ConfigError> {
+        match self.settable(name, at)? {
+            Settable::Slot(slot) => Ok(slot),
+            Settable::Subject(_) => {
+                let fresh = self.slot();
+                match self.refer(name, at).source.get() {
+                    Some(Source::Assigned(_, _, slot)) => Ok(*slot.get_or_init(|| fresh)),
+                    _ => Ok(fresh),
+                }
             }
         }
     }

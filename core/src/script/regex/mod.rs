@@ -103,7 +103,7 @@ impl Regex {
     ) -> Result<Self, ConfigError> {
         let mut regex = Regex::new(pattern, ignore_case).map_err(|message| ConfigError::new(at, message))?;
         for (group, name) in std::mem::take(&mut regex.names) {
-            regex.slots.push((group, variables.settable(&name, at)?));
+            regex.slots.push((group, variables.capturable(&name, at)?));
         }
         Ok(regex.written_at(at))
     }
