@@ -1,6 +1,6 @@
 //! An output filter: `upper_case on;` answers in capitals, whatever the content comes from and however it comes.
 //!
-//! 1. A [`Filter`] looks at the head of each answer, and returns a [`Transform`] when it wants to see the body. One that
+//! 1. A [`Filter`] looks at the head of each answer, and gives a [`Transform`] when it wants to see the body. One that
 //!    changes the length of the body must see to it that none is announced.
 //! 2. A [`Transform`] takes a chunk and appends what becomes of it; it may hold something back until the end. It never
 //!    waits: reading and writing are the driver's business.
@@ -13,7 +13,7 @@ use tidegate_core::inherit;
 use tidegate_core::module::{Install, Module};
 use tidegate_http::answer::{Answer, Chunk};
 use tidegate_http::exchange::Exchange;
-use tidegate_http::filters::{Filter, Transform};
+use tidegate_http::filters::{Filter, Filtered, Transform};
 use tidegate_http::plan::Plan;
 use tidegate_http_wire::Known;
 
@@ -53,9 +53,9 @@ impl Module<Exchange> for UpperCase {
 struct Text;
 
 impl Filter for Text {
-    fn head(&self, _exchange: &Exchange, answer: &mut Answer) -> Option<Box<dyn Transform>> {
+    fn head(&self, _exchange: &Exchange, answer: &mut Answer) -> Filtered {
         let is_text = answer.fields.get(Known::ContentType).is_some_and(|value| value.starts_with(b"text/"));
-        is_text.then(|| Box::new(Capitals) as Box<dyn Transform>)
+        if is_text { Filtered::Transform(Box::new(Capitals)) } else { Filtered::Pass }
     }
 }
 

@@ -23,6 +23,8 @@ pub struct Answer {
     pub last_modified: Option<i64>,
     /// Parts of the body may be asked for.
     pub ranges: bool,
+    /// It is an upstream's: what that has decided about preconditions and redirects is not decided again.
+    pub passed_on: bool,
     /// The body.
     pub body: Body,
     /// The client's part of the exchange cannot go on behind this answer.
@@ -118,7 +120,16 @@ impl Body {
 impl Answer {
     /// An answer without fields.
     pub fn new(status: u16, body: Body) -> Answer {
-        Answer { status, reason: None, fields: Fields::new(), last_modified: None, ranges: false, body, close: false }
+        Answer {
+            status,
+            reason: None,
+            fields: Fields::new(),
+            last_modified: None,
+            ranges: false,
+            passed_on: false,
+            body,
+            close: false,
+        }
     }
 
     /// An answer of a content type.
@@ -137,6 +148,8 @@ impl Answer {
             495 => (400, "400 The SSL certificate error".into()),
             496 => (400, "400 No required SSL certificate was sent".into()),
             497 => (400, "400 The plain HTTP request was sent to HTTPS port".into()),
+            // nginx: the status line says "Moved Temporarily", the page does not.
+            302 => (302, "302 Found".into()),
             code => (code, format!("{code} {}", status::reason(code))),
         };
         let body = match code {

@@ -122,6 +122,11 @@ pub enum Handled {
 }
 
 impl ErrorPages {
+    /// True when no page is configured for any status.
+    pub fn is_empty(&self) -> bool {
+        self.pages.is_empty()
+    }
+
     /// True when a page is configured for this status.
     pub fn covers(&self, status: u16) -> bool {
         self.pages.iter().any(|(code, _)| *code == status)
@@ -130,6 +135,7 @@ impl ErrorPages {
     /// Handles an error of `exchange`.
     pub fn handle(&self, exchange: &Exchange, status: u16) -> Handled {
         let Some((_, page)) = self.pages.iter().find(|(code, _)| *code == status) else { return Handled::No };
+        exchange.in_error_page.set(true);
         let target = page.target.value(exchange);
         match (page.status, status) {
             (Status::Original, 494..=497) => exchange.error_status.set(Some(400)),

@@ -12,8 +12,10 @@ use tidegate_core::modules::{HasLimits, Limited};
 use tidegate_core::net::PeerInfo;
 use tidegate_core::script::Slots;
 use tidegate_core::subject::Subject;
+use tidegate_http_wire::uri::{Escape, escape_uri};
 use tidegate_http_wire::{Fields, Known, Method, RequestHead};
 
+use crate::answer::Answer;
 use crate::blocks::Server;
 use crate::plan::Plan;
 
@@ -45,10 +47,23 @@ pub struct Sent {
     pub keeps: Cell<bool>,
     /// The length announced.
     pub length: Cell<Option<u64>>,
+    /// The body goes in chunks.
+    pub chunked: Cell<bool>,
+    /// When what is answered was last changed, in seconds since 1970, unless a field says so.
+    pub last_modified: Cell<Option<i64>>,
     /// Bytes sent, head included.
     pub bytes: Cell<u64>,
     /// Bytes of the head.
     pub head: Cell<u64>,
+}
+
+impl Sent {
+    /// Takes over what an answer says of itself apart from its fields, so that variables see it from now on.
+    pub fn look_at(&self, answer: &Answer) {
+        self.status.set(answer.status);
+        self.length.set(if matches!(answer.status, 204 | 304) { None } else { answer.body.length() });
+        self.last_modified.set(answer.last_modified);
+    }
 }
 
 /// One request and its answer.
@@ -96,6 +111,8 @@ pub struct Exchange {
     pub proxied_to: RefCell<Option<Rc<[u8]>>>,
     /// An error page is being asked for.
     pub in_error_page: Cell<bool>,
+    /// Further errors have their own pages: `recursive_error_pages` was off where the first was handled.
+    pub no_more_pages: Cell<bool>,
     /// What a handler has answered.
     pub answered: RefCell<Option<crate::answer::Answer>>,
     /// The body of the request as far as it is held, for variables and retries.
@@ -142,7 +159,9 @@ impl Exchange {
 
     /// Sends the client to `url` by a status that an error page may still take over.
     pub fn send_to(&self, status: u16, url: &[u8]) -> u16 {
-        self.carried.borrow_mut().get_or_insert_default().set(Known::Location, url);
+        let mut in_line = Vec::with_capacity(url.len());
+        escape_uri(url, Escape::Breaks, &mut in_line);
+        self.carried.borrow_mut().get_or_insert_default().set(Known::Location, &in_line);
         status
     }
 

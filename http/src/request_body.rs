@@ -8,7 +8,7 @@ use tidegate_core::net::buffers;
 use tidegate_core::net::connection::IoFailure;
 use tidegate_core::subject::Subject;
 use tidegate_http_wire::framing::Framing;
-use tidegate_http_wire::h1::body::Decoded;
+use tidegate_http_wire::h1::body::{BadBody, Decoded};
 
 use crate::exchange::Exchange;
 use crate::server::client::Client;
@@ -81,6 +81,14 @@ pub fn arrived(client: &mut Client, exchange: &Exchange) -> Result<Held, BodyFau
     }
 }
 
+/// Tells a client that waits for it to go on: its body is wanted. nginx: also when the body has come along already.
+///
+/// # Errors
+/// The client has gone.
+pub async fn welcome(client: &mut Client, exchange: &Exchange) -> Result<(), BodyFault> {
+    go_on(client, exchange.plan().settings.send_timeout).await
+}
+
 /// The next part of what has arrived, counted and limited.
 fn piece(client: &mut Client, exchange: &Exchange) -> Result<Decoded, BodyFault> {
     match client.body.decode(&mut client.buffer) {
@@ -99,12 +107,28 @@ fn piece(client: &mut Client, exchange: &Exchange) -> Result<Decoded, BodyFault>
             }
             Ok(Decoded::Data(data))
         }
-        Ok(other) => Ok(other),
-        Err(bad) => {
-            log!(exchange.logger(), Info, "{} while reading client request body", bad.by_client());
-            Err(BodyFault::Bad)
+        Ok(other) => {
+            // What is announced need not come before it is refused.
+            let most = exchange.plan().settings.client_max_body_size;
+            let announced = client.body.announced();
+            if most > 0 && client.body_received.saturating_add(announced) > most {
+                log!(
+                    exchange.logger(),
+                    Error,
+                    "client intended to send too large chunked body: {}+{announced} bytes",
+                    client.body_received
+                );
+                return Err(BodyFault::TooLarge);
+            }
+            Ok(other)
         }
+        Err(bad) => Err(malformed(exchange, bad)),
     }
+}
+
+fn malformed(exchange: &Exchange, bad: BadBody) -> BodyFault {
+    log!(exchange.logger(), Info, "{} while reading client request body", bad.by_client());
+    BodyFault::Bad
 }
 
 /// Tells a client that waits for it to go on.
@@ -184,13 +208,25 @@ pub async fn hold(client: &mut Client, exchange: &Exchange, most: usize) -> Resu
     }
 }
 
+/// Drops what has come of a body that nobody wants, before it is answered.
+///
+/// # Errors
+/// It is malformed, so that nobody could tell where the next head begins; it has been logged.
+pub fn pass_over(client: &mut Client, exchange: &Exchange) -> Result<(), BodyFault> {
+    drop_arrived(client).map(drop).map_err(|bad| malformed(exchange, bad))
+}
+
 /// Drops what has come of the body. True when that was all of it, so that the next head follows.
 pub fn discard_arrived(client: &mut Client) -> bool {
+    drop_arrived(client).unwrap_or(false)
+}
+
+fn drop_arrived(client: &mut Client) -> Result<bool, BadBody> {
     loop {
-        match client.body.decode(&mut client.buffer) {
-            Ok(Decoded::Data(_)) => {}
-            Ok(Decoded::End(_)) => return true,
-            Ok(Decoded::NeedMore) | Err(_) => return client.body.is_done(),
+        match client.body.decode(&mut client.buffer)? {
+            Decoded::Data(_) => {}
+            Decoded::End(_) => return Ok(true),
+            Decoded::NeedMore => return Ok(client.body.is_done()),
         }
     }
 }

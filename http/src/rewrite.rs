@@ -428,6 +428,8 @@ impl Replacement {
         self.add_args(exchange, &mut args, b"&");
         *exchange.target.borrow_mut() =
             Target { path, args: args.into(), changed: true, left_location, ..Target::default() };
+        // nginx: what was rewritten may be answered by an internal location.
+        exchange.internal.set(true);
         true
     }
 

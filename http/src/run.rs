@@ -21,7 +21,7 @@ use crate::blocks::Server;
 use crate::content::{Outcome, Produce, files};
 use crate::error_page::Handled;
 use crate::exchange::{Exchange, Sent, Target};
-use crate::output;
+use crate::output::{self, Transforms};
 use crate::plan::Plan;
 use crate::request_body;
 use crate::route::location::Found;
@@ -100,10 +100,10 @@ pub async fn exchange(client: &mut Client, exchange: &Exchange, unwelcome: Optio
     } else {
         phases(exchange, client, Entry::Server).await
     };
-    let after = match settle(exchange, client, first).await {
-        Some(mut answer) => {
+    let after = match filtered(exchange, client, first).await {
+        Some((mut answer, transforms)) => {
             answer.close |= unwelcome.is_some() || exchange.head.method == Method::Connect;
-            output::send(client, exchange, answer).await
+            output::send(client, exchange, answer, transforms).await
         }
         None => After::Reset,
     };
@@ -117,9 +117,9 @@ pub async fn refuse(client: &mut Client, exchange: &Exchange, status: u16) {
     if status == 408 {
         // nginx: nobody reads an answer that took the client too long to ask for.
         exchange.sent.status.set(408);
-    } else if let Some(mut answer) = settle(exchange, client, Outcome::Status(status)).await {
+    } else if let Some((mut answer, transforms)) = filtered(exchange, client, Outcome::Status(status)).await {
         answer.close = true;
-        output::send(client, exchange, answer).await;
+        output::send(client, exchange, answer, transforms).await;
     }
     finish(exchange);
 }
@@ -155,6 +155,7 @@ pub fn begin(client: &Client, server: Rc<Server>, head: RequestHead, slots: Slot
         reply_fields: RefCell::default(),
         proxied_to: RefCell::new(None),
         in_error_page: Cell::new(false),
+        no_more_pages: Cell::new(false),
         answered: RefCell::default(),
         body: RefCell::default(),
         received: Cell::new(received),
@@ -187,15 +188,37 @@ enum Entry {
     Location,
 }
 
+/// The answer as the filters leave it. What one of them refuses is another error, for which an error page may stand in.
+async fn filtered(exchange: &Exchange, client: &mut Client, mut outcome: Outcome) -> Option<(Box<Answer>, Transforms)> {
+    let mut checked = false;
+    loop {
+        let mut answer = settle(exchange, client, outcome).await?;
+        // Before a head says that the connection goes on, the end of what the client sends must be certain.
+        if !answer.passed_on && !std::mem::replace(&mut checked, true) {
+            match request_body::pass_over(client, exchange) {
+                Ok(()) => {}
+                Err(fault) => {
+                    outcome = Outcome::Status(fault.status());
+                    continue;
+                }
+            }
+        }
+        match output::filter(exchange, client, &mut answer) {
+            Ok(transforms) => return Some((answer, transforms)),
+            Err(status) => outcome = Outcome::Status(status),
+        }
+    }
+}
+
 /// Turns outcomes into the answer, with the fields that come along from what led to it.
 async fn settle(exchange: &Exchange, client: &mut Client, outcome: Outcome) -> Option<Box<Answer>> {
     let mut answer = decide(exchange, client, outcome).await?;
     if let Some(carried) = exchange.carried.take() {
         for field in carried.iter() {
-            let many = matches!(field.known, Known::SetCookie | Known::WwwAuthenticate);
+            let many = matches!(field.known, Known::SetCookie | Known::WwwAuthenticate | Known::Other);
             // A type has been taken into account where the answer's own was chosen.
             if field.known != Known::ContentType && (many || !answer.fields.has(field.known)) {
-                answer.fields.push_known(field.known, field.value);
+                answer.fields.push(field.name, field.value);
             }
         }
     }
@@ -224,7 +247,6 @@ async fn decide(exchange: &Exchange, client: &mut Client, mut outcome: Outcome) 
                     Error,
                     "rewrite or internal redirection cycle while internally redirecting to \"{path}\""
                 );
-                exchange.in_error_page.set(true);
                 500
             }
             Outcome::Restart => {
@@ -240,8 +262,8 @@ async fn decide(exchange: &Exchange, client: &mut Client, mut outcome: Outcome) 
             return None;
         }
         let plan = exchange.plan();
-        if plan.error_pages.covers(status) && (!exchange.in_error_page.get() || plan.settings.recursive_error_pages) {
-            exchange.in_error_page.set(true);
+        if !plan.error_pages.is_empty() && !exchange.no_more_pages.get() && exchange.redirects.get() <= MOST_REDIRECTS {
+            exchange.no_more_pages.set(!plan.settings.recursive_error_pages);
             match plan.error_pages.handle(exchange, status) {
                 Handled::Restart => {
                     outcome = Outcome::Restart;

@@ -4,6 +4,7 @@ use std::io::Write;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
 use tidegate_balancer::attempts;
 use tidegate_core::conf::directive::{Directive, Feature};
 use tidegate_core::module::Module;
@@ -11,7 +12,7 @@ use tidegate_core::modules::builtin::NoConf;
 use tidegate_core::script::Variable;
 use tidegate_core::script::variable::Get;
 use tidegate_core::subject::Subject;
-use tidegate_http_wire::{Known, args, cookies};
+use tidegate_http_wire::{Known, args, cookies, date};
 
 use crate::exchange::Exchange;
 
@@ -41,8 +42,19 @@ impl Module<Exchange> for Variables {
         row("uri", |x, out| put(out, &x.target.borrow().path), "The path, decoded and normalised."),
         row("document_uri", |x, out| put(out, &x.target.borrow().path), "The same as $uri."),
         row("request_uri", |x, out| put(out, &x.head.target.raw), "The path and arguments as received."),
-        row("args", |x, out| put(out, &x.target.borrow().args), "The arguments."),
-        row("query_string", |x, out| put(out, &x.target.borrow().args), "The same as $args."),
+        Variable {
+            name: "args",
+            get: Get::Assigned(
+                |x, out| put_some(out, &x.target.borrow().args),
+                |x, value| {
+                    let mut target = x.target.borrow_mut();
+                    target.args = Bytes::copy_from_slice(value);
+                    target.changed = true;
+                },
+            ),
+            doc: "The arguments; may be set.",
+        },
+        row("query_string", |x, out| put_some(out, &x.target.borrow().args), "The same as $args."),
         row(
             "is_args",
             |x, out| put(out, if x.target.borrow().args.is_empty() { b"" } else { b"?" }),
@@ -208,6 +220,11 @@ fn sent(exchange: &Exchange, name: &str, out: &mut Vec<u8>) -> bool {
             Some(told) => write!(out, "timeout={}", told.as_secs()).is_ok(),
             None => false,
         },
+        "last_modified" => match exchange.sent.last_modified.get() {
+            Some(modified) => put(out, &date::format(modified)),
+            None => fields(out, exchange.sent.fields.borrow().variable(name), b", "),
+        },
+        "transfer_encoding" => exchange.sent.chunked.get() && put(out, b"chunked"),
         "content_length" => exchange.sent.length.get().is_some_and(|length| number(out, length)),
         _ => fields(out, exchange.sent.fields.borrow().variable(name), b", "),
     }

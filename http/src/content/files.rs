@@ -316,8 +316,9 @@ impl Files {
 
 /// Answers with the file behind the exchange's path.
 pub fn answer<'a>(exchange: &'a Exchange, client: &'a mut Client) -> Produce<'a> {
+    // nginx: what is posted may find no file, and an error page then stands in; only a file itself takes none.
     match exchange.method() {
-        Method::Get | Method::Head => {}
+        Method::Get | Method::Head | Method::Post => {}
         _ => return Produce::Now(Outcome::Status(405)),
     }
     let path = exchange.target.borrow().path.clone();
@@ -325,7 +326,7 @@ pub fn answer<'a>(exchange: &'a Exchange, client: &'a mut Client) -> Produce<'a>
         return index::answer(exchange, client);
     }
     let Some(full) = exchange.plan().files.path_of(exchange, &path) else {
-        return Produce::Now(Outcome::Status(404));
+        return Produce::Now(unsafe_path(exchange, &path));
     };
     match file::open(&full) {
         Asked::Now(opened) => Produce::Now(found(exchange, &path, &full, opened)),
@@ -347,6 +348,9 @@ fn found(exchange: &Exchange, path: &[u8], full: &Path, opened: io::Result<Opene
         tidegate_core::log!(exchange.logger(), Crit, "\"{}\" is not a regular file", full.display());
         return Outcome::Status(404);
     }
+    if exchange.method() == Method::Post {
+        return Outcome::Status(405);
+    }
     let body = Body::File(FilePart { file, range: 0..about.length });
     let mut answer = Answer::typed(200, &plan.files.content_type(exchange), body);
     answer.last_modified = Some(about.modified);
@@ -355,6 +359,12 @@ fn found(exchange: &Exchange, path: &[u8], full: &Path, opened: io::Result<Opene
     }
     answer.ranges = true;
     answer.into()
+}
+
+/// A path that leads out of the folder it is below, or holds a NUL.
+pub fn unsafe_path(exchange: &Exchange, path: &[u8]) -> Outcome {
+    tidegate_core::log!(exchange.logger(), Error, "\"{}\" leads to no file that may be served", path.escape_ascii());
+    Outcome::Status(404)
 }
 
 /// Where a directory that was asked for by its name alone is found.

@@ -14,7 +14,7 @@ use tidegate_core::module::{Install, Module};
 use tidegate_core::script::Template;
 use tidegate_core::subject::Subject;
 
-use crate::content::{Outcome, Produce, waiting};
+use crate::content::{Outcome, Produce, files, waiting};
 use crate::exchange::Exchange;
 use crate::plan::Plan;
 use crate::server::client::Client;
@@ -126,7 +126,7 @@ impl Tries<'_> {
         }
         let target = [&*self.path, &name].concat();
         let Some(full) = self.plan.files.path_of(self.exchange, &target) else {
-            return Next::Done(Outcome::Status(500));
+            return Next::Done(files::unsafe_path(self.exchange, &target));
         };
         self.asked = Asked::File { target, full: full.clone() };
         Next::Ask(full)

@@ -7,7 +7,7 @@ use tidegate_core::modules::builtin::NoConf;
 use tidegate_http_wire::Known;
 use tidegate_http_wire::conditional::{Validators, Verdict, evaluate};
 
-use super::{Filter, Transform};
+use super::{Filter, Filtered};
 use crate::answer::{Answer, Body};
 use crate::exchange::Exchange;
 use crate::plan::Plan;
@@ -29,18 +29,18 @@ impl Module<Exchange> for NotModified {
 }
 
 impl Filter for NotModified {
-    fn head(&self, exchange: &Exchange, answer: &mut Answer) -> Option<Box<dyn Transform>> {
+    fn head(&self, exchange: &Exchange, answer: &mut Answer) -> Filtered {
         let asked = &exchange.head.fields;
         let conditional = [Known::IfModifiedSince, Known::IfUnmodifiedSince, Known::IfMatch, Known::IfNoneMatch]
             .iter()
             .any(|known| asked.has(*known));
-        if !conditional || answer.status != 200 || exchange.error_status.get().is_some() {
-            return None;
+        if !conditional || answer.status != 200 || answer.passed_on {
+            return Filtered::Pass;
         }
         let settings = exchange.plan().settings.clone();
         let validators = Validators { last_modified: answer.last_modified, etag: answer.fields.get(Known::ETag) };
         match evaluate(asked, &validators, settings.if_modified_since) {
-            Verdict::Pass => {}
+            Verdict::Pass => Filtered::Pass,
             Verdict::NotModified => {
                 answer.status = 304;
                 answer.reason = None;
@@ -48,11 +48,9 @@ impl Filter for NotModified {
                 answer.fields.remove(Known::ContentType);
                 answer.fields.remove(Known::ContentEncoding);
                 answer.body = Body::Empty;
+                Filtered::Pass
             }
-            Verdict::PreconditionFailed => {
-                *answer = Answer::page(412, settings.server_tokens);
-            }
+            Verdict::PreconditionFailed => Filtered::Refuse(412),
         }
-        None
     }
 }

@@ -9,7 +9,7 @@ use tidegate_core::script::Template;
 use tidegate_http_wire::{Known, date};
 
 use super::headers::is_usual;
-use super::{Filter, Transform};
+use super::{Filter, Filtered, value as seen};
 use crate::answer::Answer;
 use crate::exchange::Exchange;
 use crate::plan::Plan;
@@ -131,24 +131,27 @@ impl Kept {
 }
 
 impl Filter for When {
-    fn head(&self, exchange: &Exchange, answer: &mut Answer) -> Option<Box<dyn Transform>> {
+    fn head(&self, exchange: &Exchange, answer: &mut Answer) -> Filtered {
         if !is_usual(answer.status) {
-            return None;
+            return Filtered::Pass;
         }
         let kept = match self {
             When::Fixed(kept) => *kept,
             When::Variable(template, modified, at) => {
-                let word = Word::new(template.value(exchange), at.clone());
-                Kept::parse(&word, *modified).ok()?
+                let word = Word::new(seen(template, exchange, answer), at.clone());
+                match Kept::parse(&word, *modified) {
+                    Ok(kept) => kept,
+                    Err(_) => return Filtered::Pass,
+                }
             }
         };
         let now = clock::seconds();
         let day = if matches!(kept, Kept::Until(_)) { now - clock::second_of_day() } else { now };
-        let (expires, lasts) = kept.at(now, day, answer.last_modified)?;
+        let Some((expires, lasts)) = kept.at(now, day, answer.last_modified) else { return Filtered::Pass };
         answer.fields.set(Known::Expires, &date::format(expires));
         let control = lasts.map_or_else(|| "no-cache".to_owned(), |seconds| format!("max-age={seconds}"));
         answer.fields.set(Known::CacheControl, control.as_bytes());
-        None
+        Filtered::Pass
     }
 }
 

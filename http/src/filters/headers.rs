@@ -9,7 +9,7 @@ use tidegate_core::module::{Install, Module};
 use tidegate_core::script::Template;
 use tidegate_http_wire::Known;
 
-use super::{Filter, Transform};
+use super::{Filter, Filtered, value};
 use crate::answer::Answer;
 use crate::exchange::Exchange;
 use crate::plan::Plan;
@@ -100,27 +100,16 @@ pub fn is_usual(status: u16) -> bool {
     matches!(status, 200 | 201 | 204 | 206 | 301 | 302 | 303 | 304 | 307 | 308)
 }
 
-/// The value of a template that may ask for the fields of the answer that is being made.
-fn evaluate(template: &Template<Exchange>, exchange: &Exchange, answer: &mut Answer) -> Vec<u8> {
-    if let Some(text) = template.constant() {
-        return text.to_vec();
-    }
-    std::mem::swap(&mut *exchange.sent.fields.borrow_mut(), &mut answer.fields);
-    let value = template.value(exchange);
-    std::mem::swap(&mut *exchange.sent.fields.borrow_mut(), &mut answer.fields);
-    value
-}
-
 struct Added(Vec<Compiled>);
 
 impl Filter for Added {
-    fn head(&self, exchange: &Exchange, answer: &mut Answer) -> Option<Box<dyn Transform>> {
+    fn head(&self, exchange: &Exchange, answer: &mut Answer) -> Filtered {
         let usual = is_usual(answer.status);
         for (name, template, always) in &self.0 {
             if !usual && !always {
                 continue;
             }
-            let value = in_one_line(evaluate(template, exchange, answer));
+            let value = in_one_line(value(template, exchange, answer));
             let known = Known::of(name);
             // nginx: these have one value only, and an empty one removes them.
             if matches!(known, Known::LastModified | Known::ETag | Known::Date) {
@@ -132,10 +121,13 @@ impl Filter for Added {
                     }
                 }
             }
-            if !value.is_empty() {
+            // An answer that the range filter has turned into 416 has been here before.
+            let again = answer.status == 416
+                && answer.fields.iter().any(|field| field.name.eq_ignore_ascii_case(name) && field.value == value);
+            if !value.is_empty() && !again {
                 answer.fields.push(name, &value);
             }
         }
-        None
+        Filtered::Pass
     }
 }

@@ -8,7 +8,7 @@ use tidegate_http_wire::Known;
 use tidegate_http_wire::conditional::{Validators, if_range};
 use tidegate_http_wire::range::{self, Multipart, Ranges};
 
-use super::{Filter, Transform};
+use super::{Filter, Filtered};
 use crate::answer::{Answer, Body, Piece};
 use crate::exchange::Exchange;
 use crate::plan::Plan;
@@ -29,13 +29,21 @@ impl Module<Exchange> for RangeFilter {
     }
 }
 
+/// True for a field that tells of the body that parts were asked of.
+fn is_of_the_body(known: Known) -> bool {
+    matches!(
+        known,
+        Known::ContentType | Known::ETag | Known::LastModified | Known::AcceptRanges | Known::ContentEncoding
+    )
+}
+
 impl Filter for RangeFilter {
-    fn head(&self, exchange: &Exchange, answer: &mut Answer) -> Option<Box<dyn Transform>> {
+    fn head(&self, exchange: &Exchange, answer: &mut Answer) -> Filtered {
         let settings = exchange.plan().settings.clone();
         if !answer.ranges || answer.status != 200 || settings.max_ranges == Some(0) {
-            return None;
+            return Filtered::Pass;
         }
-        let length = answer.body.length()?;
+        let Some(length) = answer.body.length() else { return Filtered::Pass };
         let asked = &exchange.head.fields;
         let wanted = asked.get(Known::Range).filter(|_| {
             let validators = Validators { last_modified: answer.last_modified, etag: answer.fields.get(Known::ETag) };
@@ -44,12 +52,15 @@ impl Filter for RangeFilter {
         match wanted.map_or(Ranges::Ignored, |value| range::parse(value, length, settings.max_ranges)) {
             Ranges::Ignored => answer.fields.push_known(Known::AcceptRanges, b"bytes"),
             Ranges::Unsatisfiable => {
-                let mut page = Answer::page(416, settings.server_tokens);
-                page.fields.push_known(Known::ContentRange, range::unsatisfied_range(length).as_bytes());
-                *answer = page;
+                // nginx: what filters have added so far stays, what the page says of itself takes the place of the rest.
+                let mut kept = std::mem::take(&mut answer.fields);
+                kept.retain(|field| !is_of_the_body(field.known));
+                kept.set(Known::ContentRange, range::unsatisfied_range(length).as_bytes());
+                *exchange.carried.borrow_mut() = Some(Box::new(kept));
+                return Filtered::Refuse(416);
             }
             Ranges::One(part) => {
-                let piece = answer.body.part(&part)?;
+                let Some(piece) = answer.body.part(&part) else { return Filtered::Pass };
                 answer.status = 206;
                 answer.fields.set(Known::ContentRange, range::content_range(&part, length).as_bytes());
                 answer.body = match piece {
@@ -67,7 +78,8 @@ impl Filter for RangeFilter {
                 let mut pieces = Vec::with_capacity(parts.len() * 2 + 1);
                 for part in &parts {
                     pieces.push(Piece::Bytes(multipart.before(part).into()));
-                    pieces.push(answer.body.part(part)?);
+                    let Some(piece) = answer.body.part(part) else { return Filtered::Pass };
+                    pieces.push(piece);
                 }
                 pieces.push(Piece::Bytes(multipart.after().into()));
                 answer.status = 206;
@@ -75,6 +87,6 @@ impl Filter for RangeFilter {
                 answer.body = Body::Pieces(pieces);
             }
         }
-        None
+        Filtered::Pass
     }
 }

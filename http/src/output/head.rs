@@ -3,11 +3,15 @@
 use std::cell::RefCell;
 
 use tidegate_core::clock;
+use tidegate_core::log;
+use tidegate_core::subject::Subject;
 use tidegate_http_wire::h1::write::{self, BadPart};
-use tidegate_http_wire::{Known, Version, date};
+use tidegate_http_wire::uri::{Escape, escape_uri};
+use tidegate_http_wire::{Fields, Known, Version, date};
 
 use crate::answer::{Answer, Body, product};
 use crate::exchange::Exchange;
+use crate::filters::headers::in_one_line;
 
 /// How the client learns where the body ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,6 +58,8 @@ pub fn framing_of(exchange: &Exchange, answer: &Answer, transformed: bool) -> Fr
         100..=199 | 204 | 304 => Framing::Empty,
         _ => match (length, exchange.head.version) {
             (_, Version::Http09) => Framing::Close,
+            // nginx: nothing is said of a body that does not come.
+            (None, _) if exchange.is_head() => Framing::Empty,
             (Some(length), _) => Framing::Length(length),
             (None, Version::Http10) => Framing::Close,
             (None, _) if exchange.plan().settings.chunked_transfer_encoding => Framing::Chunked,
@@ -66,11 +72,41 @@ thread_local! {
     static DATE: RefCell<(i64, [u8; 29])> = const { RefCell::new((i64::MIN, [0; 29])) };
 }
 
-/// Writes the head.
-///
-/// # Errors
-/// A field that would break out of its line.
-pub fn write(exchange: &Exchange, answer: &Answer, framing: Framing, keep: bool) -> Result<Vec<u8>, BadPart> {
+/// Writes the head. What would break out of its line is put in line first.
+pub fn write(exchange: &Exchange, answer: &mut Answer, framing: Framing, keep: bool) -> Vec<u8> {
+    match try_write(exchange, answer, framing, keep) {
+        Ok(head) => head,
+        Err(_) => {
+            log!(exchange.logger(), Warn, "a response field contains a line break or a zero byte, which is escaped");
+            put_in_line(answer);
+            // Nothing is left that could be refused.
+            try_write(exchange, answer, framing, keep).unwrap_or_default()
+        }
+    }
+}
+
+/// Escapes in URLs what would end their line, and puts spaces elsewhere; fields whose name is none are left out.
+fn put_in_line(answer: &mut Answer) {
+    let mut fields = Fields::new();
+    for field in answer.fields.iter() {
+        let is_name =
+            !field.name.is_empty() && field.name.iter().all(|byte| (b'!'..0x7f).contains(byte) && *byte != b':');
+        if !is_name {
+            continue;
+        }
+        if matches!(field.known, Known::Location | Known::Refresh) {
+            let mut url = Vec::with_capacity(field.value.len());
+            escape_uri(field.value, Escape::Breaks, &mut url);
+            fields.push(field.name, &url);
+        } else {
+            fields.push(field.name, &in_one_line(field.value.to_vec()));
+        }
+    }
+    answer.fields = fields;
+    answer.reason = None;
+}
+
+fn try_write(exchange: &Exchange, answer: &Answer, framing: Framing, keep: bool) -> Result<Vec<u8>, BadPart> {
     let small_body = if let Body::Bytes(bytes) = &answer.body { bytes.len().min(4096) } else { 0 };
     let mut out = Vec::with_capacity(448 + small_body);
     if exchange.head.version == Version::Http09 {
@@ -95,6 +131,7 @@ pub fn write(exchange: &Exchange, answer: &Answer, framing: Framing, keep: bool)
             write::known(Known::Date, &*text, &mut out)
         })?;
     }
+    let mut content_type_written = false;
     if let Some(content_type) = fields.get(Known::ContentType) {
         write::known(Known::ContentType, content_type, &mut out)?;
     }
@@ -115,9 +152,13 @@ pub fn write(exchange: &Exchange, answer: &Answer, framing: Framing, keep: bool)
         write::known(Known::KeepAlive, format!("timeout={}", told.as_secs()).as_bytes(), &mut out)?;
     }
     for field in fields.iter() {
-        let written =
-            field.known == Known::ContentType || (field.known == Known::LastModified && answer.last_modified.is_some());
-        let switches = framing == Framing::Switched && field.known == Known::Upgrade;
+        // nginx: another type that `add_header` adds follows as a field like any other.
+        let written = match field.known {
+            Known::ContentType => !std::mem::replace(&mut content_type_written, true),
+            Known::LastModified => answer.last_modified.is_some(),
+            _ => false,
+        };
+        let switches = field.known == Known::Upgrade && (answer.passed_on || framing == Framing::Switched);
         if !written && (switches || !write::is_hop_by_hop(field.known)) {
             write::field(field.name, field.value, &mut out)?;
         }
@@ -126,15 +167,28 @@ pub fn write(exchange: &Exchange, answer: &Answer, framing: Framing, keep: bool)
     Ok(out)
 }
 
-/// nginx: redirects of our own name scheme, host and port, unless told not to.
-pub fn make_location_absolute(exchange: &Exchange, answer: &mut Answer) {
-    let settings = &exchange.plan().settings;
-    if !settings.absolute_redirect || matches!(answer.body, Body::Upstream(_) | Body::Tunnel(_)) {
+/// What nginx does to an answer of its own behind all filters.
+pub fn finish(exchange: &Exchange, answer: &mut Answer) {
+    if answer.passed_on {
         return;
     }
-    let Some(path) = answer.fields.get(Known::Location).filter(|location| location.first() == Some(&b'/')) else {
-        return;
-    };
+    if !matches!(answer.status, 200 | 206 | 304) {
+        answer.last_modified = None;
+    }
+    if matches!(answer.status, 301..=303 | 307 | 308)
+        && let Some(absolute) = answer.fields.get(Known::Location).and_then(|path| absolute(exchange, path))
+    {
+        answer.fields.set(Known::Location, &absolute);
+    }
+}
+
+/// nginx: redirects of our own name scheme, host and port, unless told not to.
+/// `None` leaves a location as it is.
+pub fn absolute(exchange: &Exchange, path: &[u8]) -> Option<Vec<u8>> {
+    let settings = &exchange.plan().settings;
+    if !settings.absolute_redirect || path.first() != Some(&b'/') {
+        return None;
+    }
     let host = if settings.server_name_in_redirect && !exchange.server.name.is_empty() {
         exchange.server.name.as_bytes().to_vec()
     } else {
@@ -150,5 +204,5 @@ pub fn make_location_absolute(exchange: &Exchange, answer: &mut Answer) {
         absolute.extend_from_slice(format!(":{port}").as_bytes());
     }
     absolute.extend_from_slice(path);
-    answer.fields.set(Known::Location, &absolute);
+    Some(absolute)
 }

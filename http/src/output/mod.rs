@@ -14,40 +14,50 @@ use tidegate_http_wire::{Known, Method, Version};
 
 use crate::answer::{Answer, Body, Chunk, Piece};
 use crate::exchange::Exchange;
-use crate::filters::Transform;
+use crate::filters::{Filtered, Transform};
 use crate::request_body;
 use crate::run::After;
 use crate::server::client::Client;
 use crate::upstream::relay;
 
+pub use head::absolute;
 pub use writer::Writer;
 
+/// What filters do to the body of an answer.
+pub type Transforms = Vec<Box<dyn Transform>>;
+
+/// Has the filters look at an answer.
+///
+/// # Errors
+/// The status that one of them wants in its place.
+pub fn filter(exchange: &Exchange, client: &Client, answer: &mut Answer) -> Result<Transforms, u16> {
+    let plan = exchange.plan();
+    let mut transforms = Vec::new();
+    exchange.sent.keeps.set(may_keep(exchange, client, answer));
+    for filter in &plan.filters {
+        match filter.head(exchange, answer) {
+            Filtered::Pass => {}
+            Filtered::Transform(transform) => transforms.push(transform),
+            Filtered::Refuse(status) => return Err(status),
+        }
+    }
+    head::finish(exchange, answer);
+    Ok(transforms)
+}
+
 /// Sends an answer and says what becomes of the connection.
-pub async fn send(client: &mut Client, exchange: &Exchange, mut answer: Box<Answer>) -> After {
+pub async fn send(client: &mut Client, exchange: &Exchange, mut answer: Box<Answer>, transforms: Transforms) -> After {
     stall::doing("sending a response");
     let plan = exchange.plan();
-    head::make_location_absolute(exchange, &mut answer);
-    let transforms: Vec<Box<dyn Transform>> =
-        plan.filters.iter().filter_map(|filter| filter.head(exchange, &mut answer)).collect();
     let body_read = request_body::discard_arrived(client);
     let unknown_length = !transforms.is_empty() || plan.trailers.are_due(exchange, answer.status);
     let framing = head::framing_of(exchange, &answer, unknown_length);
     let keep = keeps(exchange, client, &answer, framing, body_read);
-    let head = match head::write(exchange, &answer, framing, keep) {
-        Ok(head) => head,
-        Err(_) => {
-            log!(
-                exchange.logger(),
-                Alert,
-                "a response field contains a line break or a zero byte, the response is not sent"
-            );
-            exchange.sent.status.set(500);
-            return After::Close;
-        }
-    };
-    exchange.sent.status.set(answer.status);
+    let head = head::write(exchange, &mut answer, framing, keep);
+    exchange.sent.look_at(&answer);
     exchange.sent.keeps.set(keep);
     exchange.sent.length.set(framing.length());
+    exchange.sent.chunked.set(framing.is_chunked());
     exchange.sent.head.set(u64::try_from(head.len()).unwrap_or(0));
     let Answer { fields, body, .. } = *answer;
     *exchange.sent.fields.borrow_mut() = fields;
@@ -102,7 +112,7 @@ impl From<IoFailure> for Failure {
 async fn send_body(
     writer: &mut Writer<'_>,
     body: Body,
-    mut transforms: Vec<Box<dyn Transform>>,
+    mut transforms: Transforms,
     sendfile: bool,
 ) -> Result<(), Failure> {
     if !transforms.is_empty() {
@@ -166,6 +176,14 @@ async fn transformed(
 
 /// Whether the connection carries another request behind this answer.
 fn keeps(exchange: &Exchange, client: &Client, answer: &Answer, framing: head::Framing, body_read: bool) -> bool {
+    !framing.ends_by_closing()
+        // A client that was never told to go on may or may not send its body: nobody could tell it from the next head.
+        && (body_read || !client.expects_continue)
+        && may_keep(exchange, client, answer)
+}
+
+/// The same as far as it is known before the framing is.
+fn may_keep(exchange: &Exchange, client: &Client, answer: &Answer) -> bool {
     let settings = &exchange.plan().settings;
     let asked = match exchange.head.version {
         Version::Http09 => false,
@@ -174,14 +192,11 @@ fn keeps(exchange: &Exchange, client: &Client, answer: &Answer, framing: head::F
     };
     asked
         && !answer.close
-        && !framing.ends_by_closing()
         && !settings.keepalive_timeout.is_zero()
         && exchange.number < settings.keepalive_requests
         && exchange.started.saturating_duration_since(exchange.peer.accepted) < settings.keepalive_time
         && !client.life.is_stopping()
         && !is_misbehaving(exchange)
-        // A client that was never told to go on may or may not send its body: nobody could tell it from the next head.
-        && (body_read || !client.expects_continue)
 }
 
 /// True for a browser that `keepalive_disable` is about.

@@ -24,7 +24,7 @@ use tidegate_core::zone::counters::{self, Standing, State, Total};
 use tidegate_http_wire::framing::Framing;
 use tidegate_http_wire::h1::body::{BodyDecoder, BodyLimits};
 use tidegate_http_wire::h1::request::{RequestError, RequestParser};
-use tidegate_http_wire::{Fields, Known, Method, RequestHead, Version};
+use tidegate_http_wire::{Known, RequestHead, Version};
 
 use super::client::Client;
 use crate::blocks::{Server, Site};
@@ -70,7 +70,8 @@ fn new(connection: Connection, life: Lifetime) -> Client {
 
 /// One exchange after the other, to the end of the connection.
 async fn exchanges(client: &mut Client, site: &Rc<Site>, plain_on_tls: bool) {
-    let default = site.servers.default_server().plan.settings.clone();
+    let first = first_server(site, client).unwrap_or_else(|_| site.servers.default_server().clone());
+    let default = first.plan.settings.clone();
     if default.tcp_nodelay {
         client.connection.transport.set_nodelay();
     }
@@ -206,9 +207,11 @@ fn begin(
         Ok(head) => (head?, None),
         Err((head, status, error)) => (head, Some((status, error))),
     };
-    let chosen = choose(site, &head, &slots);
+    let chosen = choose(site, client, &head, &slots);
     let failure = chosen.as_ref().err().map(ToString::to_string);
     let server = chosen.unwrap_or_else(|_| site.servers.default_server().clone());
+    client.served += 1;
+    client.standing.counters().count(Total::Exchanges);
     if let Some((status, error)) = refused {
         let exchange = run::begin(client, server, head, slots, started);
         if let Some(error) = error {
@@ -221,9 +224,7 @@ fn begin(
         log!(exchange.logger(), Alert, "server_name {failure}");
         return Some((exchange, Some(500)));
     }
-    client.served += 1;
     client.standing.change(State::Writing);
-    client.standing.counters().count(Total::Exchanges);
     client.body = BodyDecoder::request(head.framing, BodyLimits::default());
     client.body_received = 0;
     client.expects_continue = head.version >= Version::Http11
@@ -253,9 +254,17 @@ async fn end(client: &mut Client, settings: &Settings, after: After) {
     }
 }
 
-fn choose(site: &Site, head: &RequestHead, slots: &Slots) -> Matches<Rc<Server>> {
-    let host = head.host.as_ref().map_or(&b""[..], |host| &host.name);
-    site.servers.find(host, slots).cloned()
+fn choose(site: &Site, client: &Client, head: &RequestHead, slots: &Slots) -> Matches<Rc<Server>> {
+    let Some(host) = &head.host else { return first_server(site, client) };
+    site.servers.find(&host.name, slots).cloned()
+}
+
+/// The server in force before a client has named one in a head: that of its handshake, else the default.
+fn first_server(site: &Site, client: &Client) -> Matches<Rc<Server>> {
+    match client.connection.info.tls.get().and_then(|session| session.server_name.as_deref()) {
+        Some(name) => site.named(Some(name)).cloned(),
+        None => Ok(site.servers.default_server().clone()),
+    }
 }
 
 /// Why the client of a TLS session must not go on to this server.
@@ -325,24 +334,7 @@ async fn read_head(client: &mut Client, settings: &Settings, started: Instant) -
 
 /// The part of a refused head that could be read, for the log and the error page.
 fn understood(parser: &mut RequestParser, buffer: &mut BytesMut) -> RequestHead {
-    match parser.refused(buffer) {
-        Some(head) => *head,
-        None => RequestHead::new(Method::Get, nothing(), Version::Http11, Fields::new()),
-    }
-}
-
-fn nothing() -> tidegate_http_wire::Target {
-    tidegate_http_wire::Target {
-        form: tidegate_http_wire::uri::Form::Origin,
-        path: Vec::new(),
-        args: bytes::Bytes::new(),
-        raw: bytes::Bytes::new(),
-        authority: None,
-        scheme: None,
-        quoted: false,
-        changed: false,
-        empty_path: false,
-    }
+    *parser.refused(buffer)
 }
 
 /// Reads and drops what the client is still sending, so that it can read our answer before it sees a reset.
@@ -395,13 +387,13 @@ pub async fn unless_given_up<F: Future>(client: &mut Client, work: F) -> Option<
     }
 }
 
-/// Runs `work` unless the client closes first: then `None`.
+/// Runs `work` unless the client closes first: then `None`. A client that has only half-closed looks like one that is
+/// gone, so this is for where nginx watches too: an upstream is being asked, or a request is being delayed.
 pub async fn unless_gone<F: Future>(client: &mut Client, work: F) -> Option<F::Output> {
     unless_leaves(client, &Cell::new(true), work).await
 }
 
-/// Runs `work` unless the client closes while it `may_leave`: then `None`. A client that has only half-closed looks like
-/// one that is gone, so nobody looks where nginx does not.
+/// Runs `work` unless the client closes while it `may_leave`: then `None`.
 pub async fn unless_leaves<F: Future>(client: &mut Client, may_leave: &Cell<bool>, work: F) -> Option<F::Output> {
     let mut work = pin!(work);
     let mut gone = pin!(gone(client));

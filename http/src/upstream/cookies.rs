@@ -208,6 +208,9 @@ impl Cookies {
     /// # Errors
     /// A pattern could not say.
     pub fn rewrite(&self, exchange: &Exchange, cookie: &[u8]) -> Matches<Option<Vec<u8>>> {
+        if cookie.is_empty() {
+            return Ok(None);
+        }
         let mut parts = Parts::parse(cookie);
         let mut changed = false;
         for value in parts.values("domain") {

@@ -189,7 +189,7 @@ impl ProxyPass {
             Ok(destination) => destination,
             Err(message) => {
                 log!(exchange.logger(), Error, "{message}");
-                return Outcome::Status(500);
+                return Outcome::Status(502);
             }
         };
         *exchange.proxied_to.borrow_mut() = Some(destination.host.clone());
@@ -201,6 +201,9 @@ impl ProxyPass {
         let held = if exchange.head.framing == Framing::None {
             request_body::Held { bytes: bytes::Bytes::new(), complete: true }
         } else {
+            if let Err(fault) = request_body::welcome(client, exchange).await {
+                return Outcome::Status(fault.status());
+            }
             let held = match self.settings.request_buffering || most == usize::MAX {
                 true => request_body::hold(client, exchange, most).await,
                 false => request_body::arrived(client, exchange),
@@ -234,6 +237,7 @@ impl ProxyPass {
                 return Outcome::Status(502);
             };
             exchange.attempts.begin(lease.name());
+            exchange.reply_fields.take();
             let index = lease.index();
             let begun = Instant::now();
             let usual = self.settings.bind.is_none();
@@ -303,6 +307,9 @@ impl ProxyPass {
     /// Makes an answer of a reply.
     fn accept(&self, exchange: &Exchange, reply: attempt::Arrived) -> Outcome {
         let status = reply.head.status;
+        if self.shared.keeps_reply_fields.get() {
+            *exchange.reply_fields.borrow_mut() = reply.head.fields.clone();
+        }
         if self.settings.intercept_errors && status >= 300 && exchange.plan().error_pages.covers(status) {
             if status == 401 {
                 // Without its challenge the status would be of no use to the client.

@@ -369,7 +369,9 @@ fn next_upstream(conf: &mut ProxyConf, line: &mut Line<'_>) -> Result<(), Refusa
 
 /// The settings in force.
 pub struct Settings {
-    /// `proxy_set_header`, without those that are removed.
+    /// `proxy_set_header Host`; `None` where nothing sets it.
+    pub host: Option<Template<Exchange>>,
+    /// `proxy_set_header`, without `Host` and those that are removed.
     pub set_headers: Vec<(Rc<[u8]>, Template<Exchange>)>,
     set_names: NameSet,
     /// `proxy_http_version`
@@ -466,9 +468,13 @@ impl ProxyConf {
         let template = |setting: &Setting<Word>| setting.get().map(|word| env.template(word)).transpose();
         let mut set_names = NameSet::default();
         let mut set_headers = Vec::new();
+        let mut host = None;
         for (name, value) in &self.set_header {
             set_names.add(name.bytes());
-            if !value.bytes().is_empty() {
+            if name.bytes().eq_ignore_ascii_case(b"host") {
+                // nginx: of several the last.
+                host = Some(env.template(value)?);
+            } else if !value.bytes().is_empty() {
                 set_headers.push((name.bytes().into(), env.template(value)?));
             }
         }
@@ -482,6 +488,7 @@ impl ProxyConf {
         let buffer_size = size(self.buffer_size.or(4096)).max(64);
         let relay_limit = if self.buffering.or(true) { size(number.saturating_mul(buffer)) } else { buffer_size };
         Ok(Settings {
+            host,
             set_headers,
             set_names,
             http_version: self.http_version.or(Version::Http11),

@@ -6,7 +6,7 @@ use tidegate_balancer::Group;
 use tidegate_core::conf::{ConfigError, Word};
 use tidegate_core::module::Install;
 use tidegate_core::script::Template;
-use tidegate_http_wire::uri::{Escape, escape_uri};
+use tidegate_http_wire::uri::{Escape, escape_uri, needs_escape};
 
 use super::{Pool, Shared};
 use crate::exchange::Exchange;
@@ -40,28 +40,39 @@ pub struct Destination {
 /// The parts of an `http://` URL.
 struct Url<'a> {
     authority: &'a str,
-    uri: &'a str,
+    uri: &'a [u8],
 }
 
-fn split(url: &str) -> Result<Url<'_>, String> {
-    if url.starts_with("https://") {
-        return Err(format!("TLS to upstreams is not supported yet: \"{url}\""));
+fn split(url: &[u8]) -> Result<Url<'_>, String> {
+    let shown = || url.escape_ascii();
+    if url.get(..8).is_some_and(|scheme| scheme.eq_ignore_ascii_case(b"https://")) {
+        return Err(format!("TLS to upstreams is not supported yet: \"{}\"", shown()));
     }
     let rest = url
         .get(..7)
-        .filter(|scheme| scheme.eq_ignore_ascii_case("http://"))
+        .filter(|scheme| scheme.eq_ignore_ascii_case(b"http://"))
         .and_then(|_| url.get(7..))
         .ok_or("invalid URL prefix")?;
-    if rest.starts_with("unix:") {
+    let (authority, uri) = if rest.starts_with(b"unix:") {
         // `unix:/path/to/socket:/uri`
-        let colon = rest.get(5..).and_then(|tail| tail.find(':')).map(|at| at + 5);
-        let at = colon.unwrap_or(rest.len());
-        let (authority, uri) = rest.split_at_checked(at).unwrap_or((rest, ""));
-        return Ok(Url { authority, uri: uri.strip_prefix(':').unwrap_or(uri) });
+        let colon = rest.get(5..).and_then(|tail| tail.iter().position(|byte| *byte == b':')).map(|at| at + 5);
+        let (authority, uri) = rest.split_at_checked(colon.unwrap_or(rest.len())).unwrap_or((rest, b""));
+        (authority, uri.strip_prefix(b":").unwrap_or(uri))
+    } else {
+        let at = rest.iter().position(|byte| matches!(byte, b'/' | b'?')).unwrap_or(rest.len());
+        rest.split_at_checked(at).unwrap_or((rest, b""))
+    };
+    if authority.is_empty() {
+        return Err(format!("no host in upstream \"{}\"", shown()));
     }
-    let at = rest.find(['/', '?']).unwrap_or(rest.len());
-    let (authority, uri) = rest.split_at_checked(at).unwrap_or((rest, ""));
-    if authority.is_empty() { Err(format!("no host in upstream \"{url}\"")) } else { Ok(Url { authority, uri }) }
+    // Neither a host nor an address has other bytes.
+    let authority = std::str::from_utf8(authority).map_err(|_| format!("invalid host in upstream \"{}\"", shown()))?;
+    Ok(Url { authority, uri })
+}
+
+/// True when a `proxy_pass` has a path of its own, which takes the place of the location's name.
+pub fn has_uri(url: &[u8]) -> bool {
+    split(url).is_ok_and(|url| !url.uri.is_empty())
 }
 
 /// What stands in front of the first variable must be the beginning of an URL that can be used.
@@ -88,8 +99,7 @@ impl Pass {
             return Ok(Pass::Variable(template));
         }
         let refuse = |message: String| ConfigError::new(word.at(), message);
-        let text = word.text();
-        let url = split(&text).map_err(refuse)?;
+        let url = split(word.bytes()).map_err(refuse)?;
         let replaces = matches!(plan.kind, Kind::Exact | Kind::Prefix(_));
         if !url.uri.is_empty() && !replaces {
             return Err(refuse("\"proxy_pass\" cannot have URI part in location given by regular expression, or inside named location, or inside \"if\" statement, or inside \"limit_except\" block".into()));
@@ -99,12 +109,12 @@ impl Pass {
             ConfigError::missing(word.at(), why, host.as_bytes())
         })?;
         let uri = (!url.uri.is_empty())
-            .then(|| if url.uri.starts_with('?') { format!("/{}", url.uri) } else { url.uri.to_owned() });
+            .then(|| if url.uri.starts_with(b"?") { [b"/", url.uri].concat() } else { url.uri.to_vec() });
         Ok(Pass::Fixed(Destination {
             pool: plan.shared.pool(&group),
             group,
             host: host_of(url.authority),
-            uri: uri.map(|uri| uri.into_bytes().into()),
+            uri: uri.map(Into::into),
             whole: false,
             replaced: plan.name.len(),
         }))
@@ -120,14 +130,14 @@ impl Pass {
             Pass::Variable(template) => template,
         };
         let value = template.value(exchange);
-        let text = String::from_utf8_lossy(&value);
-        let url = split(&text).map_err(|why| format!("{why} in \"{text}\" while evaluating \"proxy_pass\""))?;
+        let url = split(&value)
+            .map_err(|why| format!("{why} in \"{}\" while evaluating \"proxy_pass\"", value.escape_ascii()))?;
         let known = shared.groups.borrow().find(url.authority);
         let (group, pool) = match known {
             Some(group) => (group.clone(), shared.pool(&group)),
             None => written_out(url.authority, shared)?,
         };
-        let uri = (!url.uri.is_empty()).then(|| url.uri.as_bytes().into());
+        let uri = (!url.uri.is_empty()).then(|| url.uri.into());
         Ok(Destination { pool, group, host: host_of(url.authority), uri, whole: true, replaced: 0 })
     }
 }
@@ -144,8 +154,17 @@ fn host_of(authority: &str) -> Rc<[u8]> {
 }
 
 impl Destination {
-    /// Writes the target of the request to the upstream.
+    /// Writes the target of the request to the upstream; what cannot stand in a request line is escaped.
     pub fn write_target(&self, exchange: &Exchange, out: &mut Vec<u8>) {
+        let start = out.len();
+        self.write_parts(exchange, out);
+        if needs_escape(out.get(start..).unwrap_or_default(), Escape::Line) {
+            let target = out.split_off(start);
+            escape_uri(&target, Escape::Line, out);
+        }
+    }
+
+    fn write_parts(&self, exchange: &Exchange, out: &mut Vec<u8>) {
         let target = exchange.target.borrow();
         match &self.uri {
             Some(uri) if self.whole => out.extend_from_slice(uri),

@@ -16,6 +16,7 @@ use super::cookies::Cookies;
 use crate::answer::{Answer, Body};
 use crate::content::Outcome;
 use crate::exchange::Exchange;
+use crate::output;
 use crate::plan::{Kind, Plan};
 
 /// One `proxy_redirect` as it is written.
@@ -73,11 +74,12 @@ impl Redirects {
         let has_default = matches!(plan.kind, Kind::Prefix(_) | Kind::Exact) && !pass.bytes().contains(&b'$');
         let default = || {
             let mut url = pass.bytes().to_vec();
-            let has_uri = url.get(7..).is_some_and(|rest| rest.contains(&b'/'));
-            if !has_uri {
-                url.extend_from_slice(&plan.name);
+            if super::pass::has_uri(&url) {
+                return Redirect::Prefix(Template::literal(&url), Template::literal(&plan.name));
             }
-            Redirect::Prefix(Template::literal(&url), Template::literal(&plan.name))
+            // nginx: without a path of its own the upstream has the same paths as the server.
+            url.push(b'/');
+            Redirect::Prefix(Template::literal(&url), Template::literal(b"/"))
         };
         if written.is_empty() {
             return Ok(Redirects(if has_default { vec![default()] } else { Vec::new() }));
@@ -133,9 +135,6 @@ impl Redirects {
 pub fn answer(arrived: Arrived, exchange: &Exchange, pass: &ProxyPass) -> Outcome {
     let Arrived { head, mut reply } = arrived;
     let settings = &pass.settings;
-    if pass.shared.keeps_reply_fields.get() {
-        *exchange.reply_fields.borrow_mut() = head.fields.clone();
-    }
     for line in head.ignored() {
         log!(
             exchange.logger(),
@@ -171,7 +170,9 @@ pub fn answer(arrived: Arrived, exchange: &Exchange, pass: &ProxyPass) -> Outcom
             }
         };
         if let Some(url) = rewritten.filter(|_| !url.is_empty()) {
-            let rewritten = [kept, &url].concat();
+            // nginx: what we have made of it is a location of our own.
+            let absolute = if known == Known::Location { output::absolute(exchange, &url) } else { None };
+            let rewritten = [kept, absolute.as_deref().unwrap_or(&url)].concat();
             fields.set(known, &rewritten);
         }
     }
@@ -184,7 +185,6 @@ pub fn answer(arrived: Arrived, exchange: &Exchange, pass: &ProxyPass) -> Outcom
             }
         };
     }
-    let last_modified = fields.get(Known::LastModified).and_then(tidegate_http_wire::date::parse);
     let body = if reply.switches() {
         if !exchange.head.fields.has(Known::Upgrade) || !settings.sets(b"upgrade") {
             log!(
@@ -206,8 +206,10 @@ pub fn answer(arrived: Arrived, exchange: &Exchange, pass: &ProxyPass) -> Outcom
         status: head.status,
         reason,
         fields,
-        last_modified,
+        // nginx: what an upstream says of it stays a field like any other.
+        last_modified: None,
         ranges: false,
+        passed_on: true,
         body,
         close: false,
     }))

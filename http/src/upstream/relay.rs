@@ -9,6 +9,7 @@ use std::task::{Context, Poll};
 use std::time::Instant;
 
 use bytes::{Buf, Bytes, BytesMut};
+use smallvec::SmallVec;
 use tidegate_balancer::idle::Used;
 use tidegate_balancer::{Lease, Outcome};
 use tidegate_core::log;
@@ -144,19 +145,23 @@ impl Reply {
 
     /// What has been decoded so far, appended to `queue`. True at the end of the body.
     fn decode(&mut self, exchange: &Exchange, queue: &mut Queue) -> Result<bool, io::Error> {
-        loop {
+        // What has arrived together leaves as one chunk, however the upstream has cut it.
+        let mut pieces: SmallVec<[Bytes; 4]> = SmallVec::new();
+        let ended = loop {
             match self.decoder.decode(&mut self.buffer) {
                 Ok(Decoded::Data(data)) => {
                     exchange.attempts.current(|attempt| {
                         attempt.body = attempt.body.saturating_add(u64::try_from(data.len()).unwrap_or(0))
                     });
-                    queue.data(data);
+                    pieces.push(data);
                 }
-                Ok(Decoded::NeedMore) => return Ok(self.decoder.is_done()),
-                Ok(Decoded::End(_)) => return Ok(true),
-                Err(bad) => return Err(io::Error::other(bad.by_upstream())),
+                Ok(Decoded::NeedMore) => break Ok(self.decoder.is_done()),
+                Ok(Decoded::End(_)) => break Ok(true),
+                Err(bad) => break Err(io::Error::other(bad.by_upstream())),
             }
-        }
+        };
+        queue.data(pieces);
+        ended
     }
 
     /// True when there is room for more than what waits in `queue`. What waits keeps the buffer that it lies in, so another
@@ -209,15 +214,18 @@ impl Queue {
         }
     }
 
-    fn data(&mut self, data: Bytes) {
-        if self.chunked && !data.is_empty() {
+    /// Pieces of the body, framed as one chunk where the client gets chunks.
+    fn data(&mut self, pieces: SmallVec<[Bytes; 4]>) {
+        let length = pieces.iter().fold(0, |sum: usize, piece| sum.saturating_add(piece.len()));
+        let framed = self.chunked && length > 0;
+        if framed {
             let mut header = Vec::with_capacity(18);
-            chunk_header(u64::try_from(data.len()).unwrap_or(0), &mut header);
+            chunk_header(u64::try_from(length).unwrap_or(0), &mut header);
             self.push(header.into());
-            self.push(data);
+        }
+        pieces.into_iter().for_each(|piece| self.push(piece));
+        if framed {
             self.push(Bytes::from_static(b"\r\n"));
-        } else {
-            self.push(data);
         }
     }
 

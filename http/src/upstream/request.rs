@@ -46,16 +46,18 @@ pub fn write_head(
     let own_method = settings.method.as_ref().map(|method| method.value(exchange));
     out.extend_from_slice(own_method.as_deref().unwrap_or(method.as_bytes()));
     out.push(b' ');
-    let start = out.len();
     destination.write_target(exchange, out);
-    if out.get(start..).unwrap_or_default().iter().any(|byte| matches!(byte, b'\r' | b'\n' | b' ' | 0)) {
-        return Err(BadPart);
-    }
     out.extend_from_slice(if settings.http_version == Version::Http11 { b" HTTP/1.1\r\n" } else { b" HTTP/1.0\r\n" });
-    if !settings.sets(b"host") {
-        write::known(Known::Host, &destination.host, out)?;
-    }
+    // nginx: first, and HTTP/1.1 never without.
     let mut value = Vec::new();
+    if let Some(host) = &settings.host {
+        host.write(exchange, &mut value);
+    }
+    if settings.host.is_none() || (value.is_empty() && settings.http_version == Version::Http11) {
+        write::known(Known::Host, &destination.host, out)?;
+    } else if !value.is_empty() {
+        write::known(Known::Host, &value, out)?;
+    }
     for (name, template) in &settings.set_headers {
         value.clear();
         template.write(exchange, &mut value);

@@ -10,7 +10,7 @@ use bytes::Bytes;
 
 use crate::span::Span;
 
-pub use escape::{Escape, Unescape, escape_uri, unescape};
+pub use escape::{Escape, Unescape, escape_uri, needs_escape, unescape};
 
 /// In which form a target came (RFC 9112 section 3.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,6 +47,24 @@ pub struct Target {
     /// Whether the path itself was missing (`http://host?args`): then `raw` cannot be sent on as it is (nginx clears
     /// `valid_unparsed_uri`).
     pub empty_path: bool,
+}
+
+impl Target {
+    /// What stands for the target of a request whose line could not be read.
+    #[must_use]
+    pub fn unknown() -> Self {
+        Self {
+            form: Form::Origin,
+            path: Vec::new(),
+            args: Bytes::new(),
+            raw: Bytes::new(),
+            authority: None,
+            scheme: None,
+            quoted: false,
+            changed: false,
+            empty_path: false,
+        }
+    }
 }
 
 /// The target is malformed: 400, in nginx's words `client sent invalid request`.

@@ -15,7 +15,7 @@ use crate::host::Host;
 use crate::known::Known;
 use crate::method::{self, Method};
 use crate::span::Span;
-use crate::uri::{Form, Parsed};
+use crate::uri::{Form, Parsed, Target};
 
 /// What a client may send, named after nginx's directives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -234,23 +234,31 @@ impl RequestParser {
             Some(start) => start.line.of(input),
             None => {
                 let all: &[u8] = input;
-                let line = all.split(|byte| *byte == b'\n').next().unwrap_or_default();
-                line.strip_suffix(b"\r").unwrap_or(line)
+                all.split(|byte| matches!(byte, b'\r' | b'\n')).next().unwrap_or_default()
             }
         }
     }
 
-    /// After an error: the head as far as it was understood, to choose a server, an error page and a log line by; `None`
-    /// if not even its first line was. Takes the rest of the input.
-    pub fn refused(&mut self, input: &mut BytesMut) -> Option<Box<RequestHead>> {
-        let refused = self.refused.take();
-        if refused.is_some() || self.state.start.is_none() {
+    /// After an error: the head as far as it was understood, to choose a server, an error page and a log line by; if not
+    /// even its first line was, that line as it came. Takes the rest of the input.
+    pub fn refused(&mut self, input: &mut BytesMut) -> Box<RequestHead> {
+        if let Some(refused) = self.refused.take() {
             return refused;
         }
+        let line = Span::between(0, self.partial_line(input).len());
         let all = input.len();
-        let mut head = self.build(input, all).ok()?;
-        head.host = host_of(&head).ok().flatten();
-        Some(Box::new(head))
+        match self.build(input, all) {
+            Ok(mut head) => {
+                head.host = host_of(&head).ok().flatten();
+                Box::new(head)
+            }
+            Err(_) => {
+                let mut fields = Fields::new();
+                fields.set_base(input.split().freeze());
+                let head = RequestHead::new(Method::Get, Target::unknown(), Version::Http11, fields);
+                Box::new(RequestHead { line, ..head })
+            }
+        }
     }
 
     /// Where the next line ends, or `None` if it is incomplete. Either way within the limits.
@@ -444,6 +452,10 @@ fn start_line(line: &[u8], limits: &HeadLimits) -> Result<StartLine, RequestErro
     let version = version(line.get(protocol_start..protocol_end).unwrap_or_default())?;
     if version == Version::Http09 && method != Method::Get {
         return Err(RequestError::BadHttp09Method);
+    }
+    // nginx: what has no version must have a path.
+    if version == Version::Http09 && !raw.starts_with(b"/") && raw.splitn(4, |byte| *byte == b'/').count() < 4 {
+        return Err(bad());
     }
     Ok(StartLine {
         method,

@@ -19,6 +19,10 @@ pub enum Escape {
     Memcached,
     /// A value for the mail auth service: as for memcached.
     MailAuth,
+    /// What is a URI already: only what cannot stand in a line of its own, control characters and spaces.
+    Line,
+    /// A field's value: only CR, LF and NUL, which would end its line.
+    Breaks,
     /// SMTP's xtext (RFC 3461), whose escape is `+`.
     MailXtext,
 }
@@ -43,6 +47,8 @@ impl Escape {
             Self::Html => &HTML,
             Self::Refresh => &REFRESH,
             Self::Memcached | Self::MailAuth => &MEMCACHED,
+            Self::Line => &LINE,
+            Self::Breaks => &BREAKS,
             Self::MailXtext => &XTEXT,
         }
     }
@@ -145,6 +151,8 @@ static ARGS: [bool; 256] = table(&[FOREIGN, b"#%?&+;"], true);
 static HTML: [bool; 256] = table(&[FOREIGN, b"#%'"], true);
 /// nginx: `~` is escaped and `}` is not.
 static REFRESH: [bool; 256] = table(&[b" \"'<>\\^`{|~\x7f"], true);
+static LINE: [bool; 256] = table(&[b" \x7f"], false);
+static BREAKS: [bool; 256] = breaks();
 static MEMCACHED: [bool; 256] = table(&[b" %"], false);
 static XTEXT: [bool; 256] = table(&[b" +=\x7f"], true);
 static COMPONENT: [bool; 256] = component();
@@ -167,6 +175,16 @@ const fn table(lists: &[&[u8]], high: bool) -> [bool; 256] {
         }
         list += 1;
     }
+    table
+}
+
+/// Runs at compile time only.
+#[allow(clippy::indexing_slicing)]
+const fn breaks() -> [bool; 256] {
+    let mut table = [false; 256];
+    table[b'\r' as usize] = true;
+    table[b'\n' as usize] = true;
+    table[0] = true;
     table
 }
 
