@@ -339,6 +339,32 @@ fn small_things_are_nginx_s() {
 }
 
 #[test]
+fn a_request_without_a_host_is_for_the_server_without_a_name() {
+    let server = Server::config(
+        "events {} http { access_log off; server { listen 127.0.0.1:%%PORT_0%%; server_name named; return 200 named; }
+         server { listen 127.0.0.1:%%PORT_0%%; server_name ''; return 200 nameless; } }",
+    )
+    .start();
+    for (lines, text) in [("", "nameless"), ("Host: named\r\n", "named"), ("Host: other\r\n", "named")] {
+        let mut http = server.http(0);
+        http.send(format!("GET / HTTP/1.0\r\n{lines}\r\n"));
+        assert_eq!(http.response().text(), text, "{lines:?}");
+    }
+}
+
+#[test]
+fn the_time_of_change_that_an_upstream_tells_counts_for_expires() {
+    const MODIFIED: &str = "Mon, 28 Sep 2020 06:00:00 GMT";
+    let backend = HttpBackend::start(|_| Reply::status("200 OK", &[&format!("Last-Modified: {MODIFIED}")], "body"));
+    let server = server("expires modified 1d; location / { proxy_pass http://%%BACKEND%%; }")
+        .set("BACKEND", backend.address())
+        .start();
+    let response = server.http(0).get("/");
+    assert_eq!(response.field("Expires"), "Tue, 29 Sep 2020 06:00:00 GMT");
+    assert_eq!(response.fields.all("Last-Modified"), [MODIFIED]);
+}
+
+#[test]
 fn a_client_is_told_to_go_on_although_its_body_came_along() {
     let backend = HttpBackend::saying("ok");
     let server = server("location / { proxy_pass http://%%BACKEND%%; }").set("BACKEND", backend.address()).start();

@@ -48,6 +48,29 @@ fn the_name_in_the_hello_chooses_certificate_and_server() {
 }
 
 #[test]
+fn a_request_that_cannot_be_read_is_for_the_server_of_the_handshake() {
+    let (setup, ..) = https(
+        "server { listen 127.0.0.1:%%PORT_0%% ssl; server_name a.example; ssl_certificate a.crt; ssl_certificate_key a.key;
+           error_page 400 = /bad; location /bad { return 200 a-bad; } location / { return 200 a; } }
+         server { listen 127.0.0.1:%%PORT_0%% ssl; server_name b.example; ssl_certificate b.crt; ssl_certificate_key b.key;
+           error_page 400 = /bad; location /bad { return 200 b-bad; } location / { return 200 b; } }",
+    );
+    let server = setup.start();
+    for (name, sent, text) in [
+        ("a.example", "GET / HTTP/1.0\r\n\r\n", "a"),
+        ("b.example", "GET / HTTP/1.0\r\n\r\n", "a"),
+        ("b.example", "garbage\r\n\r\n", "b-bad"),
+        ("b.example", "get / HTTP/1.1\r\n\r\n", "b-bad"),
+        ("a.example", "garbage\r\n\r\n", "a-bad"),
+        ("unknown.example", "garbage\r\n\r\n", "a-bad"),
+    ] {
+        let mut http = secure(&server, &Offer::name(name));
+        http.send(sent);
+        assert_eq!(http.response().text(), text, "{name} {sent:?}");
+    }
+}
+
+#[test]
 fn a_server_may_refuse_a_handshake() {
     let server = one(
         "server_name a.example; return 200; } server { listen 127.0.0.1:%%PORT_0%% ssl default_server; ssl_reject_handshake on;",

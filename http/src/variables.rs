@@ -220,10 +220,9 @@ fn sent(exchange: &Exchange, name: &str, out: &mut Vec<u8>) -> bool {
             Some(told) => write!(out, "timeout={}", told.as_secs()).is_ok(),
             None => false,
         },
-        "last_modified" => match exchange.sent.last_modified.get() {
-            Some(modified) => put(out, &date::format(modified)),
-            None => fields(out, exchange.sent.fields.borrow().variable(name), b", "),
-        },
+        "last_modified" if !exchange.sent.fields.borrow().has(Known::LastModified) => {
+            exchange.sent.last_modified.get().is_some_and(|modified| put(out, &date::format(modified)))
+        }
         "transfer_encoding" => exchange.sent.chunked.get() && put(out, b"chunked"),
         "content_length" => exchange.sent.length.get().is_some_and(|length| number(out, length)),
         _ => fields(out, exchange.sent.fields.borrow().variable(name), b", "),

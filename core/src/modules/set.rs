@@ -1,6 +1,7 @@
 //! `set`: assigns a value to a variable of the configuration's own.
 
 use crate::conf::directive::{Arity, Directive, Feature, Levels, Set};
+use crate::conf::others;
 use crate::conf::{ConfigError, Line, Refusal, Word};
 use crate::inherit;
 use crate::module::{Install, Module};
@@ -35,6 +36,15 @@ impl Assignment {
     /// # Errors
     /// The name belongs to another kind of variable.
     pub fn define<S: Subject>(&self, env: &mut Install<'_, S>) -> Result<Settable<S>, ConfigError> {
+        let name = self.variable.text();
+        if others::is_assigned(&name) {
+            let message = format!("variable \"{name}\" is known to nginx, but setting it has no effect yet");
+            env.errors.warn(ConfigError::new(self.variable.at(), message));
+        }
+        self.target(env)
+    }
+
+    fn target<S: Subject>(&self, env: &mut Install<'_, S>) -> Result<Settable<S>, ConfigError> {
         env.variables.settable(&self.variable.text(), self.variable.at())
     }
 
@@ -43,7 +53,7 @@ impl Assignment {
     /// # Errors
     /// As [`define`](Assignment::define), or the value is no template.
     pub fn compile<S: Subject>(&self, env: &mut Install<'_, S>) -> Result<Setter<S>, ConfigError> {
-        Ok(Setter { to: self.define(env)?, value: env.template(&self.value)? })
+        Ok(Setter { to: self.target(env)?, value: env.template(&self.value)? })
     }
 }
 

@@ -140,7 +140,8 @@ fn try_write(exchange: &Exchange, answer: &Answer, framing: Framing, keep: bool)
         Framing::Chunked => write::known(Known::TransferEncoding, b"chunked", &mut out)?,
         _ => {}
     }
-    if let Some(modified) = answer.last_modified {
+    // nginx: what an upstream says of it stays a field like any other.
+    if let Some(modified) = answer.last_modified.filter(|_| !fields.has(Known::LastModified)) {
         write::known(Known::LastModified, &date::format(modified), &mut out)?;
     }
     match framing {
@@ -155,7 +156,6 @@ fn try_write(exchange: &Exchange, answer: &Answer, framing: Framing, keep: bool)
         // nginx: another type that `add_header` adds follows as a field like any other.
         let written = match field.known {
             Known::ContentType => !std::mem::replace(&mut content_type_written, true),
-            Known::LastModified => answer.last_modified.is_some(),
             _ => false,
         };
         let switches = field.known == Known::Upgrade && (answer.passed_on || framing == Framing::Switched);

@@ -207,7 +207,7 @@ fn begin(
         Ok(head) => (head?, None),
         Err((head, status, error)) => (head, Some((status, error))),
     };
-    let chosen = choose(site, client, &head, &slots);
+    let chosen = choose(site, client, &head, refused.is_some(), &slots);
     let failure = chosen.as_ref().err().map(ToString::to_string);
     let server = chosen.unwrap_or_else(|_| site.servers.default_server().clone());
     client.served += 1;
@@ -254,9 +254,13 @@ async fn end(client: &mut Client, settings: &Settings, after: After) {
     }
 }
 
-fn choose(site: &Site, client: &Client, head: &RequestHead, slots: &Slots) -> Matches<Rc<Server>> {
-    let Some(host) = &head.host else { return first_server(site, client) };
-    site.servers.find(&host.name, slots).cloned()
+fn choose(site: &Site, client: &Client, head: &RequestHead, refused: bool, slots: &Slots) -> Matches<Rc<Server>> {
+    match &head.host {
+        Some(host) => site.servers.find(&host.name, slots).cloned(),
+        None if refused => first_server(site, client),
+        // nginx: whatever the handshake named, such a request is for a server named "", else for the default one.
+        None => site.servers.find(b"", slots).cloned(),
+    }
 }
 
 /// The server in force before a client has named one in a head: that of its handshake, else the default.

@@ -185,6 +185,7 @@ pub fn answer(arrived: Arrived, exchange: &Exchange, pass: &ProxyPass) -> Outcom
             }
         };
     }
+    let last_modified = fields.get(Known::LastModified).and_then(tidegate_http_wire::date::parse);
     let body = if reply.switches() {
         if !exchange.head.fields.has(Known::Upgrade) || !settings.sets(b"upgrade") {
             log!(
@@ -206,8 +207,7 @@ pub fn answer(arrived: Arrived, exchange: &Exchange, pass: &ProxyPass) -> Outcom
         status: head.status,
         reason,
         fields,
-        // nginx: what an upstream says of it stays a field like any other.
-        last_modified: None,
+        last_modified,
         ranges: false,
         passed_on: true,
         body,
