@@ -89,7 +89,10 @@ impl Setup {
     /// Runs a copy of the binary that lies in the folder as `name`, so that a test may replace it.
     pub fn copied(mut self, name: &str) -> Setup {
         self.program = self.folder.path().join(name);
-        fs::copy(binary::path(), &self.program).expect("copy the binary");
+        // By another process: a child that a test beside this one starts must not inherit a file that is being written,
+        // since nobody could execute it until that child has gone on.
+        let copied = Command::new("cp").arg(binary::path()).arg(&self.program).status().expect("cp runs");
+        assert!(copied.success(), "copy the binary");
         self
     }
 

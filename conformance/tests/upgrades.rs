@@ -4,8 +4,8 @@
 
 use std::fs;
 use std::io::{Read, Write};
-use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
+use std::process::Command;
 
 use nix::sys::signal::Signal;
 use tidegate_conformance::backend::EchoBackend;
@@ -242,8 +242,9 @@ fn an_upgrade_to_a_binary_that_fails_changes_nothing() {
     let (_bench, lines) = failing_upgrade(bench, |bench| {
         let path = bench.server.folder().join("server");
         fs::remove_file(&path).unwrap();
-        fs::write(&path, "#!/bin/sh\nexit 1\n").unwrap();
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        // Written by another process, as the binary is copied.
+        let write = "printf '#!/bin/sh\\nexit 1\\n' > \"$0\" && chmod 755 \"$0\"";
+        assert!(Command::new("sh").args(["-c", write]).arg(&path).status().unwrap().success());
     });
     assert_eq!(count(&lines, r"new binary process \d+ (has ended|exited with code 1)"), 1, "{lines:#?}");
 }
