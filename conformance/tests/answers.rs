@@ -458,7 +458,8 @@ fn some_variables_may_be_set() {
          location /b { set $args ''; return 200 \"$args|$is_args|\"; }
          location /c { set $args x=1; rewrite ^ /d last; } location /d { return 200 $args; }
          location /f { set $ssl_protocol mine; return 200 $ssl_protocol; }
-         location /g { set $http_x theirs; return 200 $http_x; }",
+         location /g { set $http_x theirs; return 200 $http_x; }
+         location /h { set $proxy_host mine; return 200 $proxy_host; }",
     )
     .start();
     for (target, text) in

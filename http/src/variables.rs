@@ -29,6 +29,15 @@ const fn row(name: &'static str, get: fn(&Exchange, &mut Vec<u8>) -> bool, doc: 
     Variable { name, get: Get::Value(get), doc }
 }
 
+/// nginx lets a configuration set these.
+const fn changeable(
+    name: &'static str,
+    get: fn(&Exchange, &mut Vec<u8>) -> bool,
+    doc: &'static str,
+) -> Variable<Exchange> {
+    Variable { name, get: Get::Changeable(get), doc }
+}
+
 const fn family(
     name: &'static str,
     get: fn(&Exchange, &str, &mut Vec<u8>) -> bool,
@@ -113,8 +122,8 @@ impl Module<Exchange> for Variables {
             |x, out| seconds(out, x.peer.accepted.elapsed()),
             "Seconds since the connection was accepted.",
         ),
-        row("proxy_host", |x, out| field(out, x.proxied_to.borrow().as_deref()), "The host of proxy_pass."),
-        row("proxy_port", proxy_port, "The port of proxy_pass."),
+        changeable("proxy_host", |x, out| field(out, x.proxied_to.borrow().as_deref()), "The host of proxy_pass."),
+        changeable("proxy_port", proxy_port, "The port of proxy_pass."),
         row("proxy_add_x_forwarded_for", forwarded_for, "X-Forwarded-For with the client's address added."),
         row("upstream_status", attempts::status::<Exchange>, "The status of each reply."),
         row("upstream_header_time", attempts::first_byte_time::<Exchange>, "Seconds to the head of each reply."),
