@@ -73,16 +73,15 @@ thread_local! {
 }
 
 /// Writes the head. What would break out of its line is put in line first.
-pub fn write(exchange: &Exchange, answer: &mut Answer, framing: Framing, keep: bool) -> Vec<u8> {
-    match try_write(exchange, answer, framing, keep) {
-        Ok(head) => head,
-        Err(_) => {
-            log!(exchange.logger(), Warn, "a response field contains a line break or a zero byte, which is escaped");
-            put_in_line(answer);
-            // Nothing is left that could be refused.
-            try_write(exchange, answer, framing, keep).unwrap_or_default()
-        }
-    }
+///
+/// # Errors
+/// Something of it could not be put in line.
+pub fn write(exchange: &Exchange, answer: &mut Answer, framing: Framing, keep: bool) -> Result<Vec<u8>, BadPart> {
+    try_write(exchange, answer, framing, keep).or_else(|BadPart| {
+        log!(exchange.logger(), Warn, "a response field contains a line break or a zero byte, which is escaped");
+        put_in_line(answer);
+        try_write(exchange, answer, framing, keep)
+    })
 }
 
 /// Escapes in URLs what would end their line, and puts spaces elsewhere; fields whose name is none are left out.
@@ -154,10 +153,7 @@ fn try_write(exchange: &Exchange, answer: &Answer, framing: Framing, keep: bool)
     }
     for field in fields.iter() {
         // nginx: another type that `add_header` adds follows as a field like any other.
-        let written = match field.known {
-            Known::ContentType => !std::mem::replace(&mut content_type_written, true),
-            _ => false,
-        };
+        let written = field.known == Known::ContentType && !std::mem::replace(&mut content_type_written, true);
         let switches = field.known == Known::Upgrade && (answer.passed_on || framing == Framing::Switched);
         if !written && (switches || !write::is_hop_by_hop(field.known)) {
             write::field(field.name, field.value, &mut out)?;

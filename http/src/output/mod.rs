@@ -53,7 +53,11 @@ pub async fn send(client: &mut Client, exchange: &Exchange, mut answer: Box<Answ
     let unknown_length = !transforms.is_empty() || plan.trailers.are_due(exchange, answer.status);
     let framing = head::framing_of(exchange, &answer, unknown_length);
     let keep = keeps(exchange, client, &answer, framing, body_read);
-    let head = head::write(exchange, &mut answer, framing, keep);
+    let Ok(head) = head::write(exchange, &mut answer, framing, keep) else {
+        log!(exchange.logger(), Alert, "a response field cannot be written, the response is not sent");
+        exchange.sent.status.set(500);
+        return After::Close;
+    };
     exchange.sent.look_at(&answer);
     exchange.sent.keeps.set(keep);
     exchange.sent.length.set(framing.length());
@@ -176,13 +180,15 @@ async fn transformed(
 
 /// Whether the connection carries another request behind this answer.
 fn keeps(exchange: &Exchange, client: &Client, answer: &Answer, framing: head::Framing, body_read: bool) -> bool {
-    !framing.ends_by_closing()
+    // What was found for the filters still holds.
+    exchange.sent.keeps.get()
+        && !answer.close
+        && !framing.ends_by_closing()
         // A client that was never told to go on may or may not send its body: nobody could tell it from the next head.
         && (body_read || !client.expects_continue)
-        && may_keep(exchange, client, answer)
 }
 
-/// The same as far as it is known before the framing is.
+/// The same as far as it is known before the filters have seen the answer.
 fn may_keep(exchange: &Exchange, client: &Client, answer: &Answer) -> bool {
     let settings = &exchange.plan().settings;
     let asked = match exchange.head.version {

@@ -237,7 +237,9 @@ impl ProxyPass {
                 return Outcome::Status(502);
             };
             exchange.attempts.begin(lease.name());
-            exchange.reply_fields.take();
+            if self.shared.keeps_reply_fields.get() {
+                exchange.reply_fields.take();
+            }
             let index = lease.index();
             let begun = Instant::now();
             let usual = self.settings.bind.is_none();
