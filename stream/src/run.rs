@@ -47,8 +47,8 @@ impl Protocol for Listener {
             let session = Session::new(self.default.clone(), connection.info.clone(), self.address.clone());
             // A session in flight goes on when the worker is told to finish, and ends when the time for that is over.
             let connections = life.connections();
-            let mut attending = pin!(self.attend(&session, connection));
-            let attended = connections.unless_cut(attending.as_mut()).await;
+            let attending = pin!(self.attend(&session, connection));
+            let attended = connections.unless_cut(attending).await;
             let (status, left) = attended.unwrap_or_else(|| {
                 log!(session.logger(), Info, "shutdown timeout");
                 (200, None)
