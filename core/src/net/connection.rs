@@ -8,6 +8,7 @@ use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
+use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, Interest, ReadBuf};
 use tokio::net::{TcpSocket, TcpStream, UnixStream};
 
@@ -114,6 +115,19 @@ impl Transport {
             Transport::Tls(tls) => return Box::pin(tls.inner().broken()).await,
         };
         drop(broken);
+    }
+
+    /// Waits until the peer is known to be gone: the kernel asks it every two seconds whether it still has its end of the
+    /// connection. A peer that has closed answers so for a minute at most, and one that has only said that it sends no
+    /// more goes on; from what has been received the two cannot be told apart.
+    pub async fn abandoned(&self) {
+        let probed = self.tcp().map(SockRef::from);
+        let before = probed.as_ref().and_then(|socket| Probes::of(socket).ok());
+        if let Some(socket) = &probed {
+            let _ = Probes::OFTEN.set(socket);
+        }
+        let _restored = before.zip(probed).map(|(before, socket)| Restore { before, socket });
+        self.broken().await;
     }
 
     /// Has the connection end with a reset when it is dropped, so that the peer knows that something is missing. Only TCP
@@ -230,6 +244,46 @@ impl AsyncWrite for Transport {
             Transport::Unix(unix) => Pin::new(unix).poll_shutdown(cx),
             Transport::Tls(tls) => Pin::new(&mut **tls).poll_shutdown(cx),
         }
+    }
+}
+
+/// When the kernel asks a silent peer whether it is still there.
+#[derive(Clone, Copy)]
+struct Probes {
+    on: bool,
+    after: Duration,
+    every: Duration,
+    most: u32,
+}
+
+impl Probes {
+    const OFTEN: Probes = Probes { on: true, after: Duration::from_secs(2), every: Duration::from_secs(2), most: 4 };
+
+    fn of(socket: &SockRef<'_>) -> io::Result<Probes> {
+        Ok(Probes {
+            on: socket.keepalive()?,
+            after: socket.tcp_keepalive_time()?,
+            every: socket.tcp_keepalive_interval()?,
+            most: socket.tcp_keepalive_retries()?,
+        })
+    }
+
+    fn set(self, socket: &SockRef<'_>) -> io::Result<()> {
+        let times = TcpKeepalive::new().with_time(self.after).with_interval(self.every).with_retries(self.most);
+        socket.set_tcp_keepalive(&times)?;
+        socket.set_keepalive(self.on)
+    }
+}
+
+/// Gives a socket back what was asked of it before, when this is dropped.
+struct Restore<'a> {
+    before: Probes,
+    socket: SockRef<'a>,
+}
+
+impl Drop for Restore<'_> {
+    fn drop(&mut self) {
+        let _ = self.before.set(&self.socket);
     }
 }
 
@@ -411,6 +465,20 @@ mod tests {
                 own.read_some(&mut input).await.unwrap();
                 assert!(own.has_input(), "the end is input");
             }
+        });
+    }
+
+    /// How long a peer that has closed goes on answering is up to its system: a minute with Linux.
+    #[test]
+    fn a_peer_that_has_half_closed_has_not_abandoned_its_connection() {
+        run(async {
+            let (own, mut peer) = pair().await;
+            peer.shutdown().await.unwrap();
+            let mut timer = Timer::default();
+            let unanswered = Probes::OFTEN.after + Probes::OFTEN.every * (Probes::OFTEN.most + 1);
+            assert!(timer.limit(unanswered, own.abandoned()).await.is_err());
+            assert!(!SockRef::from(own.tcp().unwrap()).keepalive().unwrap(), "what was asked before is asked again");
+            drop(peer);
         });
     }
 

@@ -380,14 +380,21 @@ pub async fn gone(client: &mut Client) -> io::Error {
     }
 }
 
-/// Runs `work` of the worker's threads unless it takes long and the client closes: then `None`. A client that has only
-/// half-closed looks like one that is gone, so within the time that a slow device takes nobody looks.
+/// Runs `work` of the worker's threads unless it takes long and the client is gone: then `None`. A client that has only
+/// half-closed gets its answer, however long a slow device takes.
 pub async fn unless_given_up<F: Future>(client: &mut Client, work: F) -> Option<F::Output> {
     const SLOW: Duration = Duration::from_secs(2);
     let mut work = pin!(work);
     match client.connection.timer.limit(SLOW, work.as_mut()).await {
         Ok(output) => Some(output),
-        Err(_) => unless_gone(client, work).await,
+        Err(_) => {
+            let mut abandoned = pin!(client.connection.transport.abandoned());
+            poll_fn(|cx| match work.as_mut().poll(cx) {
+                Poll::Ready(output) => Poll::Ready(Some(output)),
+                Poll::Pending => abandoned.as_mut().poll(cx).map(|()| None),
+            })
+            .await
+        }
     }
 }
 

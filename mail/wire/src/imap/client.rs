@@ -226,7 +226,7 @@ impl Machine for Client {
                 State::Authenticating(under_way) => {
                     let (tag, exchange) = *under_way;
                     self.respond(tag, exchange, input, replies)?
-                },
+                }
                 state @ (State::Deciding { .. } | State::Handshaking | State::Over) => Turn::NeedInput(state),
             };
             match turn {
