@@ -83,6 +83,42 @@ fn methods_on_files_are_answered_as_by_nginx() {
     }
 }
 
+/// An error is no verdict: only a file that is certainly missing makes room for the next.
+#[test]
+fn files_that_cannot_be_looked_for_are_told_from_missing_ones() {
+    let long = "x".repeat(300);
+    let server = files(&format!(
+        "location /empty/long/ {{ alias html/empty/; index {long} other; }}
+         location /empty/next/ {{ alias html/empty/; index missing other; }}
+         location /empty/below/ {{ alias html/empty/; index other/below other; }}
+         location /empty/loop/ {{ alias html/empty/; index loop other; }}
+         location /empty/none/ {{ alias html/empty/; index missing; }}
+         location /empty/gone/ {{ alias html/gone/; index missing other; }}
+         location /tried/loop {{ try_files /empty/loop /empty/other =410; }}
+         location /tried/long {{ try_files /{long} /empty/other =410; }}
+         location /if/loop {{ if (-f html/empty/loop) {{ return 200 there; }} return 404; }}"
+    ))
+    .start();
+    std::os::unix::fs::symlink("loop", server.folder().join("html/empty/loop")).unwrap();
+    for (target, status, logged) in [
+        ("/empty/long/", 404, "is not found (36: File name too long)"),
+        ("/empty/next/", 200, ""),
+        ("/empty/below/", 404, "is not found (20: Not a directory)"),
+        ("/empty/loop/", 403, ""),
+        ("/empty/none/", 403, "is forbidden"),
+        ("/empty/gone/", 404, "is not found (2: No such file or directory)"),
+        ("/tried/loop", 200, "loop\" failed (40: Too many levels of symbolic links)"),
+        ("/tried/long", 200, ""),
+        ("/if/loop", 404, "loop\" failed (40: Too many levels of symbolic links)"),
+    ] {
+        assert_eq!(server.http(0).get(target).status, status, "{target}");
+        if !logged.is_empty() {
+            let line = server.wait_for_log(&format!("\"GET {target} "));
+            assert!(line.contains(logged), "{target}: {line}");
+        }
+    }
+}
+
 #[test]
 fn variables_of_the_answer_have_their_values_while_filters_run() {
     let backend = HttpBackend::start(|_| Reply::status("200 OK", &["Content-Type: image/png", "X-Up: up"], "png"));

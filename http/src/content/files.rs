@@ -361,6 +361,13 @@ fn found(exchange: &Exchange, path: &[u8], full: &Path, opened: io::Result<Opene
     answer.into()
 }
 
+/// nginx: a file that could not be looked for counts as missing in `try_files` and `if`, which then go on. The log says so.
+pub fn log_unseen(exchange: &Exchange, path: &Path, error: &io::Error) {
+    if !file::is_missing(error) {
+        tidegate_core::log!(exchange.logger(), Crit, "stat() \"{}\" failed ({})", path.display(), os_error(error));
+    }
+}
+
 /// A path that leads out of the folder it is below, or holds a NUL.
 pub fn unsafe_path(exchange: &Exchange, path: &[u8]) -> Outcome {
     tidegate_core::log!(exchange.logger(), Error, "\"{}\" leads to no file that may be served", path.escape_ascii());
