@@ -23,6 +23,7 @@ use crate::error_page::ErrorPages;
 use crate::exchange::Exchange;
 use crate::filters::trailers::Trailers;
 use crate::limit_except;
+use crate::limit_rate::RateLimit;
 use crate::plan::{Kind, Plan};
 use crate::route::location::Locations;
 use crate::route::server_name::ServerNames;
@@ -194,6 +195,7 @@ impl Loader<'_> {
             around: OnceCell::new(),
             limit: None,
             files: Files::default(),
+            rate: RateLimit::default(),
             settings: Rc::new(SettingsConf::default().build()),
             error_pages: ErrorPages::default(),
             internal: false,

@@ -17,6 +17,7 @@ use tidegate_http_wire::{Fields, Known, Method, RequestHead};
 
 use crate::answer::Answer;
 use crate::blocks::Server;
+use crate::carrier::Carrier;
 use crate::plan::Plan;
 
 /// What is being asked for now; internal redirects change it.
@@ -70,6 +71,8 @@ impl Sent {
 pub struct Exchange {
     /// The client's connection.
     pub peer: Rc<PeerInfo>,
+    /// What carries the exchange: the body of the request, the answer, and whether anybody waits for it.
+    pub carrier: Rc<dyn Carrier>,
     /// The request as received.
     pub head: RequestHead,
     /// The server chosen by address and name.
@@ -119,6 +122,10 @@ pub struct Exchange {
     pub body: RefCell<Bytes>,
     /// Bytes received, body included.
     pub received: Cell<u64>,
+    /// Bytes of the body received.
+    pub body_received: Cell<u64>,
+    /// `$limit_rate`, where something has set it: bytes a second, 0 for no limit.
+    pub rate: Cell<Option<u64>>,
 }
 
 impl Exchange {

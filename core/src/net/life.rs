@@ -200,6 +200,11 @@ impl Lifetime {
         self.owner.tasks.borrow().get(self.key).is_some_and(|member| member.idle == RECLAIMED)
     }
 
+    /// Runs `work` unless the connection is told to end at once: see [`Connections::unless_cut`].
+    pub fn unless_cut<F: Future + Unpin>(&self, work: F) -> impl Future<Output = Option<F::Output>> {
+        self.owner.unless_cut(work)
+    }
+
     /// The connections of the worker.
     pub fn connections(&self) -> Rc<Connections> {
         self.owner.clone()

@@ -23,7 +23,6 @@ use crate::blocks::glued;
 use crate::content::{Outcome, Produce, index, waiting};
 use crate::exchange::Exchange;
 use crate::plan::Plan;
-use crate::server::client::Client;
 
 /// The table from extensions, in lower case, to content types.
 pub type Types = HashMap<Vec<u8>, Rc<[u8]>>;
@@ -315,7 +314,7 @@ impl Files {
 }
 
 /// Answers with the file behind the exchange's path.
-pub fn answer<'a>(exchange: &'a Exchange, client: &'a mut Client) -> Produce<'a> {
+pub fn answer<'a>(exchange: &'a Exchange) -> Produce<'a> {
     // nginx: what is posted may find no file, and an error page then stands in; only a file itself takes none.
     match exchange.method() {
         Method::Get | Method::Head | Method::Post => {}
@@ -323,14 +322,14 @@ pub fn answer<'a>(exchange: &'a Exchange, client: &'a mut Client) -> Produce<'a>
     }
     let path = exchange.target.borrow().path.clone();
     if path.ends_with(b"/") {
-        return index::answer(exchange, client);
+        return index::answer(exchange);
     }
     let Some(full) = exchange.plan().files.path_of(exchange, &path) else {
         return Produce::Now(unsafe_path(exchange, &path));
     };
     match file::open(&full) {
         Asked::Now(opened) => Produce::Now(found(exchange, &path, &full, opened)),
-        Asked::Later(opening) => waiting(exchange, client, async move { found(exchange, &path, &full, opening.await) }),
+        Asked::Later(opening) => waiting(exchange, async move { found(exchange, &path, &full, opening.await) }),
     }
 }
 

@@ -17,7 +17,6 @@ use tidegate_core::subject::Subject;
 use crate::content::{Outcome, Produce, files, waiting};
 use crate::exchange::Exchange;
 use crate::plan::Plan;
-use crate::server::client::Client;
 
 /// The settings of one block.
 #[derive(Default)]
@@ -62,12 +61,12 @@ impl Module<Exchange> for Index {
 }
 
 /// Answers for a path that ends with a slash: goes to the first index file that exists.
-pub fn answer<'a>(exchange: &'a Exchange, client: &'a mut Client) -> Produce<'a> {
+pub fn answer<'a>(exchange: &'a Exchange) -> Produce<'a> {
     let path = exchange.target.borrow().path.clone();
     let mut tries = Tries { exchange, plan: exchange.plan(), path, position: 0, asked: Asked::Nothing };
     match file::search(move |answer| tries.next(answer)) {
         Search::Now(outcome) => Produce::Now(outcome),
-        Search::Later(pending, next) => waiting(exchange, client, file::search_on(pending, next)),
+        Search::Later(pending, next) => waiting(exchange, file::search_on(pending, next)),
     }
 }
 

@@ -199,7 +199,7 @@ pub fn answer(arrived: Arrived, exchange: &Exchange, pass: &ProxyPass) -> Outcom
     } else {
         match reply.try_whole(exchange) {
             Ok(Some(bytes)) => whole_body(exchange, &fields, head.status, bytes),
-            _ => Body::Upstream(Box::new(reply)),
+            _ => Body::Source(Box::new(reply)),
         }
     };
     let reason = (!head.reason.is_empty()).then_some(head.reason);
