@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use tidegate_balancer::Attempts;
 use tidegate_core::log;
+use tidegate_core::log::Shown;
 use tidegate_core::modules::Limited;
 use tidegate_core::phase::{Phase, Verdict};
 use tidegate_core::process::stall;
@@ -81,9 +82,9 @@ impl fmt::Display for Unwelcome {
 
 /// Runs one exchange to its end. Also tells the settings in force at that point.
 pub async fn exchange(client: &mut Client, exchange: &Exchange, unwelcome: Option<Unwelcome>) -> (After, Rc<Settings>) {
-    log!(exchange.logger(), Debug, "http request line: \"{}\"", String::from_utf8_lossy(exchange.head.line()));
+    log!(exchange.logger(), Debug, "http request line: \"{}\"", Shown(exchange.head.line()));
     for line in exchange.head.ignored() {
-        let line = String::from_utf8_lossy(line);
+        let line = Shown(line);
         log!(
             exchange.logger(),
             Info,
@@ -241,7 +242,7 @@ async fn decide(exchange: &Exchange, client: &mut Client, mut outcome: Outcome) 
                 return None;
             }
             Outcome::Restart if exchange.redirects.get() > MOST_REDIRECTS => {
-                let path = String::from_utf8_lossy(&exchange.target.borrow().path).into_owned();
+                let path = Shown(&exchange.target.borrow().path).to_string();
                 log!(
                     exchange.logger(),
                     Error,
@@ -290,7 +291,7 @@ async fn phases(exchange: &Exchange, client: &mut Client, entry: Entry) -> Outco
     let named = exchange.named.borrow_mut().take();
     if let Some(name) = named {
         let Some(plan) = exchange.server.locations.named(&name).cloned() else {
-            log!(exchange.logger(), Error, "could not find named location \"{}\"", String::from_utf8_lossy(&name));
+            log!(exchange.logger(), Error, "could not find named location \"{}\"", Shown(&name));
             return Outcome::Status(500);
         };
         let plan = limited(exchange, plan);
@@ -334,7 +335,7 @@ async fn phases(exchange: &Exchange, client: &mut Client, entry: Entry) -> Outco
             Some(outcome) => return outcome,
         }
     }
-    let path = String::from_utf8_lossy(&exchange.target.borrow().path).into_owned();
+    let path = Shown(&exchange.target.borrow().path).to_string();
     log!(exchange.logger(), Error, "rewrite or internal redirection cycle while processing \"{path}\"");
     Outcome::Status(500)
 }
@@ -411,7 +412,7 @@ fn limited(exchange: &Exchange, plan: Rc<Plan>) -> Rc<Plan> {
 /// Limits, access and what precedes the content; then the content.
 async fn guarded(exchange: &Exchange, client: &mut Client) -> Outcome {
     let plan = exchange.plan();
-    log!(exchange.logger(), Debug, "using configuration \"{}\"", String::from_utf8_lossy(&plan.name));
+    log!(exchange.logger(), Debug, "using configuration \"{}\"", Shown(&plan.name));
     // A client that has only said that it sends no more waits for its answer; one that is delayed may give up.
     let gates = run(exchange, &plan, Phase::PreAccess, Phase::PreContent);
     match h1::unless_leaves(client, &exchange.limited.delayed, gates).await {

@@ -105,7 +105,7 @@ async fn handshake(site: &Site, connection: Connection) -> Option<(Connection, b
     // nginx: a handshake may take as long as a head.
     let head = default.plan.settings.client_header_timeout;
     let limit = default.tls.as_ref().map_or(head, |tls| tls.timeout().min(head));
-    let choose = |name: Option<&str>| match site.named(name) {
+    let choose = |name: Option<&[u8]>| match site.named(name) {
         Ok(server) => site.tls(server).cloned(),
         Err(failure) => {
             log!(Logger::of(&default.plan.error_log, &info), Alert, "server_name {failure} while SSL handshaking");
@@ -265,10 +265,8 @@ fn choose(site: &Site, client: &Client, head: &RequestHead, refused: bool, slots
 
 /// The server in force before a client has named one in a head: that of its handshake, else the default.
 fn first_server(site: &Site, client: &Client) -> Matches<Rc<Server>> {
-    match client.connection.info.tls.get().and_then(|session| session.server_name.as_deref()) {
-        Some(name) => site.named(Some(name)).cloned(),
-        None => Ok(site.servers.default_server().clone()),
-    }
+    let host = client.connection.info.tls.get().and_then(|session| session.host());
+    site.named(host.as_deref()).cloned()
 }
 
 /// Why the client of a TLS session must not go on to this server.
@@ -294,6 +292,8 @@ type Refused = (RequestHead, u16, Option<String>);
 /// Reads a head. `None` when the client went away, or said nothing, before there was one.
 async fn read_head(client: &mut Client, settings: &Settings, started: Instant) -> Result<Option<RequestHead>, Refused> {
     let mut parser = RequestParser::new(settings.head);
+    // nginx: what has sent anything at all, if only an empty line, has begun a request.
+    let mut any = !client.buffer.is_empty();
     let begun = Cell::new(false);
     let mut left = settings.client_header_timeout;
     loop {
@@ -319,14 +319,17 @@ async fn read_head(client: &mut Client, settings: &Settings, started: Instant) -
         }
         match client.connection.read(&mut client.buffer, left).await {
             Ok(0) => match parser.end(&client.buffer) {
-                Ok(()) => return Ok(None),
-                Err(_) => {
+                Ok(()) if !any => return Ok(None),
+                _ => {
                     let message = format!("{} while reading client request", RequestError::Closed);
                     return Err((understood(&mut parser, &mut client.buffer), 400, Some(message)));
                 }
             },
-            Ok(_) => begun.set(true),
-            Err(IoFailure::TimedOut) if !parser.is_idle(&client.buffer) => {
+            Ok(_) => {
+                begun.set(true);
+                any = true;
+            }
+            Err(IoFailure::TimedOut) if any => {
                 let message =
                     "client timed out (110: Connection timed out) while reading client request headers".to_owned();
                 return Err((understood(&mut parser, &mut client.buffer), 408, Some(message)));
