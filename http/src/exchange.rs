@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use tidegate_balancer::{Attempts, HasAttempts};
-use tidegate_core::log::Logger;
+use tidegate_core::log::{Logger, Shown};
 use tidegate_core::modules::{HasLimits, Limited};
 use tidegate_core::net::PeerInfo;
 use tidegate_core::script::Slots;
@@ -247,22 +247,17 @@ impl fmt::Display for Exchange {
         write!(f, ", client: {}, server: {}", self.peer.client.host(), self.server.name)?;
         let line = self.head.line();
         if !line.is_empty() {
-            write!(f, ", request: \"{}\"", String::from_utf8_lossy(line))?;
+            write!(f, ", request: \"{}\"", Shown(line))?;
         }
         self.attempts.look(|attempts| match attempts.last() {
-            Some(attempt) => write!(
-                f,
-                ", upstream: \"http://{}{}\"",
-                attempt.address,
-                String::from_utf8_lossy(&self.head.target.raw)
-            ),
+            Some(attempt) => write!(f, ", upstream: \"http://{}{}\"", attempt.address, Shown(&self.head.target.raw)),
             None => Ok(()),
         })?;
         if let Some(host) = self.head.fields.get(tidegate_http_wire::Known::Host) {
-            write!(f, ", host: \"{}\"", String::from_utf8_lossy(host))?;
+            write!(f, ", host: \"{}\"", Shown(host))?;
         }
         if let Some(referer) = self.head.fields.get(tidegate_http_wire::Known::Referer) {
-            write!(f, ", referrer: \"{}\"", String::from_utf8_lossy(referer))?;
+            write!(f, ", referrer: \"{}\"", Shown(referer))?;
         }
         Ok(())
     }

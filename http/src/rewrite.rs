@@ -199,13 +199,6 @@ fn condition_words(args: &[Word]) -> Result<Vec<Word>, Refusal> {
     if !inner.is_empty() {
         words.push(Word::new(inner, last.at().clone()));
     }
-    // nginx: the subject is one variable, by its whole name.
-    if let Some(name) = words.first().and_then(|subject| subject.after("$"))
-        && (name.bytes().iter().any(|byte| !byte.is_ascii_alphanumeric() && *byte != b'_')
-            || name.bytes().first().is_some_and(u8::is_ascii_digit))
-    {
-        return Err(format!("unknown \"{name}\" variable").into());
-    }
     match &*words {
         [subject] | [subject, _, _] if subject.bytes().starts_with(b"$") && subject.bytes().len() > 1 => Ok(words),
         [test, _] if matches!(test.bytes(), [b'-', _] | [b'!', b'-', _]) => Ok(words),
@@ -554,12 +547,19 @@ enum Test {
     Executable,
 }
 
+/// The subject of a condition. nginx: it is one variable by its whole name, whatever letters are in it (`$arg_a-b`).
+fn whole(subject: &Word, env: &Install<'_, Exchange>) -> Result<Template<Exchange>, ConfigError> {
+    let name = subject.bytes().strip_prefix(b"$").and_then(|name| std::str::from_utf8(name).ok());
+    let name = name.ok_or_else(|| ConfigError::new(subject.at(), format!("unknown variable in \"{subject}\"")))?;
+    Ok(Template::variable(env.variables.refer(name, subject.at())))
+}
+
 impl Condition {
     fn compile(words: &[Word], env: &mut Install<'_, Exchange>) -> Result<Condition, ConfigError> {
         let refuse =
             |word: &Word, what: &str| Err(ConfigError::new(word.at(), format!("{what} \"{word}\" in condition")));
         match words {
-            [subject] if subject.bytes().starts_with(b"$") => Ok(Condition::True(env.template(subject)?)),
+            [subject] if subject.bytes().starts_with(b"$") => Ok(Condition::True(whole(subject, env)?)),
             [test, path] if test.bytes().starts_with(b"-") || test.bytes().starts_with(b"!-") => {
                 let (word, wanted) = test.after("!").map_or((test.clone(), true), |kind| (kind, false));
                 let kind = match word.bytes() {
@@ -572,10 +572,10 @@ impl Condition {
                 Ok(Condition::File(env.template(path)?, FileTest { test: kind, wanted }))
             }
             [subject, operator, operand] if subject.bytes().starts_with(b"$") => match operator.bytes() {
-                b"=" | b"!=" => Ok(Condition::Equal(env.template(subject)?, env.template(operand)?, operator.is("="))),
+                b"=" | b"!=" => Ok(Condition::Equal(whole(subject, env)?, env.template(operand)?, operator.is("="))),
                 b"~" | b"~*" | b"!~" | b"!~*" => {
                     let regex = env.regex(operand.bytes(), operator.bytes().ends_with(b"*"), operand.at())?;
-                    Ok(Condition::Matches(env.template(subject)?, regex, !operator.bytes().starts_with(b"!")))
+                    Ok(Condition::Matches(whole(subject, env)?, regex, !operator.bytes().starts_with(b"!")))
                 }
                 _ => refuse(operator, "unexpected"),
             },

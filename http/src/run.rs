@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use tidegate_balancer::Attempts;
 use tidegate_core::log;
+use tidegate_core::log::Shown;
 use tidegate_core::modules::Limited;
 use tidegate_core::net::PeerInfo;
 use tidegate_core::phase::{Phase, Verdict};
@@ -82,9 +83,9 @@ impl fmt::Display for Unwelcome {
 
 /// Runs one exchange to its end. Also tells the settings in force at that point.
 pub async fn exchange(exchange: &Exchange, unwelcome: Option<Unwelcome>) -> (After, Rc<Settings>) {
-    log!(exchange.logger(), Debug, "http request line: \"{}\"", String::from_utf8_lossy(exchange.head.line()));
+    log!(exchange.logger(), Debug, "http request line: \"{}\"", Shown(exchange.head.line()));
     for line in exchange.head.ignored() {
-        let line = String::from_utf8_lossy(line);
+        let line = Shown(line);
         log!(
             exchange.logger(),
             Info,
@@ -260,7 +261,7 @@ async fn decide(exchange: &Exchange, mut outcome: Outcome) -> Option<Box<Answer>
                 return None;
             }
             Outcome::Restart if exchange.redirects.get() > MOST_REDIRECTS => {
-                let path = String::from_utf8_lossy(&exchange.target.borrow().path).into_owned();
+                let path = Shown(&exchange.target.borrow().path).to_string();
                 log!(
                     exchange.logger(),
                     Error,
@@ -309,7 +310,7 @@ async fn phases(exchange: &Exchange, entry: Entry) -> Outcome {
     let named = exchange.named.borrow_mut().take();
     if let Some(name) = named {
         let Some(plan) = exchange.server.locations.named(&name).cloned() else {
-            log!(exchange.logger(), Error, "could not find named location \"{}\"", String::from_utf8_lossy(&name));
+            log!(exchange.logger(), Error, "could not find named location \"{}\"", Shown(&name));
             return Outcome::Status(500);
         };
         let plan = limited(exchange, plan);
@@ -353,7 +354,7 @@ async fn phases(exchange: &Exchange, entry: Entry) -> Outcome {
             Some(outcome) => return outcome,
         }
     }
-    let path = String::from_utf8_lossy(&exchange.target.borrow().path).into_owned();
+    let path = Shown(&exchange.target.borrow().path).to_string();
     log!(exchange.logger(), Error, "rewrite or internal redirection cycle while processing \"{path}\"");
     Outcome::Status(500)
 }
@@ -430,7 +431,7 @@ fn limited(exchange: &Exchange, plan: Rc<Plan>) -> Rc<Plan> {
 /// Limits, access and what precedes the content; then the content.
 async fn guarded(exchange: &Exchange) -> Outcome {
     let plan = exchange.plan();
-    log!(exchange.logger(), Debug, "using configuration \"{}\"", String::from_utf8_lossy(&plan.name));
+    log!(exchange.logger(), Debug, "using configuration \"{}\"", Shown(&plan.name));
     // A client that has only said that it sends no more waits for its answer; one that is delayed may give up.
     let gates = run(exchange, &plan, Phase::PreAccess, Phase::PreContent);
     match presence::unless_leaves(exchange, &exchange.limited.delayed, gates).await {

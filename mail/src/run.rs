@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use futures_core::future::LocalBoxFuture;
 use tidegate_core::log;
-use tidegate_core::log::Logger;
+use tidegate_core::log::{Logger, Shown};
 use tidegate_core::net::pump::{End, Limits, Side, pump};
 use tidegate_core::net::{Address, Connection, Lifetime, Protocol, Timer};
 use tidegate_core::phase::{Phase, Verdict as Admission};
@@ -220,7 +220,7 @@ async fn refuse<D: Dialogue>(
     refusal: &Refusal,
 ) -> Result<(), Ending> {
     session.is_refused();
-    log!(session.logger(), Info, "client login failed: \"{}\"", String::from_utf8_lossy(&refusal.text));
+    log!(session.logger(), Info, "client login failed: \"{}\"", Shown(&refusal.text));
     if let Some(seconds) = refusal.wait {
         client.pause(Duration::from_secs(seconds.get().into())).await?;
     }

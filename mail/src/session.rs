@@ -1,13 +1,13 @@
 //! A session: who the client is, what is going on, how it ended. What logs and variables ask.
 
 use std::cell::{Cell, OnceCell, RefCell};
-use std::fmt;
+use std::fmt::{self, Write};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tidegate_balancer::{Attempts, HasAttempts};
-use tidegate_core::log::Logger;
+use tidegate_core::log::{Logger, Shown};
 use tidegate_core::net::PeerInfo;
 use tidegate_core::net::pump::Counters;
 use tidegate_core::script::Slots;
@@ -257,11 +257,14 @@ struct Quoted<'a>(&'a [u8]);
 
 impl fmt::Display for Quoted<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for character in String::from_utf8_lossy(self.0).chars() {
-            if matches!(character, '"' | '\\') {
-                f.write_str("\\")?;
+        for chunk in self.0.utf8_chunks() {
+            for character in chunk.valid().chars() {
+                if matches!(character, '"' | '\\') {
+                    f.write_str("\\")?;
+                }
+                f.write_char(character)?;
             }
-            write!(f, "{character}")?;
+            Shown(chunk.invalid()).fmt(f)?;
         }
         Ok(())
     }
@@ -270,6 +273,19 @@ impl fmt::Display for Quoted<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_login_is_logged_without_a_loss() {
+        for (login, shown) in [
+            (&b"alice"[..], "alice"),
+            (b"a\"b\\c", "a\\\"b\\\\c"),
+            (b"caf\xe9", "caf\\xE9"),
+            (b"\\xe9", "\\\\xe9"),
+            ("caf\u{e9}".as_bytes(), "caf\u{e9}"),
+        ] {
+            assert_eq!(Quoted(login).to_string(), shown);
+        }
+    }
 
     #[test]
     fn every_ending_has_a_status() {

@@ -82,7 +82,7 @@ impl Feature for StaticFiles {
             name: "open_file_cache",
             levels: ANYWHERE,
             arity: Arity::Between(1, 2),
-            set: Set::Checked(Check::Parameters(&[("max=", value::number), ("inactive=", value::seconds)])),
+            set: Set::Checked(Check::Parameters(&[("max=", entries), ("inactive=", value::seconds)])),
             doc: "Files are opened for each request.",
         },
         Directive {
@@ -130,11 +130,12 @@ impl Feature for StaticFiles {
     ];
 }
 
+fn entries(word: &Word) -> Option<u64> {
+    value::number(word).filter(|count| *count > 0)
+}
+
 fn root(conf: &mut FilesConf, line: &mut Line<'_>, alias: bool) -> Result<(), Refusal> {
     let path = line.arg(0)?;
-    if path.bytes().is_empty() {
-        return Err(format!("invalid value \"\" in \"{}\" directive", line.name()).into());
-    }
     if let Some((_, earlier)) = conf.root.get() {
         return Err(if earlier.is_some() == alias {
             "is duplicate".into()

@@ -22,7 +22,7 @@ pub async fn handshake(site: &Site, connection: Connection) -> Option<(Connectio
     // nginx: a handshake may take as long as a head.
     let head = default.plan.settings.client_header_timeout;
     let limit = default.tls.as_ref().map_or(head, |tls| tls.timeout().min(head));
-    let choose = |name: Option<&str>| match site.named(name) {
+    let choose = |name: Option<&[u8]>| match site.named(name) {
         Ok(server) => site.tls(server).cloned(),
         Err(failure) => {
             log!(Logger::of(&default.plan.error_log, &info), Alert, "server_name {failure} while SSL handshaking");
@@ -67,10 +67,8 @@ pub fn server_for(
 /// # Errors
 /// A pattern among the names could not be matched.
 pub fn first_server(site: &Site, peer: &PeerInfo) -> Matches<Rc<Server>> {
-    match peer.tls.get().and_then(|session| session.server_name.as_deref()) {
-        Some(name) => site.named(Some(name)).cloned(),
-        None => Ok(site.servers.default_server().clone()),
-    }
+    let host = peer.tls.get().and_then(|session| session.host());
+    site.named(host.as_deref()).cloned()
 }
 
 /// Why the client of a TLS session must not go on to this server.

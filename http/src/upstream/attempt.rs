@@ -13,7 +13,7 @@ use bytes::{Bytes, BytesMut};
 use tidegate_balancer::Lease;
 use tidegate_balancer::idle::Used;
 use tidegate_core::log;
-use tidegate_core::log::os_error;
+use tidegate_core::log::{Shown, os_error};
 use tidegate_core::net::connection::{self, IoFailure};
 use tidegate_core::net::timer::later;
 use tidegate_core::net::{Timer, Transport, buffers};
@@ -249,13 +249,12 @@ impl Sending<'_> {
 
     /// `proxy_bind`: where the connection comes from.
     fn local(&self, exchange: &Exchange) -> Option<SocketAddr> {
-        let text = self.pass.settings.bind.as_ref()?.value(exchange);
-        let text = String::from_utf8_lossy(&text);
-        let local = text.parse().or_else(|_| text.parse().map(|ip: IpAddr| SocketAddr::new(ip, 0)));
-        if local.is_err() && !text.is_empty() {
-            log!(exchange.logger(), Error, "invalid local address \"{text}\" while connecting to upstream");
+        let value = self.pass.settings.bind.as_ref()?.value(exchange);
+        let local = local_address(&value);
+        if local.is_none() && !value.is_empty() {
+            log!(exchange.logger(), Error, "invalid local address \"{}\" while connecting to upstream", Shown(&value));
         }
-        local.ok()
+        local
     }
 
     async fn connect(&self, exchange: &Exchange, lease: &Lease) -> Result<PeerConnection, Fault> {
@@ -396,4 +395,46 @@ async fn read_head(
 /// Runs `work` unless the client closes first, or whatever the client does.
 async fn unless_client_leaves<F: Future>(exchange: &Exchange, ignore: bool, work: F) -> Result<F::Output, Fault> {
     if ignore { Ok(work.await) } else { presence::unless_gone(exchange, work).await.ok_or(Fault::ClientGone) }
+}
+
+/// An address that `proxy_bind` gives, with or without a port, which is not zero then.
+pub fn local_address(value: &[u8]) -> Option<SocketAddr> {
+    let text = std::str::from_utf8(value).ok()?;
+    if let Ok(address) = text.parse::<SocketAddr>() {
+        return Some(address).filter(|address| address.port() != 0);
+    }
+    let bracketed = text.strip_prefix('[').and_then(|text| text.strip_suffix(']'));
+    let ip = match bracketed {
+        Some(text) => text.parse().ok().map(IpAddr::V6),
+        None => text.parse().ok(),
+    };
+    ip.map(|ip| SocketAddr::new(ip, 0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::local_address;
+
+    #[test]
+    fn a_local_address_is_one_or_is_none() {
+        for (value, expected) in [
+            (&b"127.0.0.2"[..], Some("127.0.0.2:0")),
+            (b"127.0.0.2:81", Some("127.0.0.2:81")),
+            (b"::1", Some("[::1]:0")),
+            (b"[::1]:81", Some("[::1]:81")),
+            (b"[::1]", Some("[::1]:0")),
+            (b"[127.0.0.1]", None),
+            (b"127.0.0.1:0", None),
+            (b"[::1]:0", None),
+            (b"", None),
+            (b"off", None),
+            (b"127.0.0.2\xff", None),
+            (b"\xff", None),
+            (b"127.0.0.2\0", None),
+            (b"127.0.0.2:65536", None),
+        ] {
+            let found = local_address(value).map(|address| address.to_string());
+            assert_eq!(found.as_deref(), expected, "{}", value.escape_ascii());
+        }
+    }
 }

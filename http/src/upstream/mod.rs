@@ -57,7 +57,7 @@ pub struct Shared {
     /// By the address of the group, which the pair keeps alive.
     pools: RefCell<HashMap<*const Group, Pooled>>,
     /// Groups for addresses that variables gave, oldest first.
-    written_out: RefCell<VecDeque<(String, Pooled)>>,
+    written_out: RefCell<VecDeque<(Vec<u8>, Pooled)>>,
     /// Some variable asks for fields of upstream replies.
     pub keeps_reply_fields: Cell<bool>,
     sweeping: Cell<bool>,
@@ -87,7 +87,7 @@ impl Shared {
     ///
     /// # Errors
     /// It is no address.
-    pub fn written_out(&self, address: &str) -> Result<Pooled, String> {
+    pub fn written_out(&self, address: &[u8]) -> Result<Pooled, String> {
         const REMEMBERED: usize = 256;
         let mut list = self.written_out.borrow_mut();
         if let Some((_, pooled)) = list.iter().find(|(known, _)| known == address) {

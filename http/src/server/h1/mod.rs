@@ -2,7 +2,6 @@
 
 mod connection;
 
-use std::cell::Cell;
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
@@ -217,7 +216,9 @@ type Refused = (RequestHead, u16, Option<String>);
 /// Reads a head. `None` when the client went away, or said nothing, before there was one.
 async fn read_head(client: &Connection, settings: &Settings, started: Instant) -> Result<Option<RequestHead>, Refused> {
     let mut parser = RequestParser::new(settings.head);
-    let begun = Cell::new(false);
+    // nginx: what has sent anything at all, if only an empty line, has begun a request.
+    let mut any = !client.is_empty();
+    let mut begun = false;
     let mut left = settings.client_header_timeout;
     loop {
         let parsed = client.with_input(|input| {
@@ -235,19 +236,19 @@ async fn read_head(client: &Connection, settings: &Settings, started: Instant) -
                 return Err((understood(&mut parser, client), error.status(), Some(message)));
             }
         }
-        if begun.get() {
+        if begun {
             left = settings.client_header_timeout.saturating_sub(started.elapsed());
         }
         match client.read(left).await {
             Ok(0) => match client.with_input(|input| parser.end(input)) {
-                Ok(()) => return Ok(None),
-                Err(_) => {
+                Ok(()) if !any => return Ok(None),
+                _ => {
                     let message = format!("{} while reading client request", RequestError::Closed);
                     return Err((understood(&mut parser, client), 400, Some(message)));
                 }
             },
-            Ok(_) => begun.set(true),
-            Err(IoFailure::TimedOut) if !client.with_input(|input| parser.is_idle(input)) => {
+            Ok(_) => (begun, any) = (true, true),
+            Err(IoFailure::TimedOut) if any => {
                 let message =
                     "client timed out (110: Connection timed out) while reading client request headers".to_owned();
                 return Err((understood(&mut parser, client), 408, Some(message)));
