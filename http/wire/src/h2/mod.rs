@@ -1,0 +1,10 @@
+//! HTTP/2 below and above its framing layer: what a peer may do on a connection, and what its requests may say.
+//!
+//! The frames themselves are the business of another library. What it does not tell its user is watched here, on the
+//! bytes as they pass in both directions.
+
+pub mod frames;
+#[cfg(test)]
+mod testing;
+
+pub use frames::{Frame, Frames};
