@@ -10,6 +10,24 @@ pub(super) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8>
     bytes
 }
 
+/// The kinds that tests send.
+pub(super) const DATA: u8 = 0;
+pub(super) const HEADERS: u8 = 1;
+pub(super) const PRIORITY: u8 = 2;
+pub(super) const RST_STREAM: u8 = 3;
+pub(super) const SETTINGS: u8 = 4;
+pub(super) const PUSH_PROMISE: u8 = 5;
+pub(super) const PING: u8 = 6;
+pub(super) const GOAWAY: u8 = 7;
+pub(super) const WINDOW_UPDATE: u8 = 8;
+pub(super) const CONTINUATION: u8 = 9;
+
+/// The flags that tests use: `END_STREAM` and ACK, `END_HEADERS`, both, PADDED.
+pub(super) const END: u8 = 0x1;
+pub(super) const HEAD: u8 = 0x4;
+pub(super) const ALL: u8 = 0x5;
+pub(super) const PADDED: u8 = 0x8;
+
 /// Numbers that look random and are the same on every run.
 pub(super) struct Noise(u64);
 
