@@ -283,8 +283,11 @@ impl Budget {
 
     /// All bytes against those that carry something, as nginx weighs them.
     fn weigh(&self) -> Result<(), Excess> {
-        let allowed = self.tally.recent(Count::Payload).saturating_add(self.limits.overhead);
-        self.within(Limit::Overhead, self.tally.recent(Count::Wire) / 8, allowed)
+        let wire = self.tally.recent(Count::Wire) / 8;
+        if wire <= self.limits.overhead {
+            return Ok(());
+        }
+        self.within(Limit::Overhead, wire, self.tally.recent(Count::Payload).saturating_add(self.limits.overhead))
     }
 
     fn watch_windows(&mut self, now: Instant) -> Result<(), Excess> {

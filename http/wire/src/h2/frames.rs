@@ -89,6 +89,26 @@ pub struct Frame {
 }
 
 impl Frame {
+    #[inline]
+    fn from_header(header: [u8; 9]) -> Self {
+        let [high, middle, low, kind, flags, first, second, third, fourth] = header;
+        let length = u32::from_be_bytes([0, high, middle, low]);
+        let stream = u32::from_be_bytes([first & 0x7f, second, third, fourth]);
+        Self { kind: Kind::of(kind), flags, stream, length, detail: Detail::None }
+    }
+
+    /// How many bytes at the start of the payload matter.
+    #[inline]
+    fn wanted(&self) -> u8 {
+        match self.kind {
+            Kind::Data | Kind::Headers if self.flags & 0x8 != 0 => 1,
+            Kind::ResetStream | Kind::WindowUpdate => 4,
+            Kind::GoAway => 8,
+            Kind::Settings => 6,
+            _ => 0,
+        }
+    }
+
     /// Whether the sender ends its side of the stream: DATA and HEADERS only.
     #[must_use]
     pub fn is_end_stream(&self) -> bool {
@@ -184,6 +204,9 @@ impl Frames {
             match self.part {
                 Part::Preface(passed) => self.part = preface(passed, input)?,
                 Part::Header => {
+                    if let Some(frame) = self.whole_frame(input) {
+                        return Some(frame);
+                    }
                     self.gather(input, 9)?;
                     self.begin();
                 }
@@ -236,21 +259,28 @@ impl Frames {
         Some(())
     }
 
+    /// The next frame if all of it has arrived and nothing of it has to be kept, as is true of most.
+    #[inline]
+    fn whole_frame(&self, input: &mut &[u8]) -> Option<Frame> {
+        if self.filled > 0 {
+            return None;
+        }
+        let (header, rest) = input.split_first_chunk()?;
+        let frame = Frame::from_header(*header);
+        let length = usize::try_from(frame.length).ok()?;
+        let (_, rest) = rest.split_at_checked(length)?;
+        if frame.wanted() > 0 {
+            return None;
+        }
+        *input = rest;
+        Some(frame)
+    }
+
     /// Understands the header that is held.
     fn begin(&mut self) {
-        let [high, middle, low, kind, flags, first, second, third, fourth] = self.held;
-        let length = u32::from_be_bytes([0, high, middle, low]);
-        let stream = u32::from_be_bytes([first & 0x7f, second, third, fourth]);
-        self.frame = Frame { kind: Kind::of(kind), flags, stream, length, detail: Detail::None };
-        self.rest = length;
-        let padded = flags & 0x8 != 0;
-        self.part = self.wanting(match self.frame.kind {
-            Kind::Data | Kind::Headers if padded => 1,
-            Kind::ResetStream | Kind::WindowUpdate => 4,
-            Kind::GoAway => 8,
-            Kind::Settings => 6,
-            _ => 0,
-        });
+        self.frame = Frame::from_header(self.held);
+        self.rest = self.frame.length;
+        self.part = self.wanting(self.frame.wanted());
     }
 
     /// Understands the detail that is held.

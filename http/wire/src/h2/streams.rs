@@ -1,5 +1,6 @@
 //! The streams that are open on a connection, as far as budgets need to know them: their age and their windows.
 
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 /// What a window is before anything was said (RFC 9113 section 6.9.2).
@@ -38,7 +39,10 @@ impl Stream {
 /// The open streams in order, never more than the announced number.
 #[derive(Clone, Debug)]
 pub(super) struct Streams {
-    open: Vec<Stream>,
+    /// Those that were opened first are mostly done first.
+    open: VecDeque<Stream>,
+    /// Where the last one looked for was: mostly where the next one is.
+    found: usize,
     most: usize,
     last: u32,
     /// The window of the connection.
@@ -66,7 +70,8 @@ pub(super) enum Opening {
 impl Streams {
     pub(super) fn new(most: u32) -> Self {
         Self {
-            open: Vec::new(),
+            open: VecDeque::new(),
+            found: 0,
             most: usize::try_from(most).unwrap_or(usize::MAX),
             last: 0,
             window: INITIAL_WINDOW,
@@ -78,10 +83,10 @@ impl Streams {
 
     /// The client sent HEADERS.
     pub(super) fn headers(&mut self, id: u32, now: Instant) -> Opening {
-        if self.find(id).is_some() {
-            return Opening::Trailers;
+        if id <= self.last {
+            return if self.is_open(id) { Opening::Trailers } else { Opening::Stray };
         }
-        if id <= self.last || id.is_multiple_of(2) {
+        if id.is_multiple_of(2) {
             return Opening::Stray;
         }
         self.last = id;
@@ -89,18 +94,17 @@ impl Streams {
             return Opening::Refused;
         }
         let window = self.initial;
-        self.open.push(Stream { id, opened: now, window, answering: false, answered: false, sent: false });
+        self.open.push_back(Stream { id, opened: now, window, answering: false, answered: false, sent: false });
         Opening::Opened
     }
 
-    pub(super) fn is_open(&self, id: u32) -> bool {
+    pub(super) fn is_open(&mut self, id: u32) -> bool {
         self.find(id).is_some()
     }
 
     /// The client will send no more on a stream.
     pub(super) fn sent(&mut self, id: u32) {
         self.change(id, |stream| stream.sent = true);
-        self.close_if_done(id);
     }
 
     /// Our answer begins.
@@ -110,15 +114,13 @@ impl Streams {
 
     /// Our answer is complete. Tells whether there was a stream to answer.
     pub(super) fn answered(&mut self, id: u32) -> bool {
-        let known = self.change(id, |stream| stream.answered = true);
-        self.close_if_done(id);
-        known
+        self.change(id, |stream| stream.answered = true).is_some()
     }
 
     /// One side resets a stream.
     pub(super) fn reset(&mut self, id: u32) -> Option<Stream> {
         let at = self.find(id)?;
-        let stream = self.open.remove(at);
+        let stream = self.open.remove(at)?;
         self.count(&stream, false);
         Some(stream)
     }
@@ -137,9 +139,8 @@ impl Streams {
     pub(super) fn debit(&mut self, id: u32, bytes: u32) -> bool {
         let bytes = i64::from(bytes);
         self.window = self.window.saturating_sub(bytes);
-        self.change(id, |stream| stream.window = stream.window.saturating_sub(bytes));
-        let stream_is_full = self.find(id).and_then(|at| self.open.get(at)).is_some_and(|stream| stream.window <= 0);
-        self.window <= 0 || stream_is_full
+        let stream = self.change(id, |stream| stream.window = stream.window.saturating_sub(bytes));
+        self.window <= 0 || stream.is_some_and(|stream| stream.window <= 0)
     }
 
     /// The client changes the window that streams begin with, and by the difference those that are open.
@@ -157,20 +158,26 @@ impl Streams {
         if self.window <= 0 { self.under_way } else { self.waiting }
     }
 
-    fn find(&self, id: u32) -> Option<usize> {
-        self.open.binary_search_by_key(&id, |stream| stream.id).ok()
+    fn find(&mut self, id: u32) -> Option<usize> {
+        if self.open.get(self.found).is_none_or(|stream| stream.id != id) {
+            self.found = self.open.binary_search_by_key(&id, |stream| stream.id).ok()?;
+        }
+        Some(self.found)
     }
 
-    /// Changes a stream and keeps the counts right. Tells whether there is one.
-    fn change(&mut self, id: u32, change: impl FnOnce(&mut Stream)) -> bool {
-        let Some(at) = self.find(id) else { return false };
-        let Some(stream) = self.open.get_mut(at) else { return false };
+    /// Changes a stream, keeps the counts right, and forgets it when both sides are done. Gives what became of it.
+    fn change(&mut self, id: u32, change: impl FnOnce(&mut Stream)) -> Option<Stream> {
+        let at = self.find(id)?;
+        let stream = self.open.get_mut(at)?;
         let before = *stream;
         change(stream);
         let after = *stream;
         self.count(&before, false);
         self.count(&after, true);
-        true
+        if after.sent && after.answered {
+            self.open.remove(at);
+        }
+        Some(after)
     }
 
     fn count(&mut self, stream: &Stream, add: bool) {
@@ -181,13 +188,6 @@ impl Streams {
         };
         step(&mut self.waiting, stream.is_waiting());
         step(&mut self.under_way, stream.is_under_way());
-    }
-
-    fn close_if_done(&mut self, id: u32) {
-        let done = self.find(id).filter(|at| self.open.get(*at).is_some_and(|stream| stream.sent && stream.answered));
-        if let Some(at) = done {
-            self.open.remove(at);
-        }
     }
 
     #[cfg(test)]

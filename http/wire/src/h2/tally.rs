@@ -41,7 +41,9 @@ const COUNTS: usize = Count::Wire as usize + 1;
 #[derive(Clone, Debug)]
 pub(super) struct Tally {
     period: Duration,
+    /// When the running period began, and the time that was last told.
     start: Instant,
+    now: Instant,
     /// How much of the running period is left, in 1/1024: the weight of the earlier counts.
     weight: u64,
     running: [u64; COUNTS],
@@ -54,11 +56,16 @@ const FULL: u64 = 1024;
 impl Tally {
     pub(super) fn new(period: Duration, now: Instant) -> Self {
         let period = period.max(Duration::from_millis(1));
-        Self { period, start: now, weight: FULL, running: [0; COUNTS], earlier: [0; COUNTS] }
+        Self { period, start: now, now, weight: FULL, running: [0; COUNTS], earlier: [0; COUNTS] }
     }
 
     /// Moves on in time. Times before an earlier one count as that one.
     pub(super) fn advance(&mut self, now: Instant) {
+        // frames that are read at once have one time
+        if now <= self.now {
+            return;
+        }
+        self.now = now;
         let mut elapsed = now.saturating_duration_since(self.start);
         if elapsed >= self.period {
             let long_ago = elapsed >= self.period.saturating_mul(2);
@@ -67,8 +74,8 @@ impl Tally {
             self.start = if long_ago { now } else { self.start + self.period };
             elapsed = now.saturating_duration_since(self.start);
         }
-        let left = self.period.saturating_sub(elapsed).as_micros().saturating_mul(u128::from(FULL));
-        self.weight = u64::try_from(left / self.period.as_micros().max(1)).unwrap_or(FULL);
+        let left = micros(self.period.saturating_sub(elapsed)).saturating_mul(FULL);
+        self.weight = left / micros(self.period).max(1);
     }
 
     pub(super) fn add(&mut self, count: Count, more: u64) {
@@ -85,6 +92,10 @@ impl Tally {
     }
 }
 
+fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX / FULL)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -94,7 +105,7 @@ mod tests {
         let start = Instant::now();
         let mut tally = Tally::new(Duration::from_secs(10), start);
         tally.add(Count::Pings, 100);
-        for (seconds, expected) in [(0, 100), (9, 100), (10, 100), (15, 50), (19, 10), (14, 60), (20, 0)] {
+        for (seconds, expected) in [(0, 100), (9, 100), (10, 100), (15, 50), (19, 10), (14, 10), (20, 0)] {
             tally.advance(start + Duration::from_secs(seconds));
             assert!(tally.recent(Count::Pings).abs_diff(expected) <= 1, "{seconds}: {}", tally.recent(Count::Pings));
         }
