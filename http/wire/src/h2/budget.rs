@@ -30,6 +30,8 @@ pub struct Budget {
 struct Block {
     bytes: u32,
     continuations: u32,
+    /// When it began, until it ends.
+    since: Option<Instant>,
 }
 
 /// Counts over the life of the connection.
@@ -127,6 +129,19 @@ impl Budget {
         self.totals.requests
     }
 
+    /// Since when the client has been sending a header block that is not complete: for `client_header_timeout`. No other
+    /// frame can come before it is.
+    #[must_use]
+    pub fn unfinished_head(&self) -> Option<Instant> {
+        self.block.since
+    }
+
+    /// How many bytes the head of an open stream took, compressed, as nginx counts for `$request_length`.
+    #[must_use]
+    pub fn head_size(&self, stream: u32) -> Option<u32> {
+        self.streams.head_size(stream)
+    }
+
     fn data(&mut self, frame: &Frame) -> Result<(), Excess> {
         let content = frame.content();
         // of a stream that ended early too: uploads that were refused, bounded by their frames
@@ -146,8 +161,9 @@ impl Budget {
     }
 
     fn headers(&mut self, frame: &Frame, now: Instant) -> Result<(), Excess> {
-        self.block = Block { bytes: frame.length, continuations: 0 };
-        match self.streams.headers(frame.stream, now) {
+        let since = (!frame.is_end_headers()).then_some(now);
+        self.block = Block { bytes: frame.length, continuations: 0, since };
+        match self.streams.headers(frame.stream, frame.length, now) {
             Opening::Opened => {
                 self.totals.requests += 1;
                 self.tally.add(Count::Requests, 1);
@@ -166,12 +182,16 @@ impl Budget {
     fn continuation(&mut self, frame: &Frame) -> Result<(), Excess> {
         self.block.bytes = self.block.bytes.saturating_add(frame.length);
         self.block.continuations = self.block.continuations.saturating_add(1);
+        if frame.is_end_headers() {
+            self.block.since = None;
+        }
+        self.streams.continued(frame.stream, frame.length);
         self.tally.add(Count::Payload, frame.length.into());
         self.measure_block()
     }
 
     fn measure_block(&self) -> Result<(), Excess> {
-        let Block { bytes, continuations } = self.block;
+        let Block { bytes, continuations, .. } = self.block;
         self.within(Limit::HeaderBlock, bytes.into(), self.limits.header_block.into())?;
         self.within(Limit::Continuations, continuations.into(), self.limits.continuations.into())
     }
@@ -227,8 +247,9 @@ impl Budget {
     }
 
     fn sent_reset(&mut self, frame: &Frame) -> Result<(), Excess> {
-        self.streams.reset(frame.stream);
-        if !matches!(frame.detail, Detail::Code(code) if blames_client(code)) {
+        // what still arrives for a stream that was closed is reset too, and was counted as stray when it came
+        let was_open = self.streams.reset(frame.stream).is_some();
+        if !was_open || !matches!(frame.detail, Detail::Code(code) if blames_client(code)) {
             return Ok(());
         }
         self.totals.own_resets += 1;

@@ -27,8 +27,8 @@ pub struct Limits {
     /// How young a stream must be for its reset to count. 1 s, as Envoy: whoever waits longer gets no more work done
     /// than the number of concurrent streams allows anyway.
     pub rapid: Duration,
-    /// `RST_STREAM` that we had to send for an error of the client (CVE-2025-8671, CVE-2019-9514). Nothing earns more:
-    /// a correct client causes none. 100, as nginx allows refused streams.
+    /// `RST_STREAM` that we had to send on an open stream for an error of the client (CVE-2025-8671, CVE-2019-9514).
+    /// Nothing earns more: a correct client causes none. 100, as nginx allows refused streams.
     pub own_resets: u32,
     /// The same over the life of the connection, where each answer that was completed earns one. 1000.
     pub own_resets_in_all: u32,

@@ -11,6 +11,8 @@ const INITIAL_WINDOW: i64 = 65_535;
 pub(super) struct Stream {
     id: u32,
     opened: Instant,
+    /// Bytes of the header blocks.
+    head: u32,
     /// What we may send; below zero after the client took some back, which is plain flow control.
     window: i64,
     /// Our answer has begun.
@@ -82,7 +84,7 @@ impl Streams {
     }
 
     /// The client sent HEADERS.
-    pub(super) fn headers(&mut self, id: u32, now: Instant) -> Opening {
+    pub(super) fn headers(&mut self, id: u32, head: u32, now: Instant) -> Opening {
         if id <= self.last {
             return if self.is_open(id) { Opening::Trailers } else { Opening::Stray };
         }
@@ -94,8 +96,19 @@ impl Streams {
             return Opening::Refused;
         }
         let window = self.initial;
-        self.open.push_back(Stream { id, opened: now, window, answering: false, answered: false, sent: false });
+        self.open.push_back(Stream { id, opened: now, head, window, answering: false, answered: false, sent: false });
+        self.found = self.open.len() - 1;
         Opening::Opened
+    }
+
+    /// The client sent more of the header block.
+    pub(super) fn continued(&mut self, id: u32, bytes: u32) {
+        self.change(id, |stream| stream.head = stream.head.saturating_add(bytes));
+    }
+
+    pub(super) fn head_size(&self, id: u32) -> Option<u32> {
+        let at = self.open.binary_search_by_key(&id, |stream| stream.id).ok()?;
+        self.open.get(at).map(|stream| stream.head)
     }
 
     pub(super) fn is_open(&mut self, id: u32) -> bool {

@@ -316,7 +316,11 @@ fn an_uploader_that_is_often_refused_hits_no_budget() {
             // refused at once, while its first window is under way
             c.server(HEADERS, ALL, stream, ANSWER_BLOCK)?;
             c.server(RST_STREAM, 0, stream, &[0; 4])?;
-            return (0..64).try_for_each(|_| c.client(DATA, 0, stream, &[0; 1024]));
+            return (0..64).try_for_each(|_| {
+                c.client(DATA, 0, stream, &[0; 1024])?;
+                // the library has forgotten the stream
+                c.server(RST_STREAM, 0, stream, &[0, 0, 0, 5])
+            });
         }
         for last in [0, 0, 0, 1] {
             c.client(DATA, last, stream, &[0; 1024])?;

@@ -431,3 +431,22 @@ fn windows_that_stay_closed_end_the_connection() {
         }
     }
 }
+
+#[test]
+fn heads_are_measured_while_they_come() {
+    let mut connection = Connection::new(Limits::default());
+    let begun = connection.now;
+    connection.client(HEADERS, END, 1, HEAD_BLOCK).unwrap();
+    connection.wait(Duration::from_secs(5));
+    connection.client(CONTINUATION, 0, 1, b"abc").unwrap();
+    assert_eq!(connection.watch.budget().unfinished_head(), Some(begun));
+    connection.client(CONTINUATION, HEAD, 1, b"d").unwrap();
+    assert_eq!(connection.watch.budget().unfinished_head(), None);
+    let size = |connection: &Connection, stream| connection.watch.budget().head_size(stream);
+    assert_eq!(size(&connection, 1), u32::try_from(HEAD_BLOCK.len() + 4).ok());
+    connection.client(HEADERS, ALL, 3, b"").unwrap();
+    assert_eq!(connection.watch.budget().unfinished_head(), None);
+    assert_eq!((size(&connection, 3), size(&connection, 5)), (Some(0), None));
+    connection.server(HEADERS, ALL, 1, b"").unwrap();
+    assert_eq!(size(&connection, 1), None, "the stream is closed");
+}
