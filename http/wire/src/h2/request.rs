@@ -83,8 +83,11 @@ pub struct Refused {
 /// Reads the fields of a head, pseudo-fields first, in the order in which they came. `ended` says that `END_STREAM` came
 /// with it: there is no body.
 ///
+/// A pseudo-field that did not come must not be made up: a library that gives a URI instead may have a `/` where there was
+/// no `:path`.
+///
 /// # Errors
-/// The first thing wrong; [`RequestFault::answer`] says what the client gets for it.
+/// The first thing wrong; [`RequestFault::remedy`] says what the client gets for it.
 pub fn read<'a>(
     lines: impl IntoIterator<Item = (&'a [u8], &'a [u8])>,
     ended: bool,
