@@ -122,6 +122,13 @@ impl Known {
         LIST.get(usize::from(self as u8)).map_or("", |(_, name)| name)
     }
 
+    /// The spelling in lower case, as HTTP/2 and 3 write it; empty for [`Known::Other`].
+    #[inline]
+    #[must_use]
+    pub fn lower_name(self) -> &'static [u8] {
+        LOWER.get(self as usize).and_then(|name| name.get(..self.name().len())).unwrap_or_default()
+    }
+
     /// One bit of its own in a set of names; none for [`Known::Other`].
     #[inline]
     pub(crate) const fn bit(self) -> u128 {
@@ -130,6 +137,27 @@ impl Known {
             _ => 1 << (self as u8),
         }
     }
+}
+
+/// Room for the longest name.
+const LONGEST: usize = 32;
+static LOWER: [[u8; LONGEST]; LIST.len()] = lowered();
+
+/// Runs at compile time only, and fails there if a name has no room.
+#[allow(clippy::indexing_slicing)]
+const fn lowered() -> [[u8; LONGEST]; LIST.len()] {
+    let mut names = [[0; LONGEST]; LIST.len()];
+    let mut at = 0;
+    while at < LIST.len() {
+        let name = LIST[at].1.as_bytes();
+        let mut letter = 0;
+        while letter < name.len() {
+            names[at][letter] = name[letter].to_ascii_lowercase();
+            letter += 1;
+        }
+        at += 1;
+    }
+    names
 }
 
 /// The end of a chain: no name has this number.
@@ -178,6 +206,7 @@ mod tests {
             assert_eq!(Known::of(name.to_lowercase().as_bytes()), *known);
             assert_eq!(Known::of(name.to_uppercase().as_bytes()), *known);
             assert_eq!(known.name(), *name);
+            assert_eq!(known.lower_name(), name.to_lowercase().as_bytes());
         }
     }
 
@@ -187,6 +216,7 @@ mod tests {
             assert_eq!(Known::of(name.as_bytes()), Known::Other, "{name:?}");
         }
         assert_eq!(Known::Other.name(), "");
+        assert_eq!(Known::Other.lower_name(), b"");
         assert_eq!(Known::Other.bit(), 0);
     }
 

@@ -163,7 +163,7 @@ impl Parsed {
     }
 
     /// A path and its arguments.
-    fn origin(target: &[u8], merge_slashes: bool) -> Result<Self, BadTarget> {
+    pub(crate) fn origin(target: &[u8], merge_slashes: bool) -> Result<Self, BadTarget> {
         if target.first() != Some(&b'/') {
             return Err(BadTarget::Form);
         }

@@ -75,13 +75,20 @@ fn write_status(status: u16, reason: &[u8], out: &mut impl BufMut) {
 /// [`BadPart`] if the value would break the line, or if the name is empty or has a colon, a space or a control
 /// character.
 pub fn field(name: &[u8], value: &[u8], out: &mut impl BufMut) -> Result<(), BadPart> {
-    let bad_name =
-        name.iter().fold(name.is_empty(), |bad, byte| bad | (*byte <= b' ') | (*byte == b':') | (*byte == 0x7f));
-    if bad_name || breaks(value) {
-        return Err(BadPart);
-    }
+    check(name, value)?;
     line(name, value, out);
     Ok(())
+}
+
+/// Whether a field can be written.
+///
+/// # Errors
+/// As for [`field`].
+#[inline]
+pub(crate) fn check(name: &[u8], value: &[u8]) -> Result<(), BadPart> {
+    let bad_name =
+        name.iter().fold(name.is_empty(), |bad, byte| bad | (*byte <= b' ') | (*byte == b':') | (*byte == 0x7f));
+    if bad_name || breaks(value) { Err(BadPart) } else { Ok(()) }
 }
 
 /// As [`field`], with a known name in its usual spelling.
