@@ -76,6 +76,7 @@ pub fn modules() -> Modules<Exchange> {
         .add::<variables::Variables>()
         .add::<settings::Core>()
         .add::<blocks::Servers>()
+        .add::<server::h2::module::Http2>()
         .add::<Upstreams>()
         .add::<Map>()
         .add::<rewrite::Rewrite>()

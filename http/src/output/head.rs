@@ -24,6 +24,8 @@ pub enum Framing {
     Chunked,
     /// By the end of the connection.
     Close,
+    /// By the end of its stream: the wire marks it itself.
+    Stream,
     /// The connection is no longer HTTP.
     Switched,
 }
@@ -61,6 +63,7 @@ pub fn framing_of(exchange: &Exchange, answer: &Answer, transformed: bool) -> Fr
             // nginx: nothing is said of a body that does not come.
             (None, _) if exchange.is_head() => Framing::Empty,
             (Some(length), _) => Framing::Length(length),
+            (None, Version::Http2) => Framing::Stream,
             (None, Version::Http10) => Framing::Close,
             (None, _) if exchange.plan().settings.chunked_transfer_encoding => Framing::Chunked,
             (None, _) => Framing::Close,
@@ -85,7 +88,7 @@ pub fn write(exchange: &Exchange, answer: &mut Answer, framing: Framing, keep: b
 }
 
 /// Escapes in URLs what would end their line, and puts spaces elsewhere; fields whose name is none are left out.
-fn put_in_line(answer: &mut Answer) {
+pub fn put_in_line(answer: &mut Answer) {
     let mut fields = Fields::new();
     for field in answer.fields.iter() {
         let is_name =

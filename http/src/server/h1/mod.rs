@@ -22,7 +22,7 @@ use tidegate_http_wire::framing::Framing;
 use tidegate_http_wire::h1::request::{RequestError, RequestParser};
 use tidegate_http_wire::{Known, RequestHead, Version};
 
-use super::{first_server, handshake, server_for, unwelcome};
+use super::{first_server, h2, handshake, server_for, unwelcome};
 use crate::blocks::Site;
 use crate::carrier::Presence as _;
 use crate::exchange::Exchange;
@@ -43,13 +43,64 @@ impl Protocol for Listener {
         // Blocks, not functions: what a function is given it keeps a second time, and most connections are idle.
         if !site.tls {
             let client = Rc::new(Connection::new(connection, life));
-            return Box::pin(async move { exchanges(&client, &site, false).await });
+            return Box::pin(async move { plain(client, site).await });
         }
         Box::pin(async move {
-            if let Some((connection, plain_on_tls)) = Box::pin(handshake(&site, connection)).await {
-                exchanges(&Rc::new(Connection::new(connection, life)), &site, plain_on_tls).await;
+            let Some((connection, plain_on_tls)) = Box::pin(handshake(&site, connection)).await else { return };
+            let is_http2 = connection.info.tls.get().is_some_and(|session| session.alpn.as_deref() == Some(b"h2"));
+            match first_server(&site, &connection.info) {
+                Ok(server) if is_http2 && !plain_on_tls => {
+                    Box::pin(h2::serve(connection, BytesMut::new(), life, site, server)).await;
+                }
+                _ => exchanges(&Rc::new(Connection::new(connection, life)), &site, plain_on_tls).await,
             }
         })
+    }
+}
+
+/// A connection without TLS: of HTTP/2 if the server speaks it and the client begins with its preface, else of HTTP/1.
+async fn plain(client: Rc<Connection>, site: Rc<Site>) {
+    let default = site.servers.default_server();
+    if default.http2.is_some() {
+        match Box::pin(begins_with_preface(&client, &default.plan.settings)).await {
+            Some(false) => {}
+            Some(true) => {
+                let default = default.clone();
+                let Some((connection, first, life)) = Rc::into_inner(client).map(Connection::into_parts) else {
+                    return;
+                };
+                return Box::pin(h2::serve(connection, first, life, site, default)).await;
+            }
+            None => return,
+        }
+    }
+    exchanges(&client, &site, false).await;
+}
+
+/// True when the client has sent the preface of HTTP/2, and false as soon as it has sent something else. `None` when it has
+/// sent nothing for too long.
+async fn begins_with_preface(client: &Connection, settings: &Settings) -> Option<bool> {
+    let limit = settings.client_header_timeout;
+    loop {
+        let seen = client.with_input(|input| {
+            let length = input.len().min(h2::PREFACE.len());
+            let is_so_far = input.get(..length) == h2::PREFACE.get(..length);
+            if is_so_far && length < h2::PREFACE.len() {
+                make_room(input, settings);
+            }
+            (is_so_far, length)
+        });
+        match seen {
+            (false, _) => return Some(false),
+            (true, length) if length == h2::PREFACE.len() => return Some(true),
+            // While nothing has come the connection is as idle as any other.
+            (true, 0) if !idle(client, limit, settings.keepalive_min_timeout).await => return None,
+            (true, _) => {}
+        }
+        // What goes wrong goes wrong again where it is told of.
+        if !matches!(client.read(limit).await, Ok(1..)) {
+            return Some(false);
+        }
     }
 }
 
