@@ -247,7 +247,7 @@ impl fmt::Display for Exchange {
                 f,
                 ", upstream: \"http://{}{}\"",
                 attempt.address,
-                String::from_utf8_lossy(&self.head.target.raw)
+                String::from_utf8_lossy(self.head.target.raw())
             ),
             None => Ok(()),
         })?;

@@ -128,7 +128,7 @@ pub async fn refuse(client: &mut Client, exchange: &Exchange, status: u16) {
 pub fn begin(client: &Client, server: Rc<Server>, head: RequestHead, slots: Slots, started: Instant) -> Exchange {
     let target = Target {
         path: head.target.path.clone(),
-        args: head.target.args.clone(),
+        args: head.target.args(),
         changed: head.target.empty_path,
         ..Target::default()
     };

@@ -17,6 +17,7 @@ pub mod host;
 pub mod known;
 pub mod method;
 pub mod range;
+mod scan;
 mod span;
 pub mod status;
 pub mod uri;

@@ -12,11 +12,13 @@ pub(crate) struct Span {
 impl Span {
     /// The bytes from `start` to before `end`. Beyond 4 GiB, which no limit allows, the span reads as empty.
     #[inline]
+    #[allow(clippy::cast_possible_truncation)]
     pub(crate) fn between(start: usize, end: usize) -> Self {
-        match (u32::try_from(start), u32::try_from(end.saturating_sub(start))) {
-            (Ok(start), Ok(len)) => Self { start, len },
-            _ => Self::default(),
+        // one look at the end tells that the start and the length fit as well
+        if start > end || end > u32::MAX as usize {
+            return Self::default();
         }
+        Self { start: start as u32, len: (end - start) as u32 }
     }
 
     /// What the span covers, or nothing if `bytes` is not the buffer it was made for.
@@ -34,6 +36,7 @@ impl Span {
     }
 
     /// The same span seen from a buffer that begins `by` bytes earlier.
+    #[inline]
     pub(crate) fn shifted(self, by: usize) -> Self {
         let start = (self.start as usize).saturating_add(by);
         Self::between(start, start.saturating_add(self.len as usize))
