@@ -1,53 +1,48 @@
-//! Where the next byte that matters is: a line is walked eight bytes a step, once.
+//! Where the next byte that matters is: a text is walked eight bytes a step.
 
-/// The first position from `from` on with a control character, DEL among them and the tab too; the end of `text` if there
-/// is none.
+/// Where the first control character is, DEL among them and the tab too; the length of `text` if there is none.
 #[inline]
-pub(crate) fn control(text: &[u8], from: usize) -> usize {
-    find(text, from, |word| below(word, b' ') | equal(word, 0x7f), |byte| byte < b' ' || byte == 0x7f)
+pub(crate) fn control(text: &[u8]) -> usize {
+    find(text, |word| below(word, b' ') | equal(word, 0x7f), |byte| byte < b' ' || byte == 0x7f)
 }
 
-/// The first position from `from` on with a colon, a space or a control character below it; the end of `text` if there is
-/// none.
+/// Where the first colon, space or control character below it is; the length of `text` if there is none.
 #[inline]
-pub(crate) fn colon_or_blank(text: &[u8], from: usize) -> usize {
-    find(text, from, |word| below(word, b'!') | equal(word, b':'), |byte| byte <= b' ' || byte == b':')
+pub(crate) fn colon_or_blank(text: &[u8]) -> usize {
+    find(text, |word| below(word, b'!') | equal(word, b':'), |byte| byte <= b' ' || byte == b':')
 }
 
-/// The first position from `from` on with a byte that cannot be part of a request's arguments: a `#`, a space or a control
-/// character; the end of `text` if there is none.
+/// Where the first byte is that cannot be part of a request's arguments: a `#`, a space or a control character; the length
+/// of `text` if there is none.
 #[inline]
-pub(crate) fn end_of_args(text: &[u8], from: usize) -> usize {
+pub(crate) fn end_of_args(text: &[u8]) -> usize {
     find(
         text,
-        from,
         |word| below(word, b'!') | equal(word, b'#') | equal(word, 0x7f),
         |byte| byte <= b' ' || byte == b'#' || byte == 0x7f,
     )
 }
 
-/// The first position from `from` on with another byte than a space.
+/// How many spaces `text` begins with.
 #[inline]
-pub(crate) fn other_than_space(text: &[u8], from: usize) -> usize {
-    let rest = text.get(from..).unwrap_or_default();
-    from + rest.iter().take_while(|byte| **byte == b' ').count()
+pub(crate) fn spaces(text: &[u8]) -> usize {
+    text.iter().take_while(|byte| **byte == b' ').count()
 }
 
 /// Finds the first byte that is `wanted`. `marks` says the same of eight bytes at once: the lowest mark that it sets is
-/// true, those above need not be.
+/// true, those above need not be. No place within a text can overflow.
 #[inline(always)]
-fn find(text: &[u8], from: usize, marks: impl Fn(u64) -> u64, wanted: impl Fn(u8) -> bool) -> usize {
-    let rest = text.get(from..).unwrap_or_default();
-    let (words, tail) = rest.as_chunks::<8>();
-    let mut at = from;
+fn find(text: &[u8], marks: impl Fn(u64) -> u64, wanted: impl Fn(u8) -> bool) -> usize {
+    let (words, tail) = text.as_chunks::<8>();
+    let mut at = 0usize;
     for word in words {
         let found = marks(u64::from_le_bytes(*word));
         if found != 0 {
-            return at + first_mark(found);
+            return at.wrapping_add(first_mark(found));
         }
-        at += 8;
+        at = at.wrapping_add(8);
     }
-    at + tail.iter().take_while(|byte| !wanted(**byte)).count()
+    at.wrapping_add(tail.iter().take_while(|byte| !wanted(**byte)).count())
 }
 
 /// The place of the byte with the lowest mark, from 0 to 7.
@@ -85,24 +80,25 @@ mod tests {
                     text[place] = byte;
                     let expect = |wanted: bool| if wanted { place } else { len };
                     let is_control = byte < 0x20 || byte == 0x7f;
-                    assert_eq!(control(&text, 0), expect(is_control), "{text:?}");
-                    assert_eq!(colon_or_blank(&text, 0), expect(byte <= b' ' || byte == b':'), "{text:?}");
-                    assert_eq!(end_of_args(&text, 0), expect(is_control || b" #".contains(&byte)), "{text:?}");
+                    assert_eq!(control(&text), expect(is_control), "{text:?}");
+                    assert_eq!(colon_or_blank(&text), expect(byte <= b' ' || byte == b':'), "{text:?}");
+                    assert_eq!(end_of_args(&text), expect(is_control || b" #".contains(&byte)), "{text:?}");
                 }
             }
         }
     }
 
     #[test]
-    fn the_first_of_several_is_found_from_where_it_is_looked_for() {
-        let text = b"ab:\x7f\n :\xff\x80\r c: d\x01\x1f   x";
-        for from in 0..text.len() + 3 {
-            let first = |wanted: &dyn Fn(u8) -> bool| {
-                (from..text.len()).find(|at| wanted(text[*at])).unwrap_or(text.len().max(from))
-            };
-            assert_eq!(control(text, from), first(&|byte| byte < 0x20 || byte == 0x7f), "{from}");
-            assert_eq!(colon_or_blank(text, from), first(&|byte| byte <= b' ' || byte == b':'), "{from}");
-            assert_eq!(other_than_space(text, from), first(&|byte| byte != b' '), "{from}");
+    fn the_first_of_several_is_found() {
+        let all = b"ab:\x7f\n :\xff\x80\r c: d\x01\x1f   x#\x7f\x20\x1f:!\x80";
+        for from in 0..=all.len() {
+            let text = &all[from..];
+            let first = |wanted: &dyn Fn(u8) -> bool| text.iter().position(|byte| wanted(*byte)).unwrap_or(text.len());
+            let is_control = |byte: u8| byte < 0x20 || byte == 0x7f;
+            assert_eq!(control(text), first(&is_control), "{from}");
+            assert_eq!(colon_or_blank(text), first(&|byte| byte <= b' ' || byte == b':'), "{from}");
+            assert_eq!(end_of_args(text), first(&|byte| is_control(byte) || b" #".contains(&byte)), "{from}");
+            assert_eq!(spaces(text), first(&|byte| byte != b' '), "{from}");
         }
     }
 }

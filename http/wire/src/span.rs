@@ -10,15 +10,21 @@ pub(crate) struct Span {
 }
 
 impl Span {
-    /// The bytes from `start` to before `end`. Beyond 4 GiB, which no limit allows, the span reads as empty.
+    /// `len` bytes from `start` on. Beyond 4 GiB, which no limit allows, the span reads as empty.
     #[inline]
     #[allow(clippy::cast_possible_truncation)]
-    pub(crate) fn between(start: usize, end: usize) -> Self {
-        // one look at the end tells that the start and the length fit as well
-        if start > end || end > u32::MAX as usize {
+    pub(crate) fn new(start: usize, len: usize) -> Self {
+        // one look tells that both fit
+        if start | len > u32::MAX as usize {
             return Self::default();
         }
-        Self { start: start as u32, len: (end - start) as u32 }
+        Self { start: start as u32, len: len as u32 }
+    }
+
+    /// The bytes from `start` to before `end`.
+    #[inline]
+    pub(crate) fn between(start: usize, end: usize) -> Self {
+        Self::new(start, end.saturating_sub(start))
     }
 
     /// What the span covers, or nothing if `bytes` is not the buffer it was made for.
@@ -39,7 +45,7 @@ impl Span {
     #[inline]
     pub(crate) fn shifted(self, by: usize) -> Self {
         let start = (self.start as usize).saturating_add(by);
-        Self::between(start, start.saturating_add(self.len as usize))
+        Self::new(start, self.len as usize)
     }
 
     /// Whether nothing is covered.

@@ -333,7 +333,7 @@ impl Shape {
 
 /// Where the arguments end that begin at `start`: at a space, or with the text.
 fn end_of_args(text: &[u8], start: usize) -> Result<usize, BadTarget> {
-    let end = scan::end_of_args(text, start);
+    let end = start + scan::end_of_args(text.get(start..).unwrap_or_default());
     match text.get(end) {
         None | Some(b' ') => Ok(end),
         Some(byte) => Err(bad_byte(*byte)),

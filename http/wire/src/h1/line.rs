@@ -44,37 +44,48 @@ pub(crate) struct FieldLine {
 /// control character other than a tab (nginx: only NUL and a bare CR). Only spaces are stripped around a value: a tab
 /// stays, as in nginx, and makes `Content-Length` or `Transfer-Encoding` invalid rather than ambiguous. More than one CR
 /// may stand before the LF.
-#[inline]
 pub(crate) fn read(input: &[u8], start: usize, underscores: bool) -> Line {
-    match input.get(start..).unwrap_or_default() {
-        [b'\n', ..] => return Line::End(start),
-        [b'\r', b'\n', ..] => return Line::End(start + 1),
-        [] | [b'\r'] => return Line::Incomplete,
-        [b'\r' | b':', ..] => return Line::Bad(start),
-        _ => {}
+    let text = input.get(start..).unwrap_or_default();
+    let (name, rest) = text.split_at_checked(scan::colon_or_blank(text)).unwrap_or_default();
+    if name.is_empty() {
+        return without_name(rest, start);
     }
-    let name_end = scan::colon_or_blank(input, start);
-    let (known, valid) = match judge_name(input.get(start..name_end).unwrap_or_default(), underscores) {
+    let (known, valid) = match judge_name(name, underscores) {
         Ok(judged) => judged,
         Err(at) => return Line::Bad(start + at),
     };
-    let colon = input.get(name_end) == Some(&b':');
-    let value_start = if colon { scan::other_than_space(input, name_end + 1) } else { name_end };
-    let value_end = if colon { end_of_value(input, value_start) } else { name_end };
-    match end_of_line(input, value_end) {
-        Ok(end) => {
-            let name = Span::between(start, name_end);
-            let value = Span::between(value_start, without_spaces(input, value_start, value_end));
-            Line::Field(FieldLine { name, value, known, valid, colon, end })
-        }
-        Err(stop) => stop,
+    let colon = rest.first() == Some(&b':');
+    let (before_value, value, rest) = if colon { value(rest) } else { (0, &[][..], rest) };
+    let value_start = start + name.len() + before_value;
+    let value_end = value_start + value.len();
+    match end_of_line(rest) {
+        LineEnd::After(returns) => Line::Field(FieldLine {
+            name: Span::new(start, name.len()),
+            value: Span::new(value_start, without_spaces(value).len()),
+            known,
+            valid,
+            colon,
+            end: value_end + returns,
+        }),
+        LineEnd::NotYet => Line::Incomplete,
+        LineEnd::None => Line::Bad(value_end),
+    }
+}
+
+/// What a line is that begins with a colon, a space or a control character, or has not begun.
+fn without_name(text: &[u8], start: usize) -> Line {
+    match text {
+        [b'\n', ..] => Line::End(start),
+        [b'\r', b'\n', ..] => Line::End(start + 1),
+        [] | [b'\r'] => Line::Incomplete,
+        _ => Line::Bad(start),
     }
 }
 
 /// Recognises a name and says whether it is a valid one. The error is the place of a byte that no name may have.
 #[inline]
 fn judge_name(name: &[u8], underscores: bool) -> Result<(Known, bool), usize> {
-    match Known::of(name) {
+    match Known::recognised(name) {
         Known::Other => judge_bytes(name, underscores).map(|valid| (Known::Other, valid)),
         // No known name has anything but letters, digits and dashes.
         known => Ok((known, true)),
@@ -94,43 +105,64 @@ fn judge_bytes(name: &[u8], underscores: bool) -> Result<bool, usize> {
     Ok(valid)
 }
 
-/// Where the first control character other than a tab is.
-#[inline]
-fn end_of_value(input: &[u8], start: usize) -> usize {
-    let mut end = scan::control(input, start);
-    while input.get(end) == Some(&b'\t') {
-        end = scan::control(input, end + 1);
-    }
-    end
+/// How many bytes the colon and the spaces before a value are; the value, still with the spaces after it; and what follows.
+#[inline(always)]
+fn value(from_colon: &[u8]) -> (usize, &[u8], &[u8]) {
+    let before = match from_colon {
+        [b':', b' ', first, ..] if *first != b' ' => 2,
+        _ => 1 + scan::spaces(from_colon.get(1..).unwrap_or_default()),
+    };
+    let text = from_colon.get(before..).unwrap_or_default();
+    let (value, rest) = text.split_at_checked(value_len(text)).unwrap_or_default();
+    (before, value, rest)
 }
 
-/// Where the LF is, given where the text of the line ends; only CRs may stand between them.
+/// Where the first control character other than a tab is.
+#[inline(always)]
+fn value_len(text: &[u8]) -> usize {
+    let mut len = scan::control(text);
+    while text.get(len) == Some(&b'\t') {
+        len += 1 + scan::control(text.get(len + 1..).unwrap_or_default());
+    }
+    len
+}
+
+/// What follows the text of a line.
+enum LineEnd {
+    /// The LF, after so many CRs.
+    After(usize),
+    /// Nothing but CRs, so far.
+    NotYet,
+    /// Something else.
+    None,
+}
+
 #[inline]
-fn end_of_line(input: &[u8], text_end: usize) -> Result<usize, Line> {
-    let rest = input.get(text_end..).unwrap_or_default();
+fn end_of_line(rest: &[u8]) -> LineEnd {
     match rest {
-        [b'\r', b'\n', ..] => return Ok(text_end + 1),
-        [b'\n', ..] => return Ok(text_end),
+        [b'\r', b'\n', ..] => return LineEnd::After(1),
+        [b'\n', ..] => return LineEnd::After(0),
         _ => {}
     }
     let returns = rest.iter().take_while(|byte| **byte == b'\r').count();
     match rest.get(returns) {
-        Some(b'\n') => Ok(text_end + returns),
-        Some(_) => Err(Line::Bad(text_end)),
-        None => Err(Line::Incomplete),
+        Some(b'\n') => LineEnd::After(returns),
+        Some(_) => LineEnd::None,
+        None => LineEnd::NotYet,
     }
 }
 
-/// The end of a value without the spaces before `end`.
 #[inline]
-fn without_spaces(input: &[u8], start: usize, end: usize) -> usize {
-    let value = input.get(start..end).unwrap_or_default();
-    end - value.iter().rev().take_while(|byte| **byte == b' ').count()
+fn without_spaces(mut value: &[u8]) -> &[u8] {
+    while let [shorter @ .., b' '] = value {
+        value = shorter;
+    }
+    value
 }
 
 /// Whether a text has a control character other than a tab.
 pub(crate) fn has_control(text: &[u8]) -> bool {
-    end_of_value(text, 0) < text.len()
+    value_len(text) < text.len()
 }
 
 /// What one byte means in a name.

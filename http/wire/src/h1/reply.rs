@@ -104,7 +104,7 @@ impl ReplyParser {
     #[inline]
     fn status_line(&mut self, head: &mut ReplyHead, input: &[u8]) -> Result<bool, ReplyError> {
         let Some(end) = self.end_of_line(input)? else { return Ok(false) };
-        status_line(input.get(..end).unwrap_or_default(), head).ok_or(ReplyError::NoValidHeader)?;
+        status_line(input.get(..end).unwrap_or_default(), head).ok_or_else(|| ReplyError::NoValidHeader)?;
         self.line_start = end + 1;
         Ok(true)
     }
@@ -163,7 +163,7 @@ impl ReplyParser {
     fn end_of_line(&mut self, input: &[u8]) -> Result<Option<usize>, ReplyError> {
         let from = self.scanned.max(self.line_start);
         let found = memchr::memchr(b'\n', input.get(from..).unwrap_or_default()).map(|at| from + at);
-        if self.line_start == 0 && !input.iter().zip(b"HTTP/").all(|(found, wanted)| found == wanted) {
+        if self.line_start == 0 && !input.starts_with(b"HTTP/") && !b"HTTP/".starts_with(input) {
             return Err(ReplyError::NoValidHeader);
         }
         self.check_size(found.unwrap_or(input.len()))?;
@@ -205,20 +205,25 @@ fn status_line(line: &[u8], head: &mut ReplyHead) -> Option<()> {
     let blanks = rest.iter().take_while(|byte| **byte == b' ').count();
     let (digits, reason) = rest.get(blanks..)?.split_at_checked(3)?;
     let (status, none) = number(digits)?;
-    let reason_ok = matches!(reason.first(), None | Some(b' ' | b'.')) && !line::has_control(reason);
-    if major == 0 || blanks == 0 || !none.is_empty() || status < 100 || !reason_ok {
+    if major == 0 || blanks == 0 || !none.is_empty() || status < 100 {
         return None;
     }
     head.version = if (major, minor) >= (1, 1) { Version::Http11 } else { Version::Http10 };
     head.status = status;
-    head.reason = phrase(status, reason.strip_prefix(b" ").unwrap_or(reason));
+    head.reason = phrase(status, reason)?;
     Some(())
 }
 
-/// A phrase to keep: the usual one is there already.
-fn phrase(status: u16, reason: &[u8]) -> Bytes {
+/// A phrase to keep, without the space before it; the usual one is there already.
+fn phrase(status: u16, reason: &[u8]) -> Option<Bytes> {
     let usual = status::reason(status).as_bytes();
-    if reason == usual { Bytes::from_static(usual) } else { Bytes::copy_from_slice(reason) }
+    match reason {
+        [b' ', phrase @ ..] if phrase == usual => Some(Bytes::from_static(usual)),
+        _ if line::has_control(reason) => None,
+        [b' ', phrase @ ..] => Some(Bytes::copy_from_slice(phrase)),
+        [] | [b'.', ..] => Some(Bytes::copy_from_slice(reason)),
+        _ => None,
+    }
 }
 
 /// One to three digits.

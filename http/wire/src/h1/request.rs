@@ -463,17 +463,17 @@ fn request_line(
 ) -> Result<(), RequestError> {
     let bad = || RequestError::BadRequestLine;
     let line = line.strip_suffix(b"\r").unwrap_or(line);
-    head.method = Method::parse(line.get(..method_end).unwrap_or_default()).ok_or(RequestError::BadMethod)?;
-    let start = scan::other_than_space(line, method_end);
+    head.method = Method::parse(line.get(..method_end).unwrap_or_default()).ok_or_else(|| RequestError::BadMethod)?;
+    let start = skip_spaces(line, method_end);
     let connect = head.method == Method::Connect;
     let end = head.target.read(line, start, connect, limits.merge_slashes).map_err(|_| bad())?;
     if head.target.form == Form::Asterisk && !(limits.asterisk && head.method == Method::Options) {
         return Err(bad());
     }
-    let protocol_start = scan::other_than_space(line, end);
+    let protocol_start = skip_spaces(line, end);
     let rest = line.get(protocol_start..).unwrap_or_default();
     let protocol_end = protocol_start + rest.iter().take_while(|byte| **byte != b' ').count();
-    if scan::other_than_space(line, protocol_end) != line.len() {
+    if skip_spaces(line, protocol_end) != line.len() {
         return Err(bad());
     }
     head.version = version(line.get(protocol_start..protocol_end).unwrap_or_default())?;
@@ -483,6 +483,11 @@ fn request_line(
     head.line = Span::between(0, line.len());
     head.protocol = Span::between(protocol_start, protocol_end);
     Ok(())
+}
+
+/// The first place from `at` on that has no space.
+fn skip_spaces(line: &[u8], at: usize) -> usize {
+    at + scan::spaces(line.get(at..).unwrap_or_default())
 }
 
 /// A request without version: only GET may be one. nginx: what has no version must have a path.
