@@ -8,7 +8,7 @@ use tidegate_core::conf::{Check, ConfigError, Line, Refusal, Setting, Word, lite
 use tidegate_core::inherit;
 use tidegate_core::module::{Install, Module};
 use tidegate_core::script::Template;
-use tidegate_http_wire::Version;
+use tidegate_http_wire::{Field, Known, Version};
 
 use super::ProxyPass;
 use super::attempt::Fault;
@@ -421,8 +421,13 @@ pub struct Settings {
 
 impl Settings {
     /// True when the configuration says what this field of the request is.
-    pub fn sets(&self, name: &[u8]) -> bool {
-        self.set_names.contains(name)
+    pub fn sets(&self, field: Field<'_>) -> bool {
+        self.set_names.has(field)
+    }
+
+    /// As [`sets`](Self::sets), of a known name.
+    pub fn sets_known(&self, known: Known) -> bool {
+        self.set_names.has_known(known)
     }
 
     /// True when the upstream is asked to the end although the client has gone.

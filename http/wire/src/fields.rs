@@ -15,7 +15,7 @@ use crate::span::Span;
 const ROOM: usize = 16;
 
 /// One field line.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy)]
 pub struct Field<'a> {
     /// The name in the case received.
     pub name: &'a [u8],
@@ -23,7 +23,26 @@ pub struct Field<'a> {
     pub value: &'a [u8],
     /// Which name it is, if it is a known one.
     pub known: Known,
+    received: Option<&'a [u8]>,
 }
+
+impl<'a> Field<'a> {
+    /// Of a field that a parser has read and checked, and that nobody has changed since: its line up to the end of the
+    /// value, if there is exactly `: ` between name and value, else nothing. `None` for any other field. Nobody but
+    /// [`Fields`] can say this of a field.
+    #[inline]
+    pub(crate) fn received(&self) -> Option<&'a [u8]> {
+        self.received
+    }
+}
+
+impl PartialEq for Field<'_> {
+    fn eq(&self, other: &Self) -> bool {
+        self.name == other.name && self.value == other.value
+    }
+}
+
+impl Eq for Field<'_> {}
 
 impl fmt::Debug for Field<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -240,7 +259,8 @@ impl Fields {
         self.entries = entries;
     }
 
-    /// Adds a field that lies in the buffer to be given to [`set_base`](Self::set_base).
+    /// Adds a field that lies in the buffer to be given to [`set_base`](Self::set_base). The parser that calls this has checked
+    /// that it may be written into a head as it is.
     #[inline]
     pub(crate) fn push_parsed(&mut self, name: Span, value: Span, known: Known) {
         self.add(Entry { name, value, known, name_in: Source::Base, value_in: Source::Base });
@@ -280,7 +300,13 @@ impl Fields {
 
     #[inline]
     fn field(&self, entry: &Entry) -> Field<'_> {
-        Field { name: self.name(entry), value: self.value(entry), known: entry.known }
+        Field { name: self.name(entry), value: self.value(entry), known: entry.known, received: self.received(entry) }
+    }
+
+    #[inline]
+    fn received(&self, entry: &Entry) -> Option<&[u8]> {
+        let untouched = entry.name_in == Source::Base && entry.value_in == Source::Base;
+        untouched.then(|| entry.name.joined(entry.value, b": ", &self.base))
     }
 
     #[inline]

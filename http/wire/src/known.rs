@@ -15,6 +15,9 @@ macro_rules! known {
 
         /// Every known name in the order of the enum.
         const LIST: &[(Known, &str)] = &[$((Known::$id, $name),)*];
+
+        /// How a line with each of them begins.
+        const BEGINNINGS: &[&str] = &[$(concat!($name, ": "),)*];
     };
 }
 
@@ -127,6 +130,12 @@ impl Known {
         LIST.get(usize::from(self as u8)).map_or("", |(_, name)| name)
     }
 
+    /// How a line begins that has this name in its usual spelling; empty for [`Known::Other`].
+    #[inline]
+    pub(crate) fn beginning(self) -> &'static [u8] {
+        BEGINNINGS.get(usize::from(self as u8)).map_or(b"", |beginning| beginning.as_bytes())
+    }
+
     /// One bit of its own in a set of names; none for [`Known::Other`].
     #[inline]
     pub(crate) const fn bit(self) -> u128 {
@@ -134,6 +143,29 @@ impl Known {
             Self::Other => 0,
             _ => 1 << (self as u8),
         }
+    }
+}
+
+/// A set of known names.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct KnownSet(u128);
+
+impl KnownSet {
+    /// Adds a name; [`Known::Other`] is none.
+    pub fn insert(&mut self, known: Known) {
+        self.0 |= known.bit();
+    }
+
+    /// Removes a name.
+    pub fn remove(&mut self, known: Known) {
+        self.0 &= !known.bit();
+    }
+
+    /// Whether a name is in the set; [`Known::Other`] never is.
+    #[inline]
+    #[must_use]
+    pub fn contains(self, known: Known) -> bool {
+        self.0 & known.bit() != 0
     }
 }
 
@@ -193,6 +225,27 @@ mod tests {
         }
         assert_eq!(Known::Other.name(), "");
         assert_eq!(Known::Other.bit(), 0);
+    }
+
+    #[test]
+    fn lines_begin_with_the_name() {
+        for (known, name) in LIST {
+            assert_eq!(known.beginning(), format!("{name}: ").as_bytes());
+        }
+        assert_eq!(Known::Other.beginning(), b"");
+    }
+
+    #[test]
+    fn sets_have_what_was_added() {
+        let mut set = KnownSet::default();
+        for (known, _) in LIST {
+            assert!(!set.contains(*known));
+            set.insert(*known);
+            assert!(set.contains(*known));
+        }
+        set.remove(Known::Host);
+        set.insert(Known::Other);
+        assert!(!set.contains(Known::Host) && set.contains(Known::Date) && !set.contains(Known::Other));
     }
 
     #[test]

@@ -26,6 +26,6 @@ pub use fields::{Field, Fields};
 pub use framing::{BadFraming, Framing, ReplyFraming};
 pub use head::{ReplyHead, RequestHead, Version};
 pub use host::Host;
-pub use known::Known;
+pub use known::{Known, KnownSet};
 pub use method::Method;
 pub use uri::Target;

@@ -41,6 +41,18 @@ impl Span {
         if end > bytes.len() { Bytes::new() } else { bytes.slice(start..end) }
     }
 
+    /// What this span, `between` and `next` cover together, or nothing if `next` does not begin there.
+    #[inline]
+    pub(crate) fn joined<'a>(self, next: Self, between: &[u8], bytes: &'a [u8]) -> &'a [u8] {
+        let start = self.start as usize;
+        let middle = start.saturating_add(self.len as usize);
+        let next_start = next.start as usize;
+        if middle.saturating_add(between.len()) != next_start || bytes.get(middle..next_start) != Some(between) {
+            return &[];
+        }
+        bytes.get(start..next_start.saturating_add(next.len as usize)).unwrap_or_default()
+    }
+
     /// The same span seen from a buffer that begins `by` bytes earlier.
     #[inline]
     pub(crate) fn shifted(self, by: usize) -> Self {
