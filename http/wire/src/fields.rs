@@ -23,7 +23,15 @@ pub struct Field<'a> {
     pub value: &'a [u8],
     /// Which name it is, if it is a known one.
     pub known: Known,
-    received: Option<&'a [u8]>,
+    received: Option<Received<'a>>,
+}
+
+/// Where a field lies in the head that it was received in.
+#[derive(Clone, Copy)]
+struct Received<'a> {
+    base: &'a [u8],
+    name: Span,
+    value: Span,
 }
 
 impl<'a> Field<'a> {
@@ -32,7 +40,7 @@ impl<'a> Field<'a> {
     /// [`Fields`] can say this of a field.
     #[inline]
     pub(crate) fn received(&self) -> Option<&'a [u8]> {
-        self.received
+        self.received.map(|place| place.name.joined(place.value, b": ", place.base))
     }
 }
 
@@ -178,7 +186,11 @@ impl Fields {
     /// Whether one of the comma-separated lists under this name has `token`, in any case (RFC 9110 section 5.6.1).
     #[must_use]
     pub fn contains_token(&self, known: Known, token: &[u8]) -> bool {
-        self.all(known).any(|value| tokens(value).any(|item| item.eq_ignore_ascii_case(token)))
+        !token.is_empty()
+            && self.all(known).any(|value| match memchr::memchr(b',', value) {
+                None => value.trim_ascii().eq_ignore_ascii_case(token),
+                Some(_) => tokens(value).any(|item| item.eq_ignore_ascii_case(token)),
+            })
     }
 
     /// Adds a field at the end. Nothing is checked: the writer refuses what must not be sent.
@@ -304,9 +316,9 @@ impl Fields {
     }
 
     #[inline]
-    fn received(&self, entry: &Entry) -> Option<&[u8]> {
+    fn received(&self, entry: &Entry) -> Option<Received<'_>> {
         let untouched = entry.name_in == Source::Base && entry.value_in == Source::Base;
-        untouched.then(|| entry.name.joined(entry.value, b": ", &self.base))
+        untouched.then_some(Received { base: &self.base, name: entry.name, value: entry.value })
     }
 
     #[inline]

@@ -86,16 +86,23 @@ fn without_name(text: &[u8], start: usize) -> Line {
 #[inline]
 fn judge_name(name: &[u8], underscores: bool) -> Result<(Known, bool), usize> {
     match Known::recognised(name) {
+        Known::Other if is_plain(name) => Ok((Known::Other, true)),
         Known::Other => judge_bytes(name, underscores).map(|valid| (Known::Other, valid)),
         // No known name has anything but letters, digits and dashes.
         known => Ok((known, true)),
     }
 }
 
+/// Whether a name has nothing but letters, digits and dashes. Without an early exit: hardly any name has anything else.
+fn is_plain(name: &[u8]) -> bool {
+    name.iter().fold(true, |plain, byte| plain & (class(*byte) == Class::Plain))
+}
+
+#[cold]
 fn judge_bytes(name: &[u8], underscores: bool) -> Result<bool, usize> {
     let mut valid = true;
     for (at, byte) in name.iter().enumerate() {
-        match CLASSES.get(usize::from(*byte)).copied().unwrap_or(Class::Bad) {
+        match class(*byte) {
             Class::Plain => {}
             Class::Underscore => valid &= underscores,
             Class::Odd => valid = false,
@@ -172,6 +179,11 @@ enum Class {
     Underscore,
     Odd,
     Bad,
+}
+
+#[inline]
+fn class(byte: u8) -> Class {
+    CLASSES.get(usize::from(byte)).copied().unwrap_or(Class::Bad)
 }
 
 static CLASSES: [Class; 256] = classes();
