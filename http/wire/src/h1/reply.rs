@@ -340,6 +340,28 @@ mod tests {
         }
     }
 
+    /// However slowly a head arrives: the next look at a line begins where the last one ended, and the lines before it
+    /// are kept.
+    #[test]
+    fn what_has_arrived_is_not_looked_at_again() {
+        let long = "a".repeat(300);
+        for (input, kept) in [
+            (format!("HTTP/1.1 200 {long}"), 0),
+            (format!("HTTP/1.1 200 OK\r\n{long}"), 0),
+            (format!("HTTP/1.1 200 OK\r\nA: b\r\nB: {long}"), 1),
+            (format!("HTTP/1.1 200 OK\r\nA: b\r\nB: {long}\r\n C: {long}"), 2),
+        ] {
+            let (mut parser, mut buffer) = (ReplyParser::new(4096), BytesMut::new());
+            for byte in input.bytes() {
+                buffer.extend_from_slice(&[byte]);
+                assert_eq!(parser.parse(&mut buffer).unwrap().map(|head| head.size()), None, "{input:?}");
+                assert_eq!(parser.scanned, buffer.len(), "{input:?}");
+            }
+            assert_eq!(parser.line_start, input.rfind('\n').map_or(0, |end| end + 1), "{input:?}");
+            assert_eq!(parser.begun.map_or(0, |head| head.fields.len()), kept, "{input:?}");
+        }
+    }
+
     #[test]
     fn the_limit_holds_to_the_byte_and_before_the_end() {
         let head = b"HTTP/1.1 200 OK\r\nA: b\r\n\r\n";
