@@ -371,7 +371,7 @@ fn next_upstream(conf: &mut ProxyConf, line: &mut Line<'_>) -> Result<(), Refusa
 pub struct Settings {
     /// `proxy_set_header Host`; `None` where nothing sets it.
     pub host: Option<Template<Exchange>>,
-    /// `proxy_set_header`, without `Host` and those that are removed.
+    /// `proxy_set_header`, without `Host`, the framing and those that are removed.
     pub set_headers: Vec<(Rc<[u8]>, Template<Exchange>)>,
     set_names: NameSet,
     /// `proxy_http_version`
@@ -466,6 +466,11 @@ impl Module<Exchange> for Proxy {
     }
 }
 
+/// The framing is ours to say, whatever the configuration sets.
+fn is_framing(name: &[u8]) -> bool {
+    matches!(Known::of(name), Known::ContentLength | Known::TransferEncoding)
+}
+
 impl ProxyConf {
     fn build(&self, pass: &Word, plan: &Plan, env: &Install<'_, Exchange>) -> Result<Settings, ConfigError> {
         let seconds = Duration::from_secs;
@@ -480,7 +485,10 @@ impl ProxyConf {
                 // nginx: of several the last.
                 host = Some(env.template(value)?);
             } else if !value.bytes().is_empty() {
-                set_headers.push((name.bytes().into(), env.template(value)?));
+                let template = env.template(value)?;
+                if !is_framing(name.bytes()) {
+                    set_headers.push((name.bytes().into(), template));
+                }
             }
         }
         let mut hidden = NameSet::default();

@@ -49,23 +49,16 @@ pub fn write_head(
     destination.write_target(exchange, out);
     out.extend_from_slice(if settings.http_version == Version::Http11 { b" HTTP/1.1\r\n" } else { b" HTTP/1.0\r\n" });
     // nginx: first, and HTTP/1.1 never without.
-    let mut value = Vec::new();
-    if let Some(host) = &settings.host {
-        host.write(exchange, &mut value);
-    }
-    if settings.host.is_none() || (value.is_empty() && settings.http_version == Version::Http11) {
+    let has_host = match &settings.host {
+        Some(host) => write::field_with(b"Host", out, |out| host.write(exchange, out))?,
+        None => false,
+    };
+    if settings.host.is_none() || (!has_host && settings.http_version == Version::Http11) {
         write::known(Known::Host, &destination.host, out)?;
-    } else if !value.is_empty() {
-        write::known(Known::Host, &value, out)?;
     }
     for (name, template) in &settings.set_headers {
-        value.clear();
-        template.write(exchange, &mut value);
-        // The framing is ours to say, and an empty value removes a field.
-        let framing = matches!(Known::of(name), Known::ContentLength | Known::TransferEncoding);
-        if !value.is_empty() && !framing {
-            write::field(name, &value, out)?;
-        }
+        // An empty value removes a field.
+        write::field_with(name, out, |out| template.write(exchange, out))?;
     }
     if settings.http_version == Version::Http10 && !settings.sets_known(Known::Connection) {
         out.extend_from_slice(b"Connection: close\r\n");

@@ -78,12 +78,34 @@ fn write_status(status: u16, reason: &[u8], out: &mut Vec<u8>) {
 /// [`BadPart`] if the value would break the line, or if the name is empty or has a colon, a space or a control
 /// character.
 pub fn field(name: &[u8], value: &[u8], out: &mut Vec<u8>) -> Result<(), BadPart> {
-    let bad_name = name.is_empty() || scan::colon_or_blank(name) < name.len() || name.contains(&0x7f);
-    if bad_name || breaks(value) {
+    if is_bad_name(name) || breaks(value) {
         return Err(BadPart);
     }
     line(name, value, out);
     Ok(())
+}
+
+/// As [`field`], with the value that `append` appends: it is checked where it lies. A field without a value is left out,
+/// and false.
+///
+/// # Errors
+/// As for [`field`].
+pub fn field_with(name: &[u8], out: &mut Vec<u8>, append: impl FnOnce(&mut Vec<u8>)) -> Result<bool, BadPart> {
+    let start = out.len();
+    out.extend_from_slice(name);
+    out.extend_from_slice(b": ");
+    let value_start = out.len();
+    append(out);
+    if out.len() <= value_start {
+        out.truncate(start);
+        return Ok(false);
+    }
+    if is_bad_name(name) || out.get(value_start..).is_none_or(breaks) {
+        out.truncate(start);
+        return Err(BadPart);
+    }
+    out.extend_from_slice(b"\r\n");
+    Ok(true)
 }
 
 /// As [`field`], for a field of a head: one that was received as it is has been checked before.
@@ -170,6 +192,10 @@ fn known_line(known: Known, value: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(b"\r\n");
 }
 
+fn is_bad_name(name: &[u8]) -> bool {
+    name.is_empty() || scan::colon_or_blank(name) < name.len() || name.contains(&0x7f)
+}
+
 /// Whether a text would end its line early. Most texts have no control character at all, and no more is looked for.
 #[inline]
 fn breaks(text: &[u8]) -> bool {
@@ -237,6 +263,25 @@ mod tests {
         assert_eq!(written(|out| request_line(b"", b"/", Version::Http11, out)), Err(BadPart));
         assert_eq!(written(|out| request_line(b"GE T", b"/", Version::Http11, out)), Err(BadPart));
         assert_eq!(written(|out| request_line(b"GET", b"", Version::Http11, out)), Err(BadPart));
+    }
+
+    #[test]
+    fn appended_values_are_checked_and_empty_ones_left_out() {
+        for (name, value, expected) in [
+            ("A", "b", Ok("before A: b\r\n")),
+            ("A", "", Ok("before ")),
+            ("A b", "", Ok("before ")),
+            ("A", "b\r\nC: d", Err(BadPart)),
+            ("A", "\n", Err(BadPart)),
+            ("A", "\0", Err(BadPart)),
+            ("A b", "c", Err(BadPart)),
+            ("", "c", Err(BadPart)),
+        ] {
+            let mut out = b"before ".to_vec();
+            let found = field_with(name.as_bytes(), &mut out, |out| out.extend_from_slice(value.as_bytes()));
+            assert_eq!(found, expected.map(|_| !value.is_empty()), "{name:?} {value:?}");
+            assert_eq!(out, expected.unwrap_or("before ").as_bytes(), "{name:?} {value:?}");
+        }
     }
 
     /// A field is written as it was received only while it is as it was received.
