@@ -7,7 +7,7 @@ use std::fmt;
 
 use bytes::Bytes;
 
-use crate::known::Known;
+use crate::known::{Known, KnownSet};
 use crate::span::Span;
 
 /// Room in the list from the first field on: more than a browser's request usually has. The list is not kept inline,
@@ -65,7 +65,7 @@ pub struct Fields {
     own: Vec<u8>,
     entries: Vec<Entry>,
     /// The known names that may be present: a clear bit is certain, a set one may be stale.
-    seen: u128,
+    seen: KnownSet,
 }
 
 /// Which buffer a part of a field lies in.
@@ -248,7 +248,7 @@ impl Fields {
         }
         let before = self.entries.len();
         self.entries.retain(|entry| entry.known != known);
-        self.seen &= !known.bit();
+        self.seen.remove(known);
         self.entries.len() != before
     }
 
@@ -292,12 +292,12 @@ impl Fields {
     /// A certain no, or a maybe.
     #[inline]
     pub(crate) fn may_have(&self, known: Known) -> bool {
-        known == Known::Other || self.seen & known.bit() != 0
+        self.seen.contains(known)
     }
 
     #[inline]
     fn add(&mut self, entry: Entry) {
-        self.seen |= entry.known.bit();
+        self.seen.insert(entry.known);
         if self.entries.capacity() == 0 {
             self.entries.reserve_exact(ROOM);
         }

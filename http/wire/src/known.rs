@@ -135,37 +135,58 @@ impl Known {
     pub(crate) fn beginning(self) -> &'static [u8] {
         BEGINNINGS.get(usize::from(self as u8)).map_or(b"", |beginning| beginning.as_bytes())
     }
-
-    /// One bit of its own in a set of names; none for [`Known::Other`].
-    #[inline]
-    pub(crate) const fn bit(self) -> u128 {
-        match self {
-            Self::Other => 0,
-            _ => 1 << (self as u8),
-        }
-    }
 }
 
-/// A set of known names.
+/// A set of names; [`Known::Other`] can be in it like any other.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct KnownSet(u128);
+pub struct KnownSet([u64; 2]);
 
 impl KnownSet {
-    /// Adds a name; [`Known::Other`] is none.
+    /// The set of some names. Runs at compile time only.
+    #[allow(clippy::indexing_slicing)]
+    pub(crate) const fn of(names: &[Known]) -> Self {
+        let mut words = [0; 2];
+        let mut at = 0;
+        while at < names.len() {
+            let (word, bit) = names[at].place();
+            words[word] |= bit;
+            at += 1;
+        }
+        Self(words)
+    }
+
+    /// Adds a name.
+    #[inline]
     pub fn insert(&mut self, known: Known) {
-        self.0 |= known.bit();
+        let (word, bit) = known.place();
+        if let Some(word) = self.0.get_mut(word) {
+            *word |= bit;
+        }
     }
 
     /// Removes a name.
     pub fn remove(&mut self, known: Known) {
-        self.0 &= !known.bit();
+        let (word, bit) = known.place();
+        if let Some(word) = self.0.get_mut(word) {
+            *word &= !bit;
+        }
     }
 
-    /// Whether a name is in the set; [`Known::Other`] never is.
+    /// Whether a name is in the set.
     #[inline]
     #[must_use]
     pub fn contains(self, known: Known) -> bool {
-        self.0 & known.bit() != 0
+        let (word, bit) = known.place();
+        self.0.get(word).is_some_and(|word| word & bit != 0)
+    }
+}
+
+impl Known {
+    /// The word of a set that a name is in, and its bit there.
+    #[inline]
+    const fn place(self) -> (usize, u64) {
+        let number = self as u8;
+        ((number >> 6) as usize, 1 << (number & 63))
     }
 }
 
@@ -192,7 +213,7 @@ const fn hash(name: &[u8]) -> usize {
 /// Runs at compile time only, where an index out of range is a compile error.
 #[allow(clippy::indexing_slicing, clippy::cast_possible_truncation)]
 const fn chains() -> ([u8; 256], [u8; LIST.len()]) {
-    assert!(LIST.len() < 128, "names are also bits of a u128");
+    assert!(LIST.len() < 128, "names, and what is none, have places in two words");
     let (mut first, mut next) = ([END; 256], [END; LIST.len()]);
     let mut at = LIST.len();
     while at > 0 {
@@ -224,7 +245,6 @@ mod tests {
             assert_eq!(Known::of(name.as_bytes()), Known::Other, "{name:?}");
         }
         assert_eq!(Known::Other.name(), "");
-        assert_eq!(Known::Other.bit(), 0);
     }
 
     #[test]
@@ -244,8 +264,15 @@ mod tests {
             assert!(set.contains(*known));
         }
         set.remove(Known::Host);
-        set.insert(Known::Other);
         assert!(!set.contains(Known::Host) && set.contains(Known::Date) && !set.contains(Known::Other));
+        set.insert(Known::Other);
+        assert!(!set.contains(Known::Host) && set.contains(Known::GrpcMessage) && set.contains(Known::Other));
+        assert_eq!(KnownSet::of(&[Known::Host, Known::Other]), {
+            let mut same = KnownSet::default();
+            same.insert(Known::Other);
+            same.insert(Known::Host);
+            same
+        });
     }
 
     #[test]

@@ -8,7 +8,7 @@ use super::line::{self, FieldLine, Line};
 use crate::fields::Fields;
 use crate::framing::BadFraming;
 use crate::head::{ReplyHead, Version};
-use crate::known::Known;
+use crate::known::{Known, KnownSet};
 use crate::span::Span;
 use crate::status;
 
@@ -138,7 +138,7 @@ impl ReplyParser {
         if !field.valid && self.is_second_status_line(input) {
             return;
         }
-        if FIRST_ONLY & field.known.bit() != 0 && head.fields.may_have(field.known) {
+        if FIRST_ONLY.contains(field.known) && head.fields.may_have(field.known) {
             let line = input.get(self.line_start..field.end).unwrap_or_default();
             let text = line.strip_suffix(b"\r").unwrap_or(line);
             head.ignored.push(Span::between(self.line_start, self.line_start + text.len()));
@@ -182,18 +182,20 @@ impl ReplyParser {
 
 /// The fields of which nginx keeps the first and drops the rest, with a warning. `Content-Length` and
 /// `Transfer-Encoding` are not among them: to repeat those is an error.
-const FIRST_ONLY: u128 = Known::Status.bit()
-    | Known::ContentType.bit()
-    | Known::Date.bit()
-    | Known::LastModified.bit()
-    | Known::ETag.bit()
-    | Known::Server.bit()
-    | Known::Location.bit()
-    | Known::Refresh.bit()
-    | Known::Expires.bit()
-    | Known::XAccelExpires.bit()
-    | Known::XAccelRedirect.bit()
-    | Known::XAccelLimitRate.bit();
+const FIRST_ONLY: KnownSet = KnownSet::of(&[
+    Known::Status,
+    Known::ContentType,
+    Known::Date,
+    Known::LastModified,
+    Known::ETag,
+    Known::Server,
+    Known::Location,
+    Known::Refresh,
+    Known::Expires,
+    Known::XAccelExpires,
+    Known::XAccelRedirect,
+    Known::XAccelLimitRate,
+]);
 
 /// `HTTP/x.y NNN[ reason]`, given without its LF; a `.` may follow the status instead of a space, as IIS sends it.
 /// Stricter than nginx in two points: no status below 100, no control character in the reason.

@@ -13,7 +13,7 @@ use crate::fields::Fields;
 use crate::framing::{self, BadFraming, Framing};
 use crate::head::{RequestHead, Version};
 use crate::host::Host;
-use crate::known::Known;
+use crate::known::{Known, KnownSet};
 use crate::method::{self, Method};
 use crate::scan;
 use crate::span::Span;
@@ -311,7 +311,7 @@ impl RequestParser {
         if head.fields.len() >= self.limits.fields {
             return Err(RequestError::TooManyHeaders);
         }
-        let again = UNIQUE & field.known.bit() != 0 && head.fields.may_have(field.known);
+        let again = UNIQUE.contains(field.known) && head.fields.may_have(field.known);
         head.fields.push_parsed(field.name, field.value, field.known);
         if again { Err(duplicate(&head.fields, input, field.known)) } else { Ok(()) }
     }
@@ -398,23 +398,25 @@ fn duplicate(fields: &Fields, input: &[u8], known: Known) -> RequestError {
 const LOGGED: usize = 1024;
 
 /// The fields that nginx takes only once; `Transfer-Encoding` and `Content-Length` among them.
-const UNIQUE: u128 = Known::Host.bit()
-    | Known::ContentLength.bit()
-    | Known::TransferEncoding.bit()
-    | Known::IfModifiedSince.bit()
-    | Known::IfUnmodifiedSince.bit()
-    | Known::IfMatch.bit()
-    | Known::IfNoneMatch.bit()
-    | Known::IfRange.bit()
-    | Known::ContentRange.bit()
-    | Known::Expect.bit()
-    | Known::Authorization.bit()
-    | Known::ProxyAuthorization.bit();
+const UNIQUE: KnownSet = KnownSet::of(&[
+    Known::Host,
+    Known::ContentLength,
+    Known::TransferEncoding,
+    Known::IfModifiedSince,
+    Known::IfUnmodifiedSince,
+    Known::IfMatch,
+    Known::IfNoneMatch,
+    Known::IfRange,
+    Known::ContentRange,
+    Known::Expect,
+    Known::Authorization,
+    Known::ProxyAuthorization,
+]);
 
 /// The first known field that came more than once and must not, as for HTTP/1 heads: for HTTP/2 and 3.
 #[must_use]
 pub fn first_duplicate(fields: &Fields) -> Option<Known> {
-    fields.iter().map(|field| field.known).find(|known| UNIQUE & known.bit() != 0 && fields.count(*known) > 1)
+    fields.iter().map(|field| field.known).find(|known| UNIQUE.contains(*known) && fields.count(*known) > 1)
 }
 
 /// Whom the request is for: the authority of the target, else `Host`. Both are checked if both are there.
