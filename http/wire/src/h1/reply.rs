@@ -104,7 +104,9 @@ impl ReplyParser {
     #[inline]
     fn status_line(&mut self, head: &mut ReplyHead, input: &[u8]) -> Result<bool, ReplyError> {
         let Some(end) = self.end_of_line(input)? else { return Ok(false) };
-        status_line(input.get(..end).unwrap_or_default(), head).ok_or_else(|| ReplyError::NoValidHeader)?;
+        if status_line(input.get(..end).unwrap_or_default(), head).is_none() {
+            return Err(ReplyError::NoValidHeader);
+        }
         self.line_start = end + 1;
         Ok(true)
     }

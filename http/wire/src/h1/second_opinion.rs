@@ -4,8 +4,9 @@
 use std::fmt::Debug;
 
 use bytes::BytesMut;
-use tidegate_http_wire::h1::{HeadLimits, ReplyParser, RequestParser};
-use tidegate_http_wire::{Fields, Version};
+
+use super::{HeadLimits, ReplyParser, RequestParser};
+use crate::{Fields, Version};
 
 const HEADS: u32 = 12_000;
 
