@@ -7,6 +7,7 @@ use std::time::Duration;
 use tidegate_core::conf::directive::{Arity, Directive, Feature, Levels, Set};
 use tidegate_core::conf::{Block, ConfigError, Errors, Line, Refusal, Setting, Word, value};
 use tidegate_core::inherit;
+use tidegate_core::log::Shown;
 use tidegate_core::module::Module;
 use tidegate_core::net::Address;
 use tidegate_core::net::address::Named;
@@ -39,12 +40,16 @@ pub struct UpstreamConf {
 inherit!(UpstreamConf {} own { servers, zone, method, keepalive, keepalive_requests, keepalive_time, keepalive_timeout });
 
 impl UpstreamConf {
-    /// Chooses the balancing method: what a method's directive does.
+    /// Chooses the balancing method: what a method's directive does. nginx: the last one counts, with a warning.
     ///
     /// # Errors
-    /// Another method has been chosen already.
-    pub fn choose(&mut self, method: MakeMethod) -> Result<(), Refusal> {
-        self.method.set(method).map_err(|_| Refusal("load balancing method redefined".into()))
+    /// None so far.
+    pub fn choose(&mut self, line: &mut Line<'_>, method: MakeMethod) -> Result<(), Refusal> {
+        if self.method.is_set() {
+            line.warn("load balancing method redefined");
+        }
+        self.method = Setting::of(method);
+        Ok(())
     }
 }
 
@@ -76,7 +81,7 @@ impl Feature for Upstreams {
         row(
             "least_conn",
             Arity::Exactly(0),
-            Set::With(|conf, _| conf.choose(|| Box::new(LeastConn))),
+            Set::With(|conf, line| conf.choose(line, || Box::new(LeastConn))),
             "Chooses the server with the fewest connections in proportion to its weight.",
         ),
         row("keepalive", Arity::Between(1, 2), Set::With(keepalive), "Idle connections kept per worker; 0 keeps none."),
@@ -162,12 +167,17 @@ fn keepalive(conf: &mut UpstreamConf, line: &mut Line<'_>) -> Result<(), Refusal
     conf.keepalive.set(kept)
 }
 
-/// The groups of one protocol, by name in lower case.
+/// The groups of one protocol, by their [`key`]s.
 #[derive(Default)]
 pub struct Groups {
-    by_name: HashMap<String, Rc<Group>>,
+    by_name: HashMap<Vec<u8>, Rc<Group>>,
     /// The names of those that stand in the configuration, as opposed to hosts that something names.
-    written: HashSet<String>,
+    written: HashSet<Vec<u8>>,
+}
+
+/// What a group is known by: hosts and names have no case, paths have.
+fn key(name: &[u8]) -> Vec<u8> {
+    if name.starts_with(b"unix:") { name.to_vec() } else { name.to_ascii_lowercase() }
 }
 
 impl Groups {
@@ -176,19 +186,20 @@ impl Groups {
     pub fn load(block: &Block, default_port: Option<u16>, zones: &Zones, errors: &mut Errors) -> Groups {
         let (mut groups, mut written) = (Groups::default(), Vec::new());
         for block in block.children_named("upstream") {
-            let name = block.args.first().map(ToString::to_string).unwrap_or_default().to_ascii_lowercase();
-            if groups.by_name.contains_key(&name) {
+            let key = key(block.args.first().map(Word::bytes).unwrap_or_default());
+            let name = Shown(&key).to_string();
+            if groups.by_name.contains_key(&key) {
                 errors.push(ConfigError::new(block.at(), format!("duplicate upstream \"{name}\"")));
                 continue;
             }
-            groups.written.insert(name.clone());
-            // One that cannot be built has been told of: who names it has made no mistake.
+            groups.written.insert(key.clone());
+            // A group that cannot be built has been reported: a directive that names it makes no second mistake.
             if let Ok(nobody) = Group::new(&name, Vec::new(), Box::new(RoundRobin), None) {
-                groups.by_name.insert(name.clone(), Rc::new(nobody));
+                groups.by_name.insert(key.clone(), Rc::new(nobody));
             }
             let peers = block.confs.with::<Upstreams, _>(|conf| peers(&name, block, conf, default_port));
             if let Some(peers) = errors.keep(peers) {
-                written.push(Written { name, block, peers });
+                written.push(Written { key, name, block, peers });
             }
         }
         let refused = share(&written, &format!("upstreams of {}", block.name), zones, errors);
@@ -196,28 +207,28 @@ impl Groups {
             if upstream.zone().is_some_and(|(zone, _)| refused.contains(&zone.to_string())) {
                 continue;
             }
-            let name = upstream.name.clone();
+            let key = upstream.key.clone();
             if let Some(group) = errors.keep(build(upstream, zones)) {
-                groups.by_name.insert(name, Rc::new(group));
+                groups.by_name.insert(key, Rc::new(group));
             }
         }
         groups
     }
 
     /// The group of this name, whatever its case.
-    pub fn find(&self, name: &str) -> Option<Rc<Group>> {
-        self.by_name.get(&name.to_ascii_lowercase()).cloned()
+    pub fn find(&self, name: &[u8]) -> Option<Rc<Group>> {
+        self.by_name.get(&key(name)).cloned()
     }
 
     /// The group that a `proxy_pass` without variables names: a configured one, or one made of the host's addresses.
     ///
     /// # Errors
     /// nginx's words: `upstream "..." may not have port ..`, `host not found in upstream "..."`, `no port in upstream "..."`.
-    pub fn find_or_resolve(&mut self, host: &str, default_port: Option<u16>) -> Result<Rc<Group>, String> {
-        if let Some((name, port)) = host.rsplit_once(':')
-            && self.written.contains(&name.to_ascii_lowercase())
+    pub fn find_or_resolve(&mut self, host: &[u8], default_port: Option<u16>) -> Result<Rc<Group>, String> {
+        if let Some((name, port)) = split_port(host)
+            && self.written.contains(&key(name))
         {
-            return Err(format!("upstream \"{name}\" may not have port {port}"));
+            return Err(format!("upstream \"{}\" may not have port {}", Shown(name), Shown(port)));
         }
         match self.find(host) {
             Some(group) => Ok(group),
@@ -225,36 +236,51 @@ impl Groups {
         }
     }
 
-    fn resolve(&mut self, host: &str, default_port: Option<u16>) -> Result<Rc<Group>, String> {
+    fn resolve(&mut self, host: &[u8], default_port: Option<u16>) -> Result<Rc<Group>, String> {
         let peers = addresses(host, default_port)?.into_iter().map(Peer::new).collect();
-        let group = Rc::new(Group::new(host, peers, Box::new(RoundRobin), None)?);
-        self.by_name.insert(host.to_ascii_lowercase(), group.clone());
+        let group = Rc::new(Group::new(&Shown(host).to_string(), peers, Box::new(RoundRobin), None)?);
+        self.by_name.insert(key(host), group.clone());
         Ok(group)
     }
+}
+
+/// A name and what follows its last colon, unless the colon belongs to the path of a local socket.
+fn split_port(host: &[u8]) -> Option<(&[u8], &[u8])> {
+    let at = host.iter().rposition(|byte| *byte == b':').filter(|_| !host.starts_with(b"unix:"))?;
+    Some((host.get(..at)?, host.get(at + 1..)?))
 }
 
 /// A group for an address that is written out; nothing is resolved.
 ///
 /// # Errors
 /// It is no address, or has no port and there is no default.
-pub fn literal(address: &str, default_port: Option<u16>) -> Result<Group, String> {
+pub fn literal(address: &[u8], default_port: Option<u16>) -> Result<Group, String> {
     let named = Named::parse(address)?;
+    let shown = Shown(address).to_string();
     if matches!(&named, Named::Host(host, _) if host.parse::<std::net::IpAddr>().is_err()) {
-        return Err(format!("\"{address}\" is no address"));
+        return Err(format!("\"{shown}\" is no address"));
     }
     let peers = named.resolve(default_port)?.into_iter().map(Peer::new).collect();
-    Group::new(address, peers, Box::new(RoundRobin), None)
+    Group::new(&shown, peers, Box::new(RoundRobin), None)
 }
 
 /// The addresses behind the name of a server.
-fn addresses(name: &str, default_port: Option<u16>) -> Result<Vec<Address>, String> {
-    Named::parse(name)
+fn addresses(name: &[u8], default_port: Option<u16>) -> Result<Vec<Address>, String> {
+    // nginx: a star is where one listens, and no host; a number is a host, and no port.
+    let is_star = name == b"*" || name.starts_with(b"*:");
+    let named = match Named::parse(name) {
+        _ if is_star => Err("no host".to_owned()),
+        Ok(Named::Any(_)) => Ok(Named::Host(Shown(name).to_string(), None)),
+        named => named,
+    };
+    named
         .and_then(|named| named.resolve(default_port))
-        .map_err(|why| format!("{} in upstream \"{name}\"", why.split(" in \"").next().unwrap_or_default()))
+        .map_err(|why| format!("{} in upstream \"{}\"", why.split(" in \"").next().unwrap_or_default(), Shown(name)))
 }
 
 /// An upstream as it is written, its servers with their addresses.
 struct Written<'a> {
+    key: Vec<u8>,
     name: String,
     block: &'a Block,
     peers: Vec<Peer>,
@@ -283,7 +309,7 @@ fn peers(name: &str, block: &Block, conf: &UpstreamConf, default_port: Option<u1
     }
     let mut peers = Vec::new();
     for (settings, word) in &conf.servers {
-        let found = addresses(&word.text(), default_port).map_err(|why| ConfigError::new(word.at(), why))?;
+        let found = addresses(word.bytes(), default_port).map_err(|why| ConfigError::new(word.at(), why))?;
         peers.extend(found.into_iter().map(|address| Peer {
             name: address.to_string().into(),
             address,
@@ -317,7 +343,7 @@ fn share(written: &[Written<'_>], kind: &str, zones: &Zones, errors: &mut Errors
         .collect()
 }
 
-fn build(Written { name, block, peers }: Written<'_>, zones: &Zones) -> Result<Group, ConfigError> {
+fn build(Written { name, block, peers, .. }: Written<'_>, zones: &Zones) -> Result<Group, ConfigError> {
     block.confs.with::<Upstreams, _>(|conf| {
         let zone = conf.zone.get().map(|(zone, size)| zones.declare(&zone.text(), *size, zone.at())).transpose()?;
         let make = conf.method.or(|| Box::new(RoundRobin));
@@ -341,7 +367,8 @@ mod tests {
     use tidegate_core::conf::known::Known;
     use tidegate_core::conf::{Tables, Tree};
 
-    fn load(text: &str, default_port: Option<u16>) -> (Groups, Vec<String>) {
+    fn load(text: impl AsRef<[u8]>, default_port: Option<u16>) -> (Groups, Vec<String>) {
+        let text = text.as_ref();
         let file = std::env::temp_dir().join(format!("tidegate-upstream-{}-{}", std::process::id(), text.len()));
         std::fs::write(&file, text).unwrap();
         let mut errors = Errors::default();
@@ -363,10 +390,40 @@ mod tests {
         let text = "upstream u {\n server 127.0.0.1 max_fails=3;\n server 127.0.0.2:81;\n}";
         let (groups, errors) = load(text, Some(80));
         assert_eq!(errors, Vec::<String>::new());
-        let group = groups.find("U").unwrap();
+        let group = groups.find(b"U").unwrap();
         let peers: Vec<(&str, u32)> = group.peers().iter().map(|peer| (&*peer.name, peer.max_fails)).collect();
         assert_eq!(peers, [("127.0.0.1:80", 3), ("127.0.0.2:81", 1)]);
         assert_eq!(load(text, None).1, ["no port in upstream \"127.0.0.1\" in f:2"]);
+    }
+
+    #[test]
+    fn names_are_told_apart_by_their_bytes() {
+        let text = b"upstream u\xff {\n server 127.0.0.1:1;\n}\nupstream u\xfe {\n server 127.0.0.1:2;\n}";
+        let (mut groups, errors) = load(text, None);
+        assert_eq!(errors, Vec::<String>::new());
+        for (name, expected) in [
+            (&b"u\xff"[..], Some("127.0.0.1:1")),
+            (b"U\xfe", Some("127.0.0.1:2")),
+            (b"u\xfd", None),
+            ("u\u{fffd}".as_bytes(), None),
+            (b"u", None),
+        ] {
+            let found = groups.find(name).map(|group| group.peers()[0].name.to_string());
+            assert_eq!(found.as_deref(), expected, "{}", name.escape_ascii());
+        }
+        for (name, expected) in
+            [(&b"unix:/tmp/A"[..], "unix:/tmp/A"), (b"unix:/tmp/a", "unix:/tmp/a"), (b"127.0.0.1:3", "127.0.0.1:3")]
+        {
+            let group = groups.find_or_resolve(name, None).unwrap();
+            assert_eq!(&*group.peers()[0].name, expected);
+        }
+        for (name, expected) in [
+            (&b"u\xff:80"[..], "upstream \"u\\xFF\" may not have port 80"),
+            (b"U\xfe:x", "upstream \"U\\xFE\" may not have port x"),
+            (b"u\xfd:80", "invalid host in upstream \"u\\xFD:80\""),
+        ] {
+            assert_eq!(groups.find_or_resolve(name, None).err().as_deref(), Some(expected));
+        }
     }
 
     #[test]

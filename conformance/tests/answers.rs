@@ -1,6 +1,9 @@
 //! Answers where nginx's are easily missed: what is judged and by whom, what variables see, what an upstream is asked,
 //! and what is logged of a request that was refused.
 
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use tidegate_conformance::backend::{HttpBackend, Reply, TcpBackend};
@@ -79,6 +82,42 @@ fn methods_on_files_are_answered_as_by_nginx() {
         assert_eq!(response.status, status, "{method} {target}");
         if !text.is_empty() {
             assert_eq!(response.text(), text, "{method} {target}");
+        }
+    }
+}
+
+/// An error is no verdict: only a file that is certainly missing makes room for the next.
+#[test]
+fn files_that_cannot_be_looked_for_are_told_from_missing_ones() {
+    let long = "x".repeat(300);
+    let server = files(&format!(
+        "location /empty/long/ {{ alias html/empty/; index {long} other; }}
+         location /empty/next/ {{ alias html/empty/; index missing other; }}
+         location /empty/below/ {{ alias html/empty/; index other/below other; }}
+         location /empty/loop/ {{ alias html/empty/; index loop other; }}
+         location /empty/none/ {{ alias html/empty/; index missing; }}
+         location /empty/gone/ {{ alias html/gone/; index missing other; }}
+         location /tried/loop {{ try_files /empty/loop /empty/other =410; }}
+         location /tried/long {{ try_files /{long} /empty/other =410; }}
+         location /if/loop {{ if (-f html/empty/loop) {{ return 200 there; }} return 404; }}"
+    ))
+    .start();
+    std::os::unix::fs::symlink("loop", server.folder().join("html/empty/loop")).unwrap();
+    for (target, status, logged) in [
+        ("/empty/long/", 404, "is not found (36: File name too long)"),
+        ("/empty/next/", 200, ""),
+        ("/empty/below/", 404, "is not found (20: Not a directory)"),
+        ("/empty/loop/", 403, ""),
+        ("/empty/none/", 403, "is forbidden"),
+        ("/empty/gone/", 404, "is not found (2: No such file or directory)"),
+        ("/tried/loop", 200, "loop\" failed (40: Too many levels of symbolic links)"),
+        ("/tried/long", 200, ""),
+        ("/if/loop", 404, "loop\" failed (40: Too many levels of symbolic links)"),
+    ] {
+        assert_eq!(server.http(0).get(target).status, status, "{target}");
+        if !logged.is_empty() {
+            let line = server.wait_for_log(&format!("\"GET {target} "));
+            assert!(line.contains(logged), "{target}: {line}");
         }
     }
 }
@@ -303,6 +342,91 @@ fn what_was_refused_is_logged_as_it_came() {
     }
 }
 
+/// One request on a local socket.
+fn ask_locally(path: &Path, request: &str) -> String {
+    let mut socket = UnixStream::connect(path).expect("the server listens");
+    socket.write_all(request.as_bytes()).expect("it reads");
+    let mut answer = String::new();
+    socket.read_to_string(&mut answer).expect("it answers");
+    answer
+}
+
+#[test]
+fn a_local_socket_has_a_path_for_an_address() {
+    let server = Server::start(
+        "events {} http { log_format t '$remote_addr|$remote_port|$server_addr|$server_port|$status|';
+         access_log logs/t.log t; server { listen unix:%%DIR%%/first.sock; listen unix:%%DIR%%/second.sock;
+           location / { return 200 \"$remote_addr|$remote_port|$server_addr|$server_port|\"; }
+           location /moved { return 301 /there; } } }
+         stream { server { listen unix:%%DIR%%/stream.sock; return \"$remote_addr|$remote_port|$server_addr|$server_port|\"; } }",
+    );
+    for (name, request) in [
+        ("first.sock", "GET / HTTP/1.0\r\n\r\n"),
+        ("second.sock", "GET /?x HTTP/1.0\r\nHost: a\r\n\r\n"),
+        ("stream.sock", ""),
+    ] {
+        let path = server.folder().join(name);
+        let answer = ask_locally(&path, request);
+        assert!(answer.ends_with(&format!("unix:||unix:{}||", path.display())), "{name}: {answer}");
+    }
+    let path = server.folder().join("first.sock");
+    for (request, status) in [("garbage\r\n\r\n", 400), ("GET /moved HTTP/1.0\r\nHost: a\r\n\r\n", 301)] {
+        ask_locally(&path, request);
+        let line = format!("unix:||unix:{}||{status}|", path.display());
+        wait_until(&line, || server.lines("logs/t.log").contains(&line).then_some(()));
+    }
+    // A redirect for a client that has named no host.
+    let answer = ask_locally(&path, "GET /moved HTTP/1.0\r\n\r\n");
+    assert!(answer.contains(&format!("Location: http://unix:{}/there\r\n", path.display())), "{answer}");
+}
+
+/// What `stub_status` counts: every request of which something has come, whatever becomes of it.
+#[test]
+fn refused_requests_are_counted() {
+    let server = Server::start(
+        "events {} http { access_log off; client_header_buffer_size 1k; large_client_header_buffers 2 1k;
+         server { listen 127.0.0.1:%%PORT_0%%; client_max_body_size 1; location / { return 200 x; }
+           location /limited { proxy_pass http://127.0.0.1:1; } location = /status { stub_status; } } }",
+    );
+    // Accepted, handled and requested, when no other connection is open; each look counts itself.
+    let counted = || {
+        wait_until("no other connection is open", || {
+            let text = server.http(0).ask("GET", "/status", &["Connection: close"]).text();
+            let numbers: Vec<u64> = text.split_whitespace().filter_map(|word| word.parse().ok()).collect();
+            let [1, accepted, handled, requested, ..] = numbers[..] else { return None };
+            assert_eq!(accepted, handled);
+            Some((accepted, requested))
+        })
+    };
+    let long = format!("GET /{} HTTP/1.1\r\nHost: a\r\n\r\n", "x".repeat(3000));
+    for (sent, requests) in [
+        (&b"GET / HTTP/1.0\r\n\r\n"[..], 1),
+        (b"garbage\r\n\r\n", 1),
+        (b"\x16\x03\x01\x02\x00\x01abc\r\n\r\n", 1),
+        (b"GET / HTTP/9.9\r\n\r\n", 1),
+        (b"GET / HTTP/1.1\r\n\r\n", 1),
+        (b"TRACE / HTTP/1.1\r\nHost: a\r\n\r\n", 1),
+        (b"POST /limited HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\n", 1),
+        (b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", 1),
+        (long.as_bytes(), 1),
+        (b"GET /", 1),
+        (b"\r\n", 1),
+        (b"GET / HTTP/1.1\r\nHost: a\r\n\r\ngarbage\r\n\r\n", 2),
+        (b"", 0),
+    ] {
+        let (accepted, requested) = counted();
+        let mut wire = server.connect(0);
+        wire.send(sent);
+        wire.finish();
+        let _ = wire.try_rest();
+        drop(wire);
+        let (accepted_then, requested_then) = counted();
+        // Without the looks, of which each is one connection and one request.
+        let looks = accepted_then - accepted - 1;
+        assert_eq!(requested_then - requested - looks, requests, "{}", sent.escape_ascii());
+    }
+}
+
 #[test]
 fn small_things_are_nginx_s() {
     let backend = HttpBackend::start(|request| match request.target.as_str() {
@@ -400,9 +524,10 @@ fn redirects_of_an_upstream_never_show_its_address() {
 #[test]
 fn a_body_in_doubt_ends_the_connection() {
     let backend = HttpBackend::saying("ok");
-    let server = server(
+    let server = files(
         "client_max_body_size 100; location / { return 200 a; } location /p { proxy_pass http://%%BACKEND%%; }
-         location /i { alias %%ROOT%%; }",
+         location /i { alias %%ROOT%%; } location /moved { return 302 /; } location /missing { } location /file.txt { }
+         location /paged { error_page 404 /file.txt; return 404; }",
     )
     .set("ROOT", "/nonexistent/")
     .set("BACKEND", backend.address())
@@ -415,12 +540,32 @@ fn a_body_in_doubt_ends_the_connection() {
         ("/p", "32\r\naaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\r\n33\r\na", &[413]),
         // nginx takes the length together with what it allows for for too large a number.
         ("/p", "7fffffffffffffff\r\nabc", &[413, 400]),
+        ("/moved", "zz\r\n", &[400]),
+        // nginx: the status is that of the answer, and the connection ends all the same.
+        ("/missing", "3\r\nabcX\r\n", &[400, 404]),
+        ("/file.txt", "-1\r\n", &[400, 405]),
+        ("/paged", "\r\n\r\n", &[400]),
     ] {
         let mut http = server.http(0);
         http.send(head("POST", target, &["Transfer-Encoding: chunked"]) + body);
         let response = http.response();
         assert!(statuses.contains(&response.status), "{target} {body:?}: {}", response.status);
         assert_eq!(response.field("Connection"), "close", "{target} {body:?}");
+        assert!(http.wire.at_end(), "{target} {body:?} has a second answer");
+    }
+    // Version 0.9: there is no head, neither of the question nor of the answer.
+    for (sent, is_right) in [
+        ("GET http://h\r\n", false),
+        ("GET http://\r\n", false),
+        ("GET http:///x\r\n", false),
+        ("GET http://h/\r\n", true),
+        ("GET /\r\n", true),
+    ] {
+        let mut wire = server.connect(0);
+        wire.send(sent);
+        let answer = String::from_utf8(wire.rest()).expect("an answer");
+        assert_eq!(answer == "a", is_right, "{sent:?}: {answer}");
+        assert!(is_right || answer.contains("400 Bad Request"), "{sent:?}: {answer}");
     }
     if skip_on_nginx("an alias without its last slash reaches beside its folder") {
         return;

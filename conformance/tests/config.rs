@@ -99,7 +99,7 @@ fn syntax_errors_are_told() {
         ("events {}\nhttp {\n", "unexpected end of file, expecting \"}\""),
         ("events {}\n}\n", "unexpected \"}\""),
         ("events {}\nuser nobody\n", "unexpected end of file, expecting \";\" or \"}\""),
-        ("events {}\nuser \"nobody;\n", "unexpected end of file, expecting \";\" or \"}\""),
+        ("events {}\nuser \"nobody;\n", "unexpected end of file, expecting '\"' to close the quote"),
         ("events {}\nuser \"a\"b;\n", "unexpected \"b\""),
         ("events {}\n;\n", "unexpected \";\""),
         ("events {}\nhttp;\n", "directive \"http\" has no opening \"{\""),

@@ -9,8 +9,8 @@ use tidegate_conformance::load;
 use tidegate_conformance::server::skip_on_nginx;
 use tidegate_conformance::{Server, wait_until};
 
-/// No more than what nginx 1.31 takes, or a little above where it has all memory beforehand. Debug builds keep more in
-/// their futures.
+/// The limits are what nginx 1.31 takes, or a little more where nginx has allocated all memory beforehand. Futures of
+/// debug builds are larger.
 #[test]
 fn what_waits_takes_little_memory() {
     if skip_on_nginx("these are the limits of this server") {

@@ -1,5 +1,5 @@
-//! Kills in a row: workers young and old, one at a time and all at once. There is never no worker for long, and what fails
-//! is what a killed worker held.
+//! Kills in a row: workers young and old, one at a time and all at once. The server is never without a worker for long,
+//! and only requests that a killed worker held fail.
 //!
 //! Figures are printed with `--nocapture`; debug builds run the same in a smaller size, and leave room for a machine that
 //! has no core free.
@@ -20,7 +20,7 @@ use tidegate_conformance::{Server, processes, wait_until};
 const CONFIG: &str = "worker_processes %%WORKERS%%; events {} http { access_log off;
     server { listen 127.0.0.1:%%PORT_0%% %%OPTION%%; location / { return 200 here; } } }";
 
-/// Clients that ask one thing after the other, each on a connection of its own.
+/// The number of clients that send one request after the other, each request on a connection of its own.
 const PROBERS: usize = 4;
 
 fn start(workers: usize, option: &str) -> Server {
@@ -63,7 +63,7 @@ impl Probers {
     fn finish(self) -> Vec<Asked> {
         self.done.store(true, SeqCst);
         self.threads.into_iter().for_each(|thread| thread.join().expect("a prober goes on"));
-        Arc::into_inner(self.asked).expect("nobody asks any more").into_inner().expect("the lock is whole")
+        Arc::into_inner(self.asked).expect("the probers have ended").into_inner().expect("the lock is whole")
     }
 }
 
@@ -79,7 +79,7 @@ fn is_answered(port: u16) -> bool {
     ask().is_ok_and(|text| text.starts_with("HTTP/1.1 200 ") && text.ends_with("here"))
 }
 
-/// Whom to kill next.
+/// The workers to kill next.
 #[derive(Clone, Copy, Debug)]
 enum Victims {
     Youngest,
@@ -87,7 +87,7 @@ enum Victims {
     All,
 }
 
-/// Kills so often, a tenth to half a second apart, while probers ask.
+/// Kills workers so many times, a tenth to half a second apart, while probers ask.
 fn kill(server: &Server, workers: usize, times: usize, victims: &[Victims], signal: Signal) {
     let probers = Probers::start(server.port(0));
     let mut kills: Vec<(Instant, Instant)> = Vec::new();
@@ -112,14 +112,14 @@ fn kill(server: &Server, workers: usize, times: usize, victims: &[Victims], sign
     let asked = probers.finish();
     let lost = asked.iter().filter(|asked| !asked.answered).count();
     let longest = asked.iter().filter(|asked| asked.answered).map(|asked| asked.ended - asked.begun).max();
-    let longest = longest.expect("somebody is answered");
+    let longest = longest.expect("a prober is answered");
     println!(
         "{times} times {victims:?} of {workers} by {signal}: {} asked, {lost} lost, no answer took longer than {longest:?}",
         asked.len()
     );
     for asked in asked.iter().filter(|asked| !asked.answered) {
         let met = kills.iter().any(|(at, dead)| asked.begun <= *dead && asked.ended >= *at);
-        assert!(met, "nobody was killed for this");
+        assert!(met, "a request is lost although no worker was killed while it ran");
     }
     assert!(lost <= PROBERS * kills.len(), "more are lost than can have been in the hands of the killed");
     let limit = sized(Duration::from_millis(100), Duration::from_secs(2));
@@ -174,7 +174,7 @@ fn a_place_whose_workers_crash_again_and_again_keeps_no_other_waiting() {
         let lines = server.log_lines();
         lines.iter().filter_map(|line| line.split_once("start worker process ")?.1.parse().ok()).collect()
     };
-    // Until the place waits.
+    // The newest worker crashes until its place has to wait.
     let unlucky = server.workers()[1];
     crash(unlucky);
     for number in 3..7 {

@@ -1,4 +1,4 @@
-//! Who may do what with the files that the server makes: whatever the umask of its caller, before and after reloads,
+//! The modes of the files that the server makes: whatever the umask of its caller, before and after reloads,
 //! rotations and upgrades.
 
 use std::fs;
@@ -23,7 +23,7 @@ fn assert_mode(server: &Server, name: &str, expected: u32) {
     assert_eq!(found, expected, "{name} has mode {found:o}, not {expected:o}");
 }
 
-/// Memory that is shared can be found in /proc, and opened there by whoever its mode allows.
+/// Shared memory shows in /proc, where any user can open it whom its mode allows.
 fn assert_memory_is_private(pid: i32) {
     let descriptors = fs::read_dir(format!("/proc/{pid}/fd")).unwrap().flatten();
     let of_memory = descriptors
@@ -33,14 +33,14 @@ fn assert_memory_is_private(pid: i32) {
     assert!(is_nginx() || !modes.is_empty() && modes.iter().all(|mode| *mode == 0o600), "{modes:?}");
 }
 
-/// Every file that is made, under this umask.
+/// Looks at every file that a server makes which starts under this umask.
 fn files(daemon: bool, umask: u32) {
     println!("daemon {daemon}, umask {umask:o}");
     let config = format!("daemon {}; {CONFIG}", if daemon { "on" } else { "off" });
     let setup = Server::config(&config).umask(umask);
     let mut server = if daemon { setup.detached() } else { setup.bare() }.start();
     let first = server.pid();
-    // The logs are opened before the server goes to the background, and from there on nobody's umask matters.
+    // The logs are opened before the server goes to the background, and from there on the umask of the caller does not matter.
     let at_start = 0o644 & !umask;
     let later = if daemon { 0o644 } else { at_start };
     assert_mode(&server, "nginx.pid", later);

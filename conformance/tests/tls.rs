@@ -63,6 +63,8 @@ fn a_request_that_cannot_be_read_is_for_the_server_of_the_handshake() {
         ("b.example", "get / HTTP/1.1\r\n\r\n", "b-bad"),
         ("a.example", "garbage\r\n\r\n", "a-bad"),
         ("unknown.example", "garbage\r\n\r\n", "a-bad"),
+        ("B.EXAMPLE", "garbage\r\n\r\n", "b-bad"),
+        ("b.example.", "garbage\r\n\r\n", "b-bad"),
     ] {
         let mut http = secure(&server, &Offer::name(name));
         http.send(sent);

@@ -345,6 +345,63 @@ fn a_third_master_is_never_started() {
     refuses(&bench, fifth);
 }
 
+/// A thing that an operator does while two masters run.
+type Step<'a> = &'a dyn Fn(&Bench);
+
+/// Whatever else is done while both run, the new master starts no third.
+#[test]
+fn nothing_that_is_done_between_makes_a_third_master() {
+    let bench = Bench::start();
+    let first = bench.first;
+    let second = bench.beside(first);
+    let test = |bench: &Bench| {
+        let outcome = bench.server.control(&["-t"]);
+        assert!(outcome.status.success(), "{}", outcome.stderr);
+    };
+    let retired = |bench: &Bench| {
+        signal_to(first, Signal::SIGWINCH);
+        wait_until("the old workers are gone", || bench.workers(first).is_empty().then_some(()));
+    };
+    let revived = |bench: &Bench| {
+        signal_to(first, Signal::SIGHUP);
+        wait_until("the old master has workers again", || (bench.workers(first).len() == 2).then_some(()));
+    };
+    let reloaded = |bench: &Bench, master: i32| {
+        let before = bench.workers(master);
+        signal_to(master, Signal::SIGHUP);
+        wait_until("there are new workers", || {
+            let now = bench.workers(master);
+            (now.len() == 2 && now.iter().all(|pid| !before.contains(pid))).then_some(())
+        });
+    };
+    let reopened = |bench: &Bench, master: i32| {
+        std::fs::remove_file(bench.server.folder().join("error.log")).unwrap();
+        signal_to(master, Signal::SIGUSR1);
+        wait_until("there is a new log", || bench.server.folder().join("error.log").exists().then_some(()));
+    };
+    let steps: [(&str, Step<'_>); 7] = [
+        ("nothing", &|_| ()),
+        ("a test of the configuration", &test),
+        ("a reload of the new master", &|bench| reloaded(bench, second)),
+        ("the logs of the new master are opened anew", &|bench| reopened(bench, second)),
+        ("the old workers are retired", &retired),
+        ("the old master has workers again", &revived),
+        ("another test of the configuration", &test),
+    ];
+    for (what, step) in steps {
+        println!("{what}");
+        step(&bench);
+        assert_eq!(bench.pid_files(), (Some(second), Some(first)), "{what}");
+        refuses(&bench, second);
+    }
+    signal_to(first, Signal::SIGQUIT);
+    bench.gone(first);
+    wait_until("one pid file is left", || (bench.pid_files() == (Some(second), None)).then_some(()));
+    test(&bench);
+    let third = bench.beside(second);
+    assert_eq!(bench.pid_files(), (Some(third), Some(second)));
+}
+
 #[test]
 fn two_signals_at_once_start_one_binary() {
     let bench = Bench::start();

@@ -39,7 +39,12 @@ fn conditions_are_cut_as_nginx_cuts_them() {
             (r#"($host ~ "^(a|b)$")"#, true),
             (r#"(-f "/a b")"#, true),
             ("( !-e $uri )", true),
+            ("($arg_a-b = 1)", true),
+            ("($cookie_my.id)", true),
+            ("($http_x-y ~ a)", true),
             ("($host = )", false),
+            ("($host-x = a)", false),
+            ("($1 = a)", false),
             (r#"("$host" = a)"#, false),
             ("($host$uri = a)", false),
             ("(${host} = a)", false),
@@ -51,6 +56,63 @@ fn conditions_are_cut_as_nginx_cuts_them() {
             ("()", false),
         ],
     );
+}
+
+#[test]
+fn a_condition_looks_at_its_variable_by_the_whole_name() {
+    let server = Server::start(
+        "events {} http { access_log off; server { listen 127.0.0.1:%%PORT_0%%;
+           if ($arg_a-b) { return 200 arg; } if ($cookie_my.id = x) { return 200 cookie; }
+           if ($http_x ~ ^y$) { return 200 field; } return 200 none; } }",
+    );
+    for (target, line, text) in [
+        ("/?a-b=1", "X-Z: y", "arg"),
+        ("/?a=1", "X-Z: y", "none"),
+        ("/", "Cookie: my.id=x", "cookie"),
+        ("/", "Cookie: my=x", "none"),
+        ("/", "X: y", "field"),
+    ] {
+        assert_eq!(server.http(0).ask("GET", target, &[line]).text(), text, "{target} {line}");
+    }
+}
+
+/// Which of nginx's variables a configuration may define anew, and which it may not.
+#[test]
+fn variables_are_defined_or_refused_as_by_nginx() {
+    const CHANGEABLE: [&str; 8] =
+        ["args", "proxy_host", "proxy_port", "ssl_protocol", "ssl_server_name", "arg_x", "http_x", "sent_http_x"];
+    const FIXED: [&str; 12] = [
+        "uri",
+        "host",
+        "status",
+        "http_host",
+        "http_cookie",
+        "http_x_forwarded_for",
+        "sent_http_location",
+        "sent_http_content_type",
+        "realpath_root",
+        "request_id",
+        "tcpinfo_rtt",
+        "date_local",
+    ];
+    let cases = CHANGEABLE.iter().map(|name| (name, true)).chain(FIXED.iter().map(|name| (name, false)));
+    for (name, right) in cases {
+        assert_verdicts(LOCATION, &[(&format!("set ${name} x;"), right)]);
+        assert_verdicts(HTTP, &[(&format!("map $uri ${name} {{ default x; }}"), right)]);
+    }
+}
+
+#[test]
+fn a_map_may_stand_in_for_what_is_built_in() {
+    let server = Server::start(
+        "events {} http { access_log off; map $uri $args { /a one=1; default $uri; } map $uri $http_x { default mapped; }
+           server { listen 127.0.0.1:%%PORT_0%%; return 200 \"$args $http_x\"; } }",
+    );
+    for (target, text) in
+        [("/a?two=2", "one=1 mapped"), ("/b?two=2", "/b mapped"), ("/a", "one=1 mapped"), ("/c", "/c mapped")]
+    {
+        assert_eq!(server.http(0).ask("GET", target, &["X: sent"]).text(), text, "{target}");
+    }
 }
 
 #[test]
@@ -105,6 +167,18 @@ fn values_at_the_edges_are_judged_as_by_nginx() {
             ("gzip_comp_level 10;", false),
             ("output_buffers 1 0;", false),
             ("proxy_bind 127.0.0.1:x;", false),
+            ("proxy_bind 127.0.0.1:0;", false),
+            ("proxy_bind [::1];", true),
+            ("proxy_bind [::1]:81;", true),
+            ("proxy_bind [::1]:0;", false),
+            ("proxy_pass http://*;", false),
+            ("proxy_pass http://*:80;", false),
+            ("open_file_cache max=0;", false),
+            ("root '';", true),
+            ("alias '';", true),
+            ("access_log logs/a.log buffer=1k;", false),
+            ("access_log logs/a.log combined buffer=1k;", true),
+            ("access_log logs/a.log nosuch;", false),
             ("proxy_ignore_headers Vary Set-Cookie;", true),
             ("proxy_ignore_headers X-Y;", false),
             ("rewrite ^ '';", false),
@@ -172,6 +246,67 @@ fn what_no_message_could_carry_is_refused_when_it_is_read() {
 }
 
 #[test]
+fn names_of_servers_are_judged_as_by_nginx() {
+    let pair = "http { server { listen 127.0.0.1:%%PORT_0%%; server_name %s; } server { listen 127.0.0.1:%%PORT_0%%; server_name other; } }";
+    assert_verdicts(
+        pair,
+        &[
+            ("a.example", true),
+            ("*.example", true),
+            ("example.*", true),
+            (".example", true),
+            ("''", true),
+            ("a/b", true),
+            ("~^a", true),
+            ("*", false),
+            ("*.", false),
+            ("*a.b", false),
+            (".", false),
+            ("~", false),
+            ("a.*.b", false),
+            ("a.b*", false),
+            ("a..b.*", false),
+        ],
+    );
+    let alone = "http { server { listen 127.0.0.1:%%PORT_0%%; server_name %s; } }";
+    assert_verdicts(alone, &[("a.*.b", true), ("*.*.b", true), ("a.b*", true), ("*", false), ("~", false)]);
+    assert_verdicts(
+        "stream { server { listen 127.0.0.1:%%PORT_0%%; server_name %s; return x; } }",
+        &[("a.example", true), ("a/b", true), ("*", false), ("*a.b", false), (".", false), ("~", false)],
+    );
+}
+
+#[test]
+fn what_nothing_uses_is_judged_all_the_same() {
+    assert_verdicts(
+        HTTP,
+        &[
+            ("log_format x '$host';", true),
+            ("log_format x '$nosuch';", false),
+            ("log_format x '$';", false),
+            ("log_format x '${host';", false),
+            ("log_format combined '$host';", false),
+            ("http2_max_requests 1000;", true),
+            ("http2_idle_timeout 3m;", true),
+            ("http2_push_preload on;", true),
+            ("http2_max_field_size 16k;", true),
+            ("http2_chunk_size 8k;", true),
+            ("http2_push;", false),
+            ("upstream u { server 127.0.0.1; least_conn; least_conn; }", true),
+            ("upstream u { server *:80; }", false),
+        ],
+    );
+    assert_verdicts(
+        LOCATION,
+        &[
+            ("location /a { }", true),
+            ("location ~ a { location /b { } }", false),
+            ("location ~ / { location /b { } }", true),
+        ],
+    );
+}
+
+#[test]
 fn a_group_is_named_without_a_port() {
     for text in [
         "http { upstream u { server 127.0.0.1:1; } server { location / { proxy_pass http://u:80; } } }",
@@ -208,6 +343,12 @@ fn one_mistake_is_one_error() {
         ("http { geo $g { default 0; } server { return 200 $g; } }".into(), "\"geo\""),
         ("http { map $host $m { ~( 1; } server { return 200 $m; } }".into(), "regex \"(\""),
         (server("set $a; return 200 $a;"), "invalid number of arguments"),
+        (server("location / }"), "unexpected \"}\""),
+        (server("location / { add_header a \"b; }"), "to close the quote"),
+        (server("rewrite ^/\\d{4}$ /x;"), "\"rewrite\" is not terminated by \";\""),
+        (server("location / { return 200 a{b; }"), "\"return\" is not terminated by \";\""),
+        (server("location ~ ^/\\d{4}/ { return 200; }"), "\"4}/\""),
+        (server("if ($uri ~ /a{2}) { return 200; }"), "invalid condition"),
         (server("location ~ ^/(?<part>a( { return 200 $part; }"), "regex"),
         (server("server_name ~^(?<sub>a(; return 200 $sub;"), "regex"),
         (server("if ($host ~ '(') { set $z 1; } return 200 $z;"), "regex"),

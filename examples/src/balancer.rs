@@ -34,7 +34,7 @@ impl Feature for FirstServer {
         name: "first",
         levels: Levels::UPSTREAM,
         arity: Arity::Exactly(0),
-        set: Set::With(|conf, _| conf.choose(|| Box::new(First))),
+        set: Set::With(|conf, line| conf.choose(line, || Box::new(First))),
         doc: "Chooses the first server in the order written that can be used.",
     }];
 }
@@ -77,7 +77,7 @@ mod tests {
             load(&http, &text).err()
         };
         assert_eq!(group("first;"), None);
-        assert_eq!(group("first; least_conn;").as_deref(), Some("load balancing method redefined"));
+        assert_eq!(group("first; least_conn;"), None, "the last one counts");
         assert!(group("first 1;").is_some_and(|error| error.contains("invalid number of arguments")));
     }
 }

@@ -78,7 +78,7 @@ const LIMIT: Duration = Duration::from_secs(60);
 
 impl Protocol for Session {
     fn serve(self: Rc<Self>, connection: Connection, life: Lifetime) -> Pin<Box<dyn Future<Output = ()>>> {
-        Box::pin(async move { life.connections().unless_cut(echo(connection)).await.unwrap_or_default() })
+        Box::pin(async move { life.connections().unless_cut(Box::pin(echo(connection))).await.unwrap_or_default() })
     }
 }
 

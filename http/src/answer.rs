@@ -2,14 +2,16 @@
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
+use futures_core::future::LocalBoxFuture;
 use smallvec::SmallVec;
 use tidegate_core::file::OpenFile;
 use tidegate_http_wire::{Fields, Known, status};
 
+use crate::exchange::Exchange;
 use crate::settings::Tokens;
-use crate::upstream::relay::Reply;
 
 /// An answer.
 pub struct Answer {
@@ -45,10 +47,37 @@ pub enum Body {
     File(FilePart),
     /// Pieces one after the other: several ranges.
     Pieces(Vec<Piece>),
-    /// An upstream, as it comes.
-    Upstream(Box<Reply>),
-    /// An upstream that has switched protocols: bytes both ways until one side ends.
-    Tunnel(Box<Reply>),
+    /// Something that gives it bit by bit, as it comes.
+    Source(Box<dyn Source>),
+    /// A peer that has switched protocols: bytes both ways until one side ends.
+    Tunnel(Box<dyn Tunnel>),
+}
+
+/// A body that is pulled.
+pub trait Source {
+    /// The length, if it is known beforehand.
+    fn length(&self) -> Option<u64>;
+
+    /// The next chunk. The client has yet to take `waiting` bytes: a source that may keep no more beside them is not ready,
+    /// and is asked again when they are fewer. Nothing is asked behind [`Chunk::End`].
+    ///
+    /// # Errors
+    /// There is no more to be had, though this was not the end; the log says why.
+    fn poll_chunk(&mut self, cx: &mut Context<'_>, exchange: &Exchange, waiting: usize) -> Poll<Result<Chunk, Broken>>;
+
+    /// The client takes no more.
+    fn abandon(&mut self, _exchange: &Exchange) {}
+}
+
+/// A source, or a filter, has failed in the middle of a body; the log says why. The client must not take what it has for
+/// the whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Broken;
+
+/// A peer that speaks something else than HTTP from now on.
+pub trait Tunnel {
+    /// Moves bytes between the peer and the client of an exchange until one of the two ends.
+    fn run<'a>(&'a mut self, exchange: &'a Exchange) -> LocalBoxFuture<'a, ()>;
 }
 
 /// A part of a file.
@@ -69,15 +98,15 @@ pub enum Piece {
     File(FilePart),
 }
 
-/// What filters see of a body, piece by piece.
-#[derive(Clone, Debug)]
+/// What a source gives and filters see of a body.
+#[derive(Debug)]
 pub enum Chunk {
-    /// Bytes.
-    Data(Bytes),
+    /// Bytes that have come together.
+    Data(SmallVec<[Bytes; 4]>),
     /// What has been given so far should reach the client.
     Flush,
-    /// The end.
-    End,
+    /// The end, and the fields behind it if there are any.
+    End(Option<Box<Fields>>),
 }
 
 impl Body {
@@ -96,7 +125,7 @@ impl Body {
                     Piece::File(part) => part.range.end.saturating_sub(part.range.start),
                 })
             })),
-            Body::Upstream(reply) => reply.length(),
+            Body::Source(source) => source.length(),
             Body::Tunnel(_) => None,
         }
     }

@@ -7,13 +7,13 @@ use tidegate_balancer::Groups;
 use tidegate_core::conf::directive::{Arity, Directive, Feature, Levels, Set};
 use tidegate_core::conf::{Block, ConfigError, Line, Node, Refusal, Word};
 use tidegate_core::inherit;
-use tidegate_core::log::ErrorLog;
 use tidegate_core::log::error::ErrorLogs;
+use tidegate_core::log::{ErrorLog, Shown};
 use tidegate_core::module::{Install, Module, Modules};
-use tidegate_core::net::Address;
 use tidegate_core::net::listen::{Endpoint, Listen, Takes};
 use tidegate_core::phase::Gates;
 use tidegate_core::process::Build;
+use tidegate_core::script::names::{self, BadName};
 use tidegate_core::script::regex::Matches;
 use tidegate_core::script::{Regex, Slots};
 use tidegate_core::tls::{ClientCertificateConf, ClientCertificates, ServerTls, Tls, TlsConf};
@@ -23,6 +23,7 @@ use crate::error_page::ErrorPages;
 use crate::exchange::Exchange;
 use crate::filters::trailers::Trailers;
 use crate::limit_except;
+use crate::limit_rate::RateLimit;
 use crate::plan::{Kind, Plan};
 use crate::route::location::Locations;
 use crate::route::server_name::ServerNames;
@@ -72,6 +73,7 @@ impl Feature for Servers {
             levels: Levels::SERVER,
             arity: Arity::AtLeast(1),
             set: Set::With(|conf, line| {
+                names::judge(line)?;
                 conf.names.extend(line.args().iter().cloned());
                 Ok(())
             }),
@@ -137,19 +139,22 @@ impl Site {
         server.tls.as_ref().or(self.servers.default_server().tls.as_ref())
     }
 
-    /// The server that a client which names this host in its handshake is served by.
+    /// The server that a client which names this host in its handshake is served by; the default server if it names none.
     ///
     /// # Errors
     /// A pattern could not say which.
-    pub fn named(&self, host: Option<&str>) -> Matches<&Rc<Server>> {
-        let host = host.unwrap_or_default().to_ascii_lowercase();
-        self.servers.find(host.as_bytes(), &Slots::default())
+    pub fn named(&self, host: Option<&[u8]>) -> Matches<&Rc<Server>> {
+        match host {
+            Some(host) => self.servers.find(&host.to_ascii_lowercase(), &Slots::default()),
+            None => Ok(self.servers.default_server()),
+        }
     }
 }
 
 /// Applies and installs an http block.
 pub fn load(modules: &Modules<Exchange>, node: &Node, build: &mut Build<'_>) {
     let mut variables = modules.fresh_variables();
+    variables.reserve(crate::variables::RESERVED);
     let http = modules.read(node, &mut variables, build);
     let groups = Groups::load(&http, Some(80), build.zones, build.errors);
     let env = Install {
@@ -194,6 +199,7 @@ impl Loader<'_> {
             around: OnceCell::new(),
             limit: None,
             files: Files::default(),
+            rate: RateLimit::default(),
             settings: Rc::new(SettingsConf::default().build()),
             error_pages: ErrorPages::default(),
             internal: false,
@@ -289,7 +295,7 @@ impl Loader<'_> {
             } else {
                 String::new()
             };
-            let around_text = String::from_utf8_lossy(around);
+            let around_text = Shown(around);
             match (&*modifier, &kind) {
                 ("=", _) => {
                     return refuse(format!(
@@ -304,7 +310,8 @@ impl Loader<'_> {
                         "location \"{name}\" cannot be inside the named location \"{around_text}\""
                     ));
                 }
-                ("" | "^~", Kind::Exact | Kind::Prefix(_)) if !name.bytes().starts_with(around) => {
+                // nginx: of a pattern the text is looked at all the same.
+                (_, Kind::Exact | Kind::Prefix(_)) if !name.bytes().starts_with(around) => {
                     return refuse(format!("location \"{name}\" is outside location \"{around_text}\""));
                 }
                 _ => {}
@@ -439,7 +446,7 @@ fn site(place: &Place<'_>, build: &mut Build<'_>) -> Option<Site> {
     for (server, block) in &place.servers {
         let written = block.confs.with::<Servers, _>(|conf| conf.names.clone());
         if written.is_empty() {
-            names.add(b"", server.clone());
+            let _ = names.add(b"", server.clone());
         }
         for name in written {
             match name.after("~") {
@@ -452,8 +459,8 @@ fn site(place: &Place<'_>, build: &mut Build<'_>) -> Option<Site> {
                     let _ = names.add(tidegate_core::modules::builtin::hostname().as_bytes(), server.clone());
                 }
                 None => {
-                    if !names.add(name.bytes(), server.clone()) {
-                        conflict(&name, &place.listen.address, build);
+                    if let Err(why) = names.add(name.bytes(), server.clone()) {
+                        object(why, &name, place, build);
                     }
                 }
             }
@@ -463,12 +470,19 @@ fn site(place: &Place<'_>, build: &mut Build<'_>) -> Option<Site> {
     Some(Site { servers: names, tls: place.tls })
 }
 
-fn conflict(name: &Word, address: &Address, build: &mut Build<'_>) {
-    if name.bytes().iter().filter(|byte| **byte == b'*').count() > 1 || name.bytes().contains(&b'/') {
-        build.errors.push(ConfigError::new(name.at(), format!("server name \"{name}\" is invalid")));
-    } else {
-        build
-            .errors
-            .warn(ConfigError::new(name.at(), format!("conflicting server name \"{name}\" on {address}, ignored")));
-    }
+/// Tells of a name that is another server's, or none.
+fn object(why: BadName, name: &Word, place: &Place<'_>, build: &mut Build<'_>) {
+    let address = &place.listen.address;
+    let warning = match why {
+        BadName::Conflict => format!("conflicting server name \"{name}\" on {address}, ignored"),
+        // nginx: the names of a server that has no other beside it are not looked at.
+        BadName::Invalid if place.servers.len() == 1 => {
+            format!("invalid server name or wildcard \"{name}\" on {address}, ignored")
+        }
+        BadName::Invalid => {
+            let message = format!("invalid server name or wildcard \"{name}\" on {address}");
+            return build.errors.push(ConfigError::new(name.at(), message));
+        }
+    };
+    build.errors.warn(ConfigError::new(name.at(), warning));
 }

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use tidegate_balancer::{Attempts, HasAttempts};
-use tidegate_core::log::Logger;
+use tidegate_core::log::{Logger, Shown};
 use tidegate_core::modules::{HasLimits, Limited};
 use tidegate_core::net::PeerInfo;
 use tidegate_core::script::Slots;
@@ -17,6 +17,7 @@ use tidegate_http_wire::{Fields, Known, Method, RequestHead};
 
 use crate::answer::Answer;
 use crate::blocks::Server;
+use crate::carrier::Carrier;
 use crate::plan::Plan;
 
 /// What is being asked for now; internal redirects change it.
@@ -70,6 +71,8 @@ impl Sent {
 pub struct Exchange {
     /// The client's connection.
     pub peer: Rc<PeerInfo>,
+    /// What carries the exchange: the body of the request, the answer, and whether anybody waits for it.
+    pub carrier: Rc<dyn Carrier>,
     /// The request as received.
     pub head: RequestHead,
     /// The server chosen by address and name.
@@ -119,6 +122,10 @@ pub struct Exchange {
     pub body: RefCell<Bytes>,
     /// Bytes received, body included.
     pub received: Cell<u64>,
+    /// Bytes of the body received.
+    pub body_received: Cell<u64>,
+    /// `$limit_rate`, where something has set it: bytes a second, 0 for no limit.
+    pub rate: Cell<Option<u64>>,
 }
 
 impl Exchange {
@@ -240,22 +247,17 @@ impl fmt::Display for Exchange {
         write!(f, ", client: {}, server: {}", self.peer.client.host(), self.server.name)?;
         let line = self.head.line();
         if !line.is_empty() {
-            write!(f, ", request: \"{}\"", String::from_utf8_lossy(line))?;
+            write!(f, ", request: \"{}\"", Shown(line))?;
         }
         self.attempts.look(|attempts| match attempts.last() {
-            Some(attempt) => write!(
-                f,
-                ", upstream: \"http://{}{}\"",
-                attempt.address,
-                String::from_utf8_lossy(self.head.target.raw())
-            ),
+            Some(attempt) => write!(f, ", upstream: \"http://{}{}\"", attempt.address, Shown(self.head.target.raw())),
             None => Ok(()),
         })?;
         if let Some(host) = self.head.fields.get(tidegate_http_wire::Known::Host) {
-            write!(f, ", host: \"{}\"", String::from_utf8_lossy(host))?;
+            write!(f, ", host: \"{}\"", Shown(host))?;
         }
         if let Some(referer) = self.head.fields.get(tidegate_http_wire::Known::Referer) {
-            write!(f, ", referrer: \"{}\"", String::from_utf8_lossy(referer))?;
+            write!(f, ", referrer: \"{}\"", Shown(referer))?;
         }
         Ok(())
     }

@@ -20,6 +20,34 @@ const fn row(name: &'static str, levels: Levels, arity: Arity, check: Check, doc
     Directive { name, levels, arity, set: Set::Later(check), doc }
 }
 
+/// nginx: a directive of an earlier version, of which only a warning is left.
+const fn obsolete(name: &'static str, levels: Levels) -> Directive<NoConf> {
+    let set = Set::With(|_, line: &mut Line<'_>| {
+        let message = match instead(line.name().bytes()) {
+            Some(instead) => {
+                format!("the \"{}\" directive is obsolete, use the \"{instead}\" directive instead", line.name())
+            }
+            None => format!("the \"{}\" directive is obsolete, ignored", line.name()),
+        };
+        line.warn(message);
+        Ok(())
+    });
+    Directive { name, levels, arity: ONE, set, doc: "Obsolete, as in nginx: a warning says so." }
+}
+
+/// The directive that has taken the place of an obsolete one.
+fn instead(name: &[u8]) -> Option<&'static str> {
+    Some(match name {
+        b"http2_max_requests" => "keepalive_requests",
+        b"http2_max_field_size" | b"http2_max_header_size" => "large_client_header_buffers",
+        b"http2_recv_timeout" => "client_header_timeout",
+        b"http2_idle_timeout" => "keepalive_timeout",
+        _ => return None,
+    })
+}
+
+const SERVERS: Levels = Levels::PROTOCOL.or(Levels::SERVER);
+const ONE_ONLY: &str = "Not supported yet: clients are offered HTTP/1.1 only.";
 const COMPRESSED: &str = "Not supported yet: answers are not compressed.";
 const CACHED: &str = "Not supported yet: replies are not cached.";
 const GZIP_PROXIED: [&str; 9] =
@@ -66,20 +94,21 @@ impl Feature for Later {
         row("proxy_cache_revalidate", ANYWHERE, ONE, Check::Flag, CACHED),
         row("proxy_cache_background_update", ANYWHERE, ONE, Check::Flag, CACHED),
         row("proxy_no_cache", ANYWHERE, SOME, Check::Anything, CACHED),
-        row(
-            "http2",
-            Levels::PROTOCOL.or(Levels::SERVER),
-            ONE,
-            Check::Flag,
-            "Not supported yet: clients are offered HTTP/1.1 only.",
-        ),
-        row(
-            "http2_max_concurrent_streams",
-            Levels::PROTOCOL.or(Levels::SERVER),
-            ONE,
-            Check::Number,
-            "Not supported yet: clients are offered HTTP/1.1 only.",
-        ),
+        row("http2", SERVERS, ONE, Check::Flag, ONE_ONLY),
+        row("http2_max_concurrent_streams", SERVERS, ONE, Check::Number, ONE_ONLY),
+        row("http2_recv_buffer_size", Levels::PROTOCOL, ONE, Check::Size, ONE_ONLY),
+        row("http2_pool_size", SERVERS, ONE, Check::Size, ONE_ONLY),
+        row("http2_body_preread_size", SERVERS, ONE, Check::Size, ONE_ONLY),
+        row("http2_streams_index_size", SERVERS, ONE, Check::Number, ONE_ONLY),
+        row("http2_chunk_size", SERVERS.or(Levels::LOCATION), ONE, Check::Size, ONE_ONLY),
+        obsolete("http2_max_concurrent_pushes", SERVERS),
+        obsolete("http2_push", SERVERS.or(Levels::LOCATION)),
+        obsolete("http2_push_preload", SERVERS.or(Levels::LOCATION)),
+        obsolete("http2_max_requests", SERVERS),
+        obsolete("http2_max_field_size", SERVERS),
+        obsolete("http2_max_header_size", SERVERS),
+        obsolete("http2_recv_timeout", SERVERS),
+        obsolete("http2_idle_timeout", SERVERS),
     ];
 }
 

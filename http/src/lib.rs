@@ -2,15 +2,18 @@
 
 pub mod answer;
 pub mod blocks;
+pub mod carrier;
 pub mod content;
 pub mod error_page;
 pub mod exchange;
 pub mod filters;
 pub mod later;
 pub mod limit_except;
+pub mod limit_rate;
 pub mod limit_req;
 pub mod output;
 pub mod plan;
+pub mod presence;
 pub mod request_body;
 pub mod rewrite;
 pub mod route;
@@ -77,6 +80,7 @@ pub fn modules() -> Modules<Exchange> {
         .add::<Map>()
         .add::<rewrite::Rewrite>()
         .add::<limit_except::LimitExcept>()
+        .add::<limit_rate::LimitRate>()
         .add::<limit_req::LimitReq>()
         .add::<LimitConnWithStatus>()
         .add::<Access>()

@@ -16,6 +16,7 @@ use crate::error_page::ErrorPages;
 use crate::exchange::Exchange;
 use crate::filters::Filter;
 use crate::filters::trailers::Trailers;
+use crate::limit_rate::RateLimit;
 use crate::rewrite::Program;
 use crate::settings::Settings;
 use crate::upstream::Shared;
@@ -40,6 +41,8 @@ pub struct Plan {
     pub around: OnceCell<Rc<dyn Content>>,
     /// Where files are.
     pub files: Files,
+    /// `limit_rate`
+    pub rate: RateLimit,
     /// Limits, timeouts and flags.
     pub settings: Rc<Settings>,
     /// `error_page`

@@ -1,20 +1,13 @@
 //! The body of a request as it comes: limited, counted, and asked for with `100 Continue` when it is first wanted.
 
-use std::time::Duration;
-
 use bytes::{Bytes, BytesMut};
 use tidegate_core::log;
-use tidegate_core::net::buffers;
-use tidegate_core::net::connection::IoFailure;
 use tidegate_core::subject::Subject;
 use tidegate_http_wire::framing::Framing;
 use tidegate_http_wire::h1::body::{BadBody, Decoded};
 
 use crate::exchange::Exchange;
-use crate::server::client::Client;
-
-/// Room for one read.
-const READ: usize = 16 << 10;
+use crate::presence::within;
 
 /// Why a body cannot be had.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,12 +49,12 @@ pub fn check_announced(exchange: &Exchange) -> Result<(), BodyFault> {
 ///
 /// # Errors
 /// See [`BodyFault`]; it has been logged.
-pub async fn next(client: &mut Client, exchange: &Exchange) -> Result<Option<Bytes>, BodyFault> {
+pub async fn next(exchange: &Exchange) -> Result<Option<Bytes>, BodyFault> {
     loop {
-        match piece(client, exchange)? {
+        match piece(exchange)? {
             Decoded::Data(data) => return Ok(Some(data)),
             Decoded::End(_) => return Ok(None),
-            Decoded::NeedMore => more(client, exchange).await?,
+            Decoded::NeedMore => more(exchange).await?,
         }
     }
 }
@@ -70,13 +63,13 @@ pub async fn next(client: &mut Client, exchange: &Exchange) -> Result<Option<Byt
 ///
 /// # Errors
 /// See [`next`].
-pub fn arrived(client: &mut Client, exchange: &Exchange) -> Result<Held, BodyFault> {
+pub fn arrived(exchange: &Exchange) -> Result<Held, BodyFault> {
     let mut bytes = BytesMut::new();
     loop {
-        match piece(client, exchange)? {
+        match piece(exchange)? {
             Decoded::Data(data) => bytes.extend_from_slice(&data),
             Decoded::End(_) => return Ok(Held { bytes: bytes.freeze(), complete: true }),
-            Decoded::NeedMore => return Ok(Held { bytes: bytes.freeze(), complete: client.body.is_done() }),
+            Decoded::NeedMore => return Ok(Held { bytes: bytes.freeze(), complete: exchange.carrier.is_taken() }),
         }
     }
 }
@@ -85,24 +78,22 @@ pub fn arrived(client: &mut Client, exchange: &Exchange) -> Result<Held, BodyFau
 ///
 /// # Errors
 /// The client has gone.
-pub async fn welcome(client: &mut Client, exchange: &Exchange) -> Result<(), BodyFault> {
-    go_on(client, exchange.plan().settings.send_timeout).await
+pub async fn welcome(exchange: &Exchange) -> Result<(), BodyFault> {
+    go_on(exchange).await
 }
 
 /// The next part of what has arrived, counted and limited.
-fn piece(client: &mut Client, exchange: &Exchange) -> Result<Decoded, BodyFault> {
-    match client.body.decode(&mut client.buffer) {
+fn piece(exchange: &Exchange) -> Result<Decoded, BodyFault> {
+    let carrier = &*exchange.carrier;
+    match carrier.piece() {
         Ok(Decoded::Data(data)) => {
-            client.body_received = client.body_received.saturating_add(u64::try_from(data.len()).unwrap_or(u64::MAX));
-            exchange.received.set(exchange.received.get().saturating_add(u64::try_from(data.len()).unwrap_or(0)));
+            let length = u64::try_from(data.len()).unwrap_or(u64::MAX);
+            let received = exchange.body_received.get().saturating_add(length);
+            exchange.body_received.set(received);
+            exchange.received.set(exchange.received.get().saturating_add(length));
             let most = exchange.plan().settings.client_max_body_size;
-            if most > 0 && client.body_received > most {
-                log!(
-                    exchange.logger(),
-                    Error,
-                    "client intended to send too large chunked body: {} bytes",
-                    client.body_received
-                );
+            if most > 0 && received > most {
+                log!(exchange.logger(), Error, "client intended to send too large chunked body: {received} bytes");
                 return Err(BodyFault::TooLarge);
             }
             Ok(Decoded::Data(data))
@@ -110,13 +101,12 @@ fn piece(client: &mut Client, exchange: &Exchange) -> Result<Decoded, BodyFault>
         Ok(other) => {
             // What is announced need not come before it is refused.
             let most = exchange.plan().settings.client_max_body_size;
-            let announced = client.body.announced();
-            if most > 0 && client.body_received.saturating_add(announced) > most {
+            let (received, announced) = (exchange.body_received.get(), carrier.announced());
+            if most > 0 && received.saturating_add(announced) > most {
                 log!(
                     exchange.logger(),
                     Error,
-                    "client intended to send too large chunked body: {}+{announced} bytes",
-                    client.body_received
+                    "client intended to send too large chunked body: {received}+{announced} bytes"
                 );
                 return Err(BodyFault::TooLarge);
             }
@@ -132,38 +122,25 @@ fn malformed(exchange: &Exchange, bad: BadBody) -> BodyFault {
 }
 
 /// Tells a client that waits for it to go on.
-async fn go_on(client: &mut Client, limit: Duration) -> Result<(), BodyFault> {
-    if std::mem::take(&mut client.expects_continue) {
-        client.connection.write(b"HTTP/1.1 100 Continue\r\n\r\n", limit).await.map_err(|_| BodyFault::Gone)?;
+async fn go_on(exchange: &Exchange) -> Result<(), BodyFault> {
+    if !exchange.carrier.awaits_continue() {
+        return Ok(());
     }
-    Ok(())
+    let limit = exchange.plan().settings.send_timeout;
+    let told = within(exchange, limit, |cx| exchange.carrier.poll_continue(cx)).await;
+    told.ok_or(BodyFault::Gone)?.map_err(|_| BodyFault::Gone)
 }
 
-async fn more(client: &mut Client, exchange: &Exchange) -> Result<(), BodyFault> {
-    let settings = exchange.plan().settings.clone();
-    go_on(client, settings.send_timeout).await?;
-    if client.buffer.capacity() - client.buffer.len() < READ / 4 {
-        if client.buffer.is_empty() {
-            client.buffer = buffers::take(READ);
-        } else {
-            client.buffer.reserve(READ);
-        }
-    }
-    match client.connection.read(&mut client.buffer, settings.client_body_timeout).await {
-        Ok(0) => {
+async fn more(exchange: &Exchange) -> Result<(), BodyFault> {
+    go_on(exchange).await?;
+    let limit = exchange.plan().settings.client_body_timeout;
+    match within(exchange, limit, |cx| exchange.carrier.poll_more(cx)).await {
+        Some(Ok(0)) => {
             log!(exchange.logger(), Info, "client prematurely closed connection while reading client request body");
             Err(BodyFault::Gone)
         }
-        Ok(_) => Ok(()),
-        Err(IoFailure::TimedOut) => {
-            log!(
-                exchange.logger(),
-                Info,
-                "client timed out (110: Connection timed out) while reading client request body"
-            );
-            Err(BodyFault::TimedOut)
-        }
-        Err(IoFailure::Io(error)) => {
+        Some(Ok(_)) => Ok(()),
+        Some(Err(error)) => {
             log!(
                 exchange.logger(),
                 Info,
@@ -171,6 +148,14 @@ async fn more(client: &mut Client, exchange: &Exchange) -> Result<(), BodyFault>
                 tidegate_core::log::os_error(&error)
             );
             Err(BodyFault::Gone)
+        }
+        None => {
+            log!(
+                exchange.logger(),
+                Info,
+                "client timed out (110: Connection timed out) while reading client request body"
+            );
+            Err(BodyFault::TimedOut)
         }
     }
 }
@@ -187,23 +172,23 @@ pub struct Held {
 ///
 /// # Errors
 /// See [`next`].
-pub async fn hold(client: &mut Client, exchange: &Exchange, most: usize) -> Result<Held, BodyFault> {
-    if client.body.is_done() {
+pub async fn hold(exchange: &Exchange, most: usize) -> Result<Held, BodyFault> {
+    if exchange.carrier.is_taken() {
         // nginx: a client that waits is told to go on even if it has nothing to send.
-        go_on(client, exchange.plan().settings.send_timeout).await?;
+        go_on(exchange).await?;
         return Ok(Held { bytes: Bytes::new(), complete: true });
     }
     let mut held: Option<BytesMut> = None;
     let mut first = Bytes::new();
     loop {
-        match next(client, exchange).await? {
+        match next(exchange).await? {
             None => return Ok(Held { bytes: held.map_or(first, BytesMut::freeze), complete: true }),
             Some(data) if held.is_none() && first.is_empty() => first = data,
             Some(data) => held.get_or_insert_with(|| BytesMut::from(&*first)).extend_from_slice(&data),
         }
         let length = held.as_ref().map_or(first.len(), BytesMut::len);
-        if client.body.is_done() || length >= most {
-            return Ok(Held { bytes: held.map_or(first, BytesMut::freeze), complete: client.body.is_done() });
+        if exchange.carrier.is_taken() || length >= most {
+            return Ok(Held { bytes: held.map_or(first, BytesMut::freeze), complete: exchange.carrier.is_taken() });
         }
     }
 }
@@ -212,21 +197,21 @@ pub async fn hold(client: &mut Client, exchange: &Exchange, most: usize) -> Resu
 ///
 /// # Errors
 /// It is malformed, so that nobody could tell where the next head begins; it has been logged.
-pub fn pass_over(client: &mut Client, exchange: &Exchange) -> Result<(), BodyFault> {
-    drop_arrived(client).map(drop).map_err(|bad| malformed(exchange, bad))
+pub fn pass_over(exchange: &Exchange) -> Result<(), BodyFault> {
+    drop_arrived(exchange).map(drop).map_err(|bad| malformed(exchange, bad))
 }
 
 /// Drops what has come of the body. True when that was all of it, so that the next head follows.
-pub fn discard_arrived(client: &mut Client) -> bool {
-    drop_arrived(client).unwrap_or(false)
+pub fn discard_arrived(exchange: &Exchange) -> bool {
+    drop_arrived(exchange).unwrap_or(false)
 }
 
-fn drop_arrived(client: &mut Client) -> Result<bool, BadBody> {
+fn drop_arrived(exchange: &Exchange) -> Result<bool, BadBody> {
     loop {
-        match client.body.decode(&mut client.buffer)? {
+        match exchange.carrier.piece()? {
             Decoded::Data(_) => {}
             Decoded::End(_) => return Ok(true),
-            Decoded::NeedMore => return Ok(client.body.is_done()),
+            Decoded::NeedMore => return Ok(exchange.carrier.is_taken()),
         }
     }
 }

@@ -23,6 +23,7 @@ use tidegate_core::subject::{Plan as _, Subject};
 use tidegate_http_wire::uri::{Escape, Unescape, escape_uri, unescape};
 
 use crate::answer::{Answer, Body};
+use crate::content::files;
 use crate::exchange::{Exchange, Target};
 use crate::plan::{Kind, Plan};
 
@@ -198,13 +199,6 @@ fn condition_words(args: &[Word]) -> Result<Vec<Word>, Refusal> {
     if !inner.is_empty() {
         words.push(Word::new(inner, last.at().clone()));
     }
-    // nginx: the subject is one variable, by its whole name.
-    if let Some(name) = words.first().and_then(|subject| subject.after("$"))
-        && (name.bytes().iter().any(|byte| !byte.is_ascii_alphanumeric() && *byte != b'_')
-            || name.bytes().first().is_some_and(u8::is_ascii_digit))
-    {
-        return Err(format!("unknown \"{name}\" variable").into());
-    }
     match &*words {
         [subject] | [subject, _, _] if subject.bytes().starts_with(b"$") && subject.bytes().len() > 1 => Ok(words),
         [test, _] if matches!(test.bytes(), [b'-', _] | [b'!', b'-', _]) => Ok(words),
@@ -285,7 +279,7 @@ enum Ran<'a> {
     /// To a verdict.
     Done(Verdict),
     /// To an `if` that asks for a file which has to be waited for.
-    Waits(Pending<About>, &'a FileTest, &'a Rc<Plan>),
+    Waits(Pending<About>, FileCheck<'a>, &'a Rc<Plan>),
 }
 
 impl Gate<Exchange> for Program {
@@ -294,7 +288,7 @@ impl Gate<Exchange> for Program {
         match run.go_on() {
             Ran::Through => Step::Now(run.verdict()),
             Ran::Done(verdict) => Step::Now(verdict),
-            Ran::Waits(pending, test, inner) => Step::Later(Box::pin(run.wait(pending, test, inner))),
+            Ran::Waits(pending, check, inner) => Step::Later(Box::pin(run.wait(pending, check, inner))),
         }
     }
 }
@@ -314,11 +308,11 @@ impl<'a> Run<'a> {
         if self.rewritten { Verdict::Restart } else { Verdict::Continue }
     }
 
-    async fn wait(mut self, pending: Pending<About>, test: &'a FileTest, inner: &'a Rc<Plan>) -> Verdict {
-        let mut waits = (pending, test, inner);
+    async fn wait(mut self, pending: Pending<About>, check: FileCheck<'a>, inner: &'a Rc<Plan>) -> Verdict {
+        let mut waits = (pending, check, inner);
         loop {
-            let (pending, test, inner) = waits;
-            match test.holds(pending.await) {
+            let (pending, check, inner) = waits;
+            match check.holds(self.exchange, pending.await) {
                 Some(true) => self.enter(inner),
                 Some(false) => {}
                 None => return Verdict::Refuse(500),
@@ -326,7 +320,7 @@ impl<'a> Run<'a> {
             waits = match self.go_on() {
                 Ran::Through => return self.verdict(),
                 Ran::Done(verdict) => return verdict,
-                Ran::Waits(pending, test, inner) => (pending, test, inner),
+                Ran::Waits(pending, check, inner) => (pending, check, inner),
             };
         }
     }
@@ -359,7 +353,7 @@ impl<'a> Run<'a> {
                     Holds::Yes => self.enter(inner),
                     Holds::No => {}
                     Holds::Unknown => return Ran::Done(Verdict::Refuse(500)),
-                    Holds::Waits(pending, test) => return Ran::Waits(pending, test, inner),
+                    Holds::Waits(pending, check) => return Ran::Waits(pending, check, inner),
                 },
                 Instruction::Rewrite { regex, to, flag } => {
                     let path = exchange.target.borrow().path.clone();
@@ -502,7 +496,7 @@ enum Holds<'a> {
     Yes,
     No,
     /// A thread is asked.
-    Waits(Pending<About>, &'a FileTest),
+    Waits(Pending<About>, FileCheck<'a>),
     /// Nobody can say.
     Unknown,
 }
@@ -519,20 +513,29 @@ struct FileTest {
     wanted: bool,
 }
 
-impl FileTest {
+/// A test of the file at a path.
+struct FileCheck<'a> {
+    path: PathBuf,
+    test: &'a FileTest,
+}
+
+impl FileCheck<'_> {
     /// `None` when nobody could look, because too much waits for the threads already.
-    fn holds(&self, about: io::Result<About>) -> Option<bool> {
+    fn holds(&self, exchange: &Exchange, about: io::Result<About>) -> Option<bool> {
         let found = match about {
-            Ok(about) => match self.test {
+            Ok(about) => match self.test.test {
                 Test::File => about.is_file(),
                 Test::Directory => about.is_dir(),
                 Test::Exists => true,
                 Test::Executable => about.is_executable(),
             },
             Err(error) if error.raw_os_error().is_none() => return None,
-            Err(_) => false,
+            Err(error) => {
+                files::log_unseen(exchange, &self.path, &error);
+                false
+            }
         };
-        Some(found == self.wanted)
+        Some(found == self.test.wanted)
     }
 }
 
@@ -544,12 +547,19 @@ enum Test {
     Executable,
 }
 
+/// The subject of a condition. nginx: it is one variable by its whole name, whatever letters are in it (`$arg_a-b`).
+fn whole(subject: &Word, env: &Install<'_, Exchange>) -> Result<Template<Exchange>, ConfigError> {
+    let name = subject.bytes().strip_prefix(b"$").and_then(|name| std::str::from_utf8(name).ok());
+    let name = name.ok_or_else(|| ConfigError::new(subject.at(), format!("unknown variable in \"{subject}\"")))?;
+    Ok(Template::variable(env.variables.refer(name, subject.at())))
+}
+
 impl Condition {
     fn compile(words: &[Word], env: &mut Install<'_, Exchange>) -> Result<Condition, ConfigError> {
         let refuse =
             |word: &Word, what: &str| Err(ConfigError::new(word.at(), format!("{what} \"{word}\" in condition")));
         match words {
-            [subject] if subject.bytes().starts_with(b"$") => Ok(Condition::True(env.template(subject)?)),
+            [subject] if subject.bytes().starts_with(b"$") => Ok(Condition::True(whole(subject, env)?)),
             [test, path] if test.bytes().starts_with(b"-") || test.bytes().starts_with(b"!-") => {
                 let (word, wanted) = test.after("!").map_or((test.clone(), true), |kind| (kind, false));
                 let kind = match word.bytes() {
@@ -562,10 +572,10 @@ impl Condition {
                 Ok(Condition::File(env.template(path)?, FileTest { test: kind, wanted }))
             }
             [subject, operator, operand] if subject.bytes().starts_with(b"$") => match operator.bytes() {
-                b"=" | b"!=" => Ok(Condition::Equal(env.template(subject)?, env.template(operand)?, operator.is("="))),
+                b"=" | b"!=" => Ok(Condition::Equal(whole(subject, env)?, env.template(operand)?, operator.is("="))),
                 b"~" | b"~*" | b"!~" | b"!~*" => {
                     let regex = env.regex(operand.bytes(), operator.bytes().ends_with(b"*"), operand.at())?;
-                    Ok(Condition::Matches(env.template(subject)?, regex, !operator.bytes().starts_with(b"!")))
+                    Ok(Condition::Matches(whole(subject, env)?, regex, !operator.bytes().starts_with(b"!")))
                 }
                 _ => refuse(operator, "unexpected"),
             },
@@ -593,10 +603,10 @@ impl Condition {
                 }
             }
             Condition::File(path, test) => {
-                let path = PathBuf::from(OsString::from_vec(path.value(exchange)));
-                match file::about(&path) {
-                    Asked::Now(about) => test.holds(about).map_or(Holds::Unknown, Holds::from),
-                    Asked::Later(pending) => Holds::Waits(pending, test),
+                let check = FileCheck { path: PathBuf::from(OsString::from_vec(path.value(exchange))), test };
+                match file::about(&check.path) {
+                    Asked::Now(about) => check.holds(exchange, about).map_or(Holds::Unknown, Holds::from),
+                    Asked::Later(pending) => Holds::Waits(pending, check),
                 }
             }
         }

@@ -7,7 +7,9 @@ use std::time::Instant;
 
 use tidegate_balancer::Attempts;
 use tidegate_core::log;
+use tidegate_core::log::Shown;
 use tidegate_core::modules::Limited;
+use tidegate_core::net::PeerInfo;
 use tidegate_core::phase::{Phase, Verdict};
 use tidegate_core::process::stall;
 use tidegate_core::script::Slots;
@@ -18,15 +20,15 @@ use tidegate_http_wire::{Known, Method, RequestHead};
 
 use crate::answer::Answer;
 use crate::blocks::Server;
+use crate::carrier::Carrier;
 use crate::content::{Outcome, Produce, files};
 use crate::error_page::Handled;
 use crate::exchange::{Exchange, Sent, Target};
 use crate::output::{self, Transforms};
 use crate::plan::Plan;
+use crate::presence;
 use crate::request_body;
 use crate::route::location::Found;
-use crate::server::client::Client;
-use crate::server::h1;
 use crate::settings::Settings;
 
 /// nginx: internal redirects and rewrites of one request.
@@ -80,10 +82,10 @@ impl fmt::Display for Unwelcome {
 }
 
 /// Runs one exchange to its end. Also tells the settings in force at that point.
-pub async fn exchange(client: &mut Client, exchange: &Exchange, unwelcome: Option<Unwelcome>) -> (After, Rc<Settings>) {
-    log!(exchange.logger(), Debug, "http request line: \"{}\"", String::from_utf8_lossy(exchange.head.line()));
+pub async fn exchange(exchange: &Exchange, unwelcome: Option<Unwelcome>) -> (After, Rc<Settings>) {
+    log!(exchange.logger(), Debug, "http request line: \"{}\"", Shown(exchange.head.line()));
     for line in exchange.head.ignored() {
-        let line = String::from_utf8_lossy(line);
+        let line = Shown(line);
         log!(
             exchange.logger(),
             Info,
@@ -98,12 +100,12 @@ pub async fn exchange(client: &mut Client, exchange: &Exchange, unwelcome: Optio
         log!(exchange.logger(), Info, "client sent CONNECT method while reading client request headers");
         Outcome::Status(405)
     } else {
-        phases(exchange, client, Entry::Server).await
+        phases(exchange, Entry::Server).await
     };
-    let after = match filtered(exchange, client, first).await {
+    let after = match filtered(exchange, first).await {
         Some((mut answer, transforms)) => {
             answer.close |= unwelcome.is_some() || exchange.head.method == Method::Connect;
-            output::send(client, exchange, answer, transforms).await
+            output::send(exchange, answer, transforms).await
         }
         None => After::Reset,
     };
@@ -113,19 +115,34 @@ pub async fn exchange(client: &mut Client, exchange: &Exchange, unwelcome: Optio
 }
 
 /// Answers a head that was refused; the connection ends behind it.
-pub async fn refuse(client: &mut Client, exchange: &Exchange, status: u16) {
+pub async fn refuse(exchange: &Exchange, status: u16) {
     if status == 408 {
         // nginx: nobody reads an answer that took the client too long to ask for.
         exchange.sent.status.set(408);
-    } else if let Some((mut answer, transforms)) = filtered(exchange, client, Outcome::Status(status)).await {
+    } else if let Some((mut answer, transforms)) = filtered(exchange, Outcome::Status(status)).await {
         answer.close = true;
-        output::send(client, exchange, answer, transforms).await;
+        output::send(exchange, answer, transforms).await;
     }
     finish(exchange);
 }
 
+/// What a carrier says of a request.
+pub struct Arrival {
+    /// The carrier.
+    pub carrier: Rc<dyn Carrier>,
+    /// The client's connection.
+    pub peer: Rc<PeerInfo>,
+    /// How many requests the connection has carried, this one included.
+    pub number: u64,
+    /// It had arrived before the one before it was answered.
+    pub pipelined: bool,
+    /// When it began.
+    pub started: Instant,
+}
+
 /// An exchange at its beginning.
-pub fn begin(client: &Client, server: Rc<Server>, head: RequestHead, slots: Slots, started: Instant) -> Exchange {
+pub fn begin(arrival: Arrival, server: Rc<Server>, head: RequestHead, slots: Slots) -> Exchange {
+    let Arrival { carrier, peer, number, pipelined, started } = arrival;
     let target = Target {
         path: head.target.path.clone(),
         args: head.target.args(),
@@ -134,7 +151,8 @@ pub fn begin(client: &Client, server: Rc<Server>, head: RequestHead, slots: Slot
     };
     let received = u64::try_from(head.size()).unwrap_or(0);
     Exchange {
-        peer: client.connection.info.clone(),
+        peer,
+        carrier,
         plan: RefCell::new(server.plan.clone()),
         head,
         server,
@@ -144,8 +162,8 @@ pub fn begin(client: &Client, server: Rc<Server>, head: RequestHead, slots: Slot
         attempts: Attempts::default(),
         limited: Limited::default(),
         started,
-        number: client.served,
-        pipelined: client.pipelined,
+        number,
+        pipelined,
         redirects: Cell::new(0),
         internal: Cell::new(false),
         named: RefCell::default(),
@@ -159,6 +177,8 @@ pub fn begin(client: &Client, server: Rc<Server>, head: RequestHead, slots: Slot
         answered: RefCell::default(),
         body: RefCell::default(),
         received: Cell::new(received),
+        body_received: Cell::new(0),
+        rate: Cell::new(None),
     }
 }
 
@@ -189,13 +209,13 @@ enum Entry {
 }
 
 /// The answer as the filters leave it. What one of them refuses is another error, for which an error page may stand in.
-async fn filtered(exchange: &Exchange, client: &mut Client, mut outcome: Outcome) -> Option<(Box<Answer>, Transforms)> {
+async fn filtered(exchange: &Exchange, mut outcome: Outcome) -> Option<(Box<Answer>, Transforms)> {
     let mut checked = false;
     loop {
-        let mut answer = settle(exchange, client, outcome).await?;
+        let mut answer = settle(exchange, outcome).await?;
         // Before a head says that the connection goes on, the end of what the client sends must be certain.
         if !answer.passed_on && !std::mem::replace(&mut checked, true) {
-            match request_body::pass_over(client, exchange) {
+            match request_body::pass_over(exchange) {
                 Ok(()) => {}
                 Err(fault) => {
                     outcome = Outcome::Status(fault.status());
@@ -203,7 +223,7 @@ async fn filtered(exchange: &Exchange, client: &mut Client, mut outcome: Outcome
                 }
             }
         }
-        match output::filter(exchange, client, &mut answer) {
+        match output::filter(exchange, &mut answer) {
             Ok(transforms) => return Some((answer, transforms)),
             Err(status) => outcome = Outcome::Status(status),
         }
@@ -211,8 +231,8 @@ async fn filtered(exchange: &Exchange, client: &mut Client, mut outcome: Outcome
 }
 
 /// Turns outcomes into the answer, with the fields that come along from what led to it.
-async fn settle(exchange: &Exchange, client: &mut Client, outcome: Outcome) -> Option<Box<Answer>> {
-    let mut answer = decide(exchange, client, outcome).await?;
+async fn settle(exchange: &Exchange, outcome: Outcome) -> Option<Box<Answer>> {
+    let mut answer = decide(exchange, outcome).await?;
     if let Some(carried) = exchange.carried.take() {
         for field in carried.iter() {
             let many = matches!(field.known, Known::SetCookie | Known::WwwAuthenticate | Known::Other);
@@ -226,7 +246,7 @@ async fn settle(exchange: &Exchange, client: &mut Client, outcome: Outcome) -> O
 }
 
 /// Follows internal redirects, and puts error pages in the place of errors.
-async fn decide(exchange: &Exchange, client: &mut Client, mut outcome: Outcome) -> Option<Box<Answer>> {
+async fn decide(exchange: &Exchange, mut outcome: Outcome) -> Option<Box<Answer>> {
     loop {
         let status = match outcome {
             Outcome::Answer(mut answer) => {
@@ -241,7 +261,7 @@ async fn decide(exchange: &Exchange, client: &mut Client, mut outcome: Outcome) 
                 return None;
             }
             Outcome::Restart if exchange.redirects.get() > MOST_REDIRECTS => {
-                let path = String::from_utf8_lossy(&exchange.target.borrow().path).into_owned();
+                let path = Shown(&exchange.target.borrow().path).to_string();
                 log!(
                     exchange.logger(),
                     Error,
@@ -251,7 +271,7 @@ async fn decide(exchange: &Exchange, client: &mut Client, mut outcome: Outcome) 
             }
             Outcome::Restart => {
                 // Boxed, so that the usual exchange does not carry the room for another round.
-                outcome = Box::pin(phases(exchange, client, Entry::Server)).await;
+                outcome = Box::pin(phases(exchange, Entry::Server)).await;
                 continue;
             }
             Outcome::Status(status) => status,
@@ -285,19 +305,19 @@ fn closes(status: u16) -> bool {
 }
 
 /// One round: rewriting, location, access, content.
-async fn phases(exchange: &Exchange, client: &mut Client, entry: Entry) -> Outcome {
+async fn phases(exchange: &Exchange, entry: Entry) -> Outcome {
     let mut entry = entry;
     let named = exchange.named.borrow_mut().take();
     if let Some(name) = named {
         let Some(plan) = exchange.server.locations.named(&name).cloned() else {
-            log!(exchange.logger(), Error, "could not find named location \"{}\"", String::from_utf8_lossy(&name));
+            log!(exchange.logger(), Error, "could not find named location \"{}\"", Shown(&name));
             return Outcome::Status(500);
         };
         let plan = limited(exchange, plan);
         *exchange.plan.borrow_mut() = plan.clone();
         return match run(exchange, &plan, Phase::Rewrite, Phase::Rewrite).await {
-            None => guarded(exchange, client).await,
-            Some(Outcome::Restart) => again(exchange, client).await,
+            None => guarded(exchange).await,
+            Some(Outcome::Restart) => again(exchange).await,
             Some(outcome) => outcome,
         };
     }
@@ -329,23 +349,23 @@ async fn phases(exchange: &Exchange, client: &mut Client, entry: Entry) -> Outco
             run(exchange, &plan, Phase::Rewrite, Phase::Rewrite).await
         };
         match rewriting {
-            None => return guarded(exchange, client).await,
+            None => return guarded(exchange).await,
             Some(Outcome::Restart) => {}
             Some(outcome) => return outcome,
         }
     }
-    let path = String::from_utf8_lossy(&exchange.target.borrow().path).into_owned();
+    let path = Shown(&exchange.target.borrow().path).to_string();
     log!(exchange.logger(), Error, "rewrite or internal redirection cycle while processing \"{path}\"");
     Outcome::Status(500)
 }
 
 /// A named location has rewritten the path: the location is chosen anew.
-async fn again(exchange: &Exchange, client: &mut Client) -> Outcome {
+async fn again(exchange: &Exchange) -> Outcome {
     exchange.redirects.set(exchange.redirects.get().saturating_add(1));
     if exchange.redirects.get() > MOST_REDIRECTS {
         return Outcome::Status(500);
     }
-    Box::pin(phases(exchange, client, Entry::Location)).await
+    Box::pin(phases(exchange, Entry::Location)).await
 }
 
 /// Runs the handlers of some phases. `None` when none of them objects.
@@ -409,12 +429,12 @@ fn limited(exchange: &Exchange, plan: Rc<Plan>) -> Rc<Plan> {
 }
 
 /// Limits, access and what precedes the content; then the content.
-async fn guarded(exchange: &Exchange, client: &mut Client) -> Outcome {
+async fn guarded(exchange: &Exchange) -> Outcome {
     let plan = exchange.plan();
-    log!(exchange.logger(), Debug, "using configuration \"{}\"", String::from_utf8_lossy(&plan.name));
+    log!(exchange.logger(), Debug, "using configuration \"{}\"", Shown(&plan.name));
     // A client that has only said that it sends no more waits for its answer; one that is delayed may give up.
     let gates = run(exchange, &plan, Phase::PreAccess, Phase::PreContent);
-    match h1::unless_leaves(client, &exchange.limited.delayed, gates).await {
+    match presence::unless_leaves(exchange, &exchange.limited.delayed, gates).await {
         Some(None) => {}
         Some(Some(outcome)) => return outcome,
         None => {
@@ -424,8 +444,8 @@ async fn guarded(exchange: &Exchange, client: &mut Client) -> Outcome {
     }
     stall::doing("producing an answer");
     let produced = match plan.content.as_ref().or_else(|| plan.around.get()) {
-        None => files::answer(exchange, client),
-        Some(content) => content.answer(exchange, client),
+        None => files::answer(exchange),
+        Some(content) => content.answer(exchange),
     };
     match produced {
         Produce::Now(outcome) => outcome,

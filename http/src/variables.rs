@@ -38,6 +38,51 @@ const fn changeable(
     Variable { name, get: Get::Changeable(get), doc }
 }
 
+/// Names that no configuration may define: single fields that nginx has as variables of their own beside the families
+/// that they belong to here, and variables of nginx's that are not supported yet.
+pub const RESERVED: &[&str] = &[
+    "date_gmt",
+    "date_local",
+    "fastcgi_path_info",
+    "fastcgi_script_name",
+    "grpc_internal_trailers",
+    "http_cookie",
+    "http_host",
+    "http_referer",
+    "http_user_agent",
+    "http_via",
+    "http_x_forwarded_for",
+    "is_request_port",
+    "proxy_internal_body_length",
+    "proxy_internal_chunked",
+    "proxy_protocol_addr",
+    "proxy_protocol_port",
+    "proxy_protocol_server_addr",
+    "proxy_protocol_server_port",
+    "realip_remote_addr",
+    "realip_remote_port",
+    "realpath_root",
+    "request_body_file",
+    "request_id",
+    "secure_link",
+    "sent_http_cache_control",
+    "sent_http_connection",
+    "sent_http_content_length",
+    "sent_http_content_type",
+    "sent_http_keep_alive",
+    "sent_http_last_modified",
+    "sent_http_link",
+    "sent_http_location",
+    "sent_http_transfer_encoding",
+    "slice_range",
+    "tcpinfo_rcv_space",
+    "tcpinfo_rtt",
+    "tcpinfo_rttvar",
+    "tcpinfo_snd_cwnd",
+    "uid_got",
+    "uid_set",
+];
+
 const fn family(
     name: &'static str,
     get: fn(&Exchange, &str, &mut Vec<u8>) -> bool,

@@ -36,10 +36,18 @@ pub struct Client {
     transport: Option<Transport>,
     timer: Timer,
     life: Lifetime,
+    /// Nothing while the client and the server have nothing to say to each other.
+    talk: Option<Box<Talk>>,
+    deadline: Instant,
+    /// When to give up because the worker is going away, once it is. Apart, since few ever have one.
+    stop_at: Option<Box<Instant>>,
+}
+
+/// What has been said and not been heard yet.
+#[derive(Default)]
+struct Talk {
     input: BytesMut,
     replies: BytesMut,
-    deadline: Instant,
-    stop_at: Option<Instant>,
 }
 
 /// What a client needs when it is logged in.
@@ -66,8 +74,7 @@ impl Client {
             transport: Some(connection.transport),
             timer: connection.timer,
             life,
-            input: BytesMut::new(),
-            replies: BytesMut::new(),
+            talk: None,
             deadline,
             stop_at: None,
         }
@@ -80,12 +87,23 @@ impl Client {
 
     /// What the client has sent and nobody has read.
     pub fn input(&mut self) -> &mut BytesMut {
-        &mut self.input
+        &mut self.talk().input
     }
 
     /// Where what the client has to get is written.
     pub fn replies(&mut self) -> &mut BytesMut {
-        &mut self.replies
+        &mut self.talk().replies
+    }
+
+    fn talk(&mut self) -> &mut Talk {
+        self.talk.get_or_insert_default()
+    }
+
+    /// Gives back what has no use while nothing is said.
+    fn fall_silent(&mut self) {
+        if let Some(talk) = self.talk.take_if(|talk| talk.input.is_empty() && talk.replies.is_empty()) {
+            buffers::give(talk.input);
+        }
     }
 
     /// A login has failed and another may be tried: the time for it begins anew.
@@ -93,37 +111,30 @@ impl Client {
         self.deadline = later(self.session.server().timeout);
     }
 
-    /// The next thing that the dialogue understands. Its replies have been sent.
+    /// Waits for more of what the client says.
     ///
     /// # Errors
-    /// The client left, took too long or misbehaved, or the worker is going away.
-    pub async fn next<D: Dialogue>(&mut self, dialogue: &mut D) -> Result<Event, Ending> {
-        loop {
-            // Very many clients may only wait: there is room for the rest when they no longer do.
-            if let Some(event) = Box::pin(self.turn(dialogue)).await? {
-                return Ok(event);
+    /// The client left or took too long, or the worker is going away.
+    pub async fn more<D: Dialogue>(&mut self) -> Result<(), Ending> {
+        Err(match poll_fn(|cx| self.poll_read(cx)).await {
+            Read::Some => return Ok(()),
+            Read::End => Ending::Gone,
+            Read::Failed(error) => self.failed("recv", &error),
+            Read::TimedOut => self.timed_out(),
+            Read::Stopped => {
+                self.replies().extend_from_slice(D::SHUTTING_DOWN);
+                Ending::Stopped
             }
-            let ending = match poll_fn(|cx| self.poll_read(cx)).await {
-                Read::Some => continue,
-                Read::End => Ending::Gone,
-                Read::Failed(error) => self.failed("recv", &error),
-                Read::TimedOut => self.timed_out(),
-                Read::Stopped => {
-                    self.replies.extend_from_slice(D::SHUTTING_DOWN);
-                    Box::pin(async { _ = self.flush_within(LAST_WORDS).await }).await;
-                    Ending::Stopped
-                }
-            };
-            return Err(ending);
-        }
+        })
     }
 
     /// What the dialogue makes of what has come. Its replies have been sent.
-    async fn turn<D: Dialogue>(&mut self, dialogue: &mut D) -> Result<Option<Event>, Ending> {
-        let outcome = dialogue.receive(&mut self.input, &mut self.replies);
-        if self.input.is_empty() && self.input.capacity() > 0 {
-            buffers::give(std::mem::take(&mut self.input));
-        }
+    ///
+    /// # Errors
+    /// The client left, took too long or misbehaved.
+    pub async fn turn<D: Dialogue>(&mut self, dialogue: &mut D) -> Result<Option<Event>, Ending> {
+        let talk = self.talk();
+        let outcome = dialogue.receive(&mut talk.input, &mut talk.replies);
         self.flush().await?;
         outcome.map_err(|close| {
             log!(self.session.logger(), Info, "{close}");
@@ -142,16 +153,17 @@ impl Client {
 
     async fn flush_within(&mut self, limit: Duration) -> Result<(), Ending> {
         let Some(transport) = &mut self.transport else { return Err(Ending::Gone) };
-        if self.replies.is_empty() {
+        let bytes = self.talk.as_mut().map(|talk| std::mem::take(&mut talk.replies)).unwrap_or_default();
+        if bytes.is_empty() {
+            self.fall_silent();
             return Ok(());
         }
-        // Taken as a whole: nothing is kept for replies while there are none.
-        let bytes = std::mem::take(&mut self.replies);
         let sent = write(transport, &mut self.timer, &bytes, limit).await;
         match sent {
             Ok(()) => {
                 let counter = &self.session.counters.to_client;
                 counter.set(counter.get().saturating_add(u64::try_from(bytes.len()).unwrap_or(0)));
+                self.fall_silent();
                 Ok(())
             }
             Err(IoFailure::TimedOut) => Err(self.timed_out()),
@@ -163,7 +175,7 @@ impl Client {
         if let Poll::Ready(read) = self.poll_input(cx) {
             return Poll::Ready(read);
         }
-        let stop_at = self.stop_at();
+        let stop_at = self.life.is_stopping().then(|| **self.stop_at.get_or_insert_with(|| Box::new(later(GRACE))));
         let deadline = stop_at.map_or(self.deadline, |at| at.min(self.deadline));
         let over = if stop_at == Some(deadline) { Read::Stopped } else { Read::TimedOut };
         self.timer.poll_until(cx, deadline).map(|()| over)
@@ -175,14 +187,15 @@ impl Client {
         if let Err(error) = ready!(transport.poll_readable(cx)) {
             return Poll::Ready(Read::Failed(error));
         }
-        if self.input.capacity() == 0 {
-            self.input = buffers::take(self.session.server().dialogue.buffer.clamp(256, 1 << 16));
-        } else if self.input.capacity() == self.input.len() {
-            self.input.reserve(SPARE);
+        let input = &mut self.talk.get_or_insert_default().input;
+        if input.capacity() == 0 {
+            *input = buffers::take(self.session.server().dialogue.buffer.clamp(256, 1 << 16));
+        } else if input.capacity() == input.len() {
+            input.reserve(SPARE);
         }
-        let read = pin!(transport.read_buf(&mut self.input)).poll(cx);
-        if read.is_pending() && self.input.is_empty() {
-            buffers::give(std::mem::take(&mut self.input));
+        let read = pin!(transport.read_buf(input)).poll(cx);
+        if read.is_pending() {
+            self.fall_silent();
         }
         read.map(|read| match read {
             Ok(0) => Read::End,
@@ -193,11 +206,6 @@ impl Client {
             }
             Err(error) => Read::Failed(error),
         })
-    }
-
-    /// When to give up because the worker is going away, once it is.
-    fn stop_at(&mut self) -> Option<Instant> {
-        if self.life.is_stopping() { Some(*self.stop_at.get_or_insert_with(|| later(GRACE))) } else { None }
     }
 
     /// Does some work during which nothing is asked of the client. What it sends meanwhile is kept, up to the size of
@@ -266,7 +274,7 @@ impl Client {
 
     /// Ready when the client is gone, or with nothing when there is no room for more of what it says.
     fn poll_presence(&mut self, cx: &mut Context<'_>) -> Poll<Option<Ending>> {
-        while self.input.len() < self.session.server().dialogue.buffer {
+        while self.talk.as_ref().map_or(0, |talk| talk.input.len()) < self.session.server().dialogue.buffer {
             match self.poll_input(cx) {
                 Poll::Ready(Read::Some) => {}
                 Poll::Ready(Read::Failed(error)) => return Poll::Ready(Some(self.failed("recv", &error))),
@@ -321,7 +329,8 @@ impl Client {
     /// # Errors
     /// It is gone.
     pub fn into_parts(self) -> Result<Parts, Ending> {
-        let Client { transport, timer, life, input, replies, .. } = self;
+        let Client { transport, timer, life, talk, .. } = self;
+        let Talk { input, replies } = talk.map_or_else(Talk::default, |talk| *talk);
         Ok(Parts { transport: transport.ok_or(Ending::Gone)?, timer, life, input, replies })
     }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use futures_core::future::LocalBoxFuture;
 use tidegate_core::log;
-use tidegate_core::log::Logger;
+use tidegate_core::log::{Logger, Shown};
 use tidegate_core::net::pump::{End, Limits, Side, pump};
 use tidegate_core::net::{Address, Connection, Lifetime, Protocol, Timer};
 use tidegate_core::phase::{Phase, Verdict as Admission};
@@ -49,10 +49,10 @@ impl Protocol for Entry {
         log!(log, Debug, "using server \"{}\"", self.server.name);
         let session = Rc::new(Session::new(self.clone(), info.clone()));
         let connections = life.connections();
-        let before = Box::pin(before(self, session.clone(), Client::new(session.clone(), connection, life)));
+        let before = Box::pin(before(session.clone(), Client::new(session.clone(), connection, life)));
         Box::pin(async move {
-            let mut running = pin!(run(before));
-            let ending = connections.unless_cut(running.as_mut()).await.unwrap_or_else(|| {
+            let running = pin!(run(before));
+            let ending = connections.unless_cut(running).await.unwrap_or_else(|| {
                 log!(session.logger(), Info, "shutdown timeout");
                 Ending::Stopped
             });
@@ -76,9 +76,9 @@ async fn run(before: impl Future<Output = Result<Relay, Ending>> + Unpin) -> End
 /// Everything before the bytes flow: what comes then, or how the session has ended. An async function would have room for
 /// its arguments twice.
 #[expect(clippy::manual_async_fn, reason = "see above")]
-fn before(entry: Rc<Entry>, session: Rc<Session>, mut client: Client) -> impl Future<Output = Result<Relay, Ending>> {
+fn before(session: Rc<Session>, mut client: Client) -> impl Future<Output = Result<Relay, Ending>> {
     async move {
-        let ending = match until_login(&session, entry.tls.as_ref(), &mut client).await {
+        let ending = match until_login(&session, &mut client).await {
             Ok(backend) => return Ok(relay(session, client.into_parts()?, backend)),
             Err(ending) => ending,
         };
@@ -87,22 +87,30 @@ fn before(entry: Rc<Entry>, session: Rc<Session>, mut client: Client) -> impl Fu
     }
 }
 
-async fn until_login(session: &Session, tls: Option<&ServerTls>, client: &mut Client) -> Result<Backend, Ending> {
-    let mut dialogue = Box::pin(greet(session, tls, client)).await?;
-    loop {
-        session.acts(Action::Authenticating);
-        let event = client.next(&mut *dialogue).await?;
-        // What is only done once in a while has room made for it then.
-        if let Some(backend) = Box::pin(heed(session, client, &mut *dialogue, event)).await? {
-            return Ok(backend);
+/// Greets a client and does what it asks for until it is logged in. Very many clients only wait for their turn: whatever
+/// else is done for one has room made for it then.
+#[expect(clippy::manual_async_fn, reason = "as above")]
+fn until_login(session: &Session, client: &mut Client) -> impl Future<Output = Result<Backend, Ending>> {
+    async move {
+        let mut dialogue = Box::pin(greet(session, client)).await?;
+        loop {
+            session.acts(Action::Authenticating);
+            let Some(event) = Box::pin(client.turn(&mut *dialogue)).await? else {
+                client.more::<imap::Client>().await?;
+                continue;
+            };
+            if let Some(backend) = Box::pin(heed(session, client, &mut *dialogue, event)).await? {
+                return Ok(backend);
+            }
         }
     }
 }
 
 /// Lets the client in and greets it.
-async fn greet(session: &Session, tls: Option<&ServerTls>, client: &mut Client) -> Result<Box<imap::Client>, Ending> {
+async fn greet(session: &Session, client: &mut Client) -> Result<Box<imap::Client>, Ending> {
     session.acts(Action::SendingGreeting);
     admit(session).await?;
+    let tls = session.listening_tls();
     if let Some(tls) = tls {
         starttls::shake_hands::<imap::Client>(client, tls.clone()).await?;
     }
@@ -113,7 +121,7 @@ async fn greet(session: &Session, tls: Option<&ServerTls>, client: &mut Client) 
         log!(session.logger(), Alert, "getrandom() failed ({})", log::os_error(&error));
         Ending::Internal
     })?;
-    let mut dialogue = Box::new(imap::Client::new(session.server().dialogue.clone(), tls.is_some(), salt));
+    let mut dialogue = Box::new(imap::Client::new(session.server().dialogue.clone(), tls.is_some(), &salt));
     session.acts(Action::SendingGreeting);
     dialogue.greeting(client.replies());
     client.flush().await?;
@@ -212,7 +220,7 @@ async fn refuse<D: Dialogue>(
     refusal: &Refusal,
 ) -> Result<(), Ending> {
     session.is_refused();
-    log!(session.logger(), Info, "client login failed: \"{}\"", String::from_utf8_lossy(&refusal.text));
+    log!(session.logger(), Info, "client login failed: \"{}\"", Shown(&refusal.text));
     if let Some(seconds) = refusal.wait {
         client.pause(Duration::from_secs(seconds.get().into())).await?;
     }

@@ -1,17 +1,18 @@
 //! A session: who the client is, what is going on, how it ended. What logs and variables ask.
 
-use std::cell::{Cell, RefCell};
-use std::fmt;
+use std::cell::{Cell, OnceCell, RefCell};
+use std::fmt::{self, Write};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tidegate_balancer::{Attempts, HasAttempts};
-use tidegate_core::log::Logger;
+use tidegate_core::log::{Logger, Shown};
 use tidegate_core::net::PeerInfo;
 use tidegate_core::net::pump::Counters;
 use tidegate_core::script::Slots;
 use tidegate_core::subject::Subject;
+use tidegate_core::tls::ServerTls;
 use tidegate_mail_wire::action::Action;
 use tidegate_mail_wire::dialogue::Attempt;
 use tidegate_mail_wire::sasl::Method;
@@ -23,10 +24,11 @@ use crate::server::{Plan, Server};
 pub struct Session {
     entry: Rc<Entry>,
     peer: Rc<PeerInfo>,
-    slots: Slots,
+    /// Made when a variable is first remembered: very many sessions only wait, and have none.
+    slots: OnceCell<Box<Slots>>,
     action: Cell<Option<Action>>,
     starttls: Cell<bool>,
-    login: RefCell<Login>,
+    login: RefCell<Option<Box<Login>>>,
     refused: Cell<bool>,
     ending: Cell<Option<Ending>>,
     attempts: Attempts,
@@ -35,10 +37,9 @@ pub struct Session {
 }
 
 /// The last login that was tried.
-#[derive(Default)]
 struct Login {
     user: Bytes,
-    method: Option<Method>,
+    method: Method,
     number: u32,
 }
 
@@ -97,7 +98,7 @@ impl Session {
         Session {
             entry,
             peer,
-            slots: Slots::default(),
+            slots: OnceCell::new(),
             action: Cell::new(None),
             starttls: Cell::new(false),
             login: RefCell::default(),
@@ -113,6 +114,11 @@ impl Session {
         &self.entry.server
     }
 
+    /// How the address that the client has connected to speaks TLS, with `listen ... ssl`.
+    pub fn listening_tls(&self) -> Option<&ServerTls> {
+        self.entry.tls.as_ref()
+    }
+
     /// What is being done from now on, for logs.
     pub fn acts(&self, action: impl Into<Option<Action>>) {
         self.action.set(action.into());
@@ -126,13 +132,16 @@ impl Session {
     /// The client wants to log in.
     pub fn tries(&self, attempt: &Attempt) {
         self.refused.set(false);
-        *self.login.borrow_mut() =
-            Login { user: attempt.credentials.user.clone(), method: Some(attempt.method), number: attempt.number };
+        let user = attempt.credentials.user.clone();
+        let login = Login { user, method: attempt.method, number: attempt.number };
+        *self.login.borrow_mut() = Some(Box::new(login));
     }
 
     /// The authentication server gave the user another name.
     pub fn is_called(&self, user: Bytes) {
-        self.login.borrow_mut().user = user;
+        if let Some(login) = &mut *self.login.borrow_mut() {
+            login.user = user;
+        }
     }
 
     /// The authentication server said no.
@@ -155,17 +164,17 @@ impl Session {
 
     /// The user of the last login tried; empty before.
     pub fn user(&self) -> Bytes {
-        self.login.borrow().user.clone()
+        self.login.borrow().as_ref().map(|login| login.user.clone()).unwrap_or_default()
     }
 
     /// How that user wanted to log in.
     pub fn method(&self) -> Option<Method> {
-        self.login.borrow().method
+        self.login.borrow().as_ref().map(|login| login.method)
     }
 
     /// How many logins were tried.
     pub fn tried(&self) -> u32 {
-        self.login.borrow().number
+        self.login.borrow().as_ref().map_or(0, |login| login.number)
     }
 
     /// The session's age.
@@ -182,7 +191,7 @@ impl Subject for Session {
     }
 
     fn slots(&self) -> &Slots {
-        &self.slots
+        self.slots.get_or_init(Box::default)
     }
 
     fn logger(&self) -> Logger<'_> {
@@ -231,8 +240,9 @@ impl fmt::Display for Session {
             f.write_str(" using starttls")?;
         }
         write!(f, ", server: {}", self.entry.address)?;
-        let login = self.login.borrow();
-        if !login.user.is_empty() {
+        if let Some(login) = &*self.login.borrow()
+            && !login.user.is_empty()
+        {
             write!(f, ", login: \"{}\"", Quoted(&login.user))?;
         }
         self.attempts.look(|attempts| match attempts.last() {
@@ -247,11 +257,14 @@ struct Quoted<'a>(&'a [u8]);
 
 impl fmt::Display for Quoted<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for character in String::from_utf8_lossy(self.0).chars() {
-            if matches!(character, '"' | '\\') {
-                f.write_str("\\")?;
+        for chunk in self.0.utf8_chunks() {
+            for character in chunk.valid().chars() {
+                if matches!(character, '"' | '\\') {
+                    f.write_str("\\")?;
+                }
+                f.write_char(character)?;
             }
-            write!(f, "{character}")?;
+            Shown(chunk.invalid()).fmt(f)?;
         }
         Ok(())
     }
@@ -260,6 +273,19 @@ impl fmt::Display for Quoted<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_login_is_logged_without_a_loss() {
+        for (login, shown) in [
+            (&b"alice"[..], "alice"),
+            (b"a\"b\\c", "a\\\"b\\\\c"),
+            (b"caf\xe9", "caf\\xE9"),
+            (b"\\xe9", "\\\\xe9"),
+            ("caf\u{e9}".as_bytes(), "caf\u{e9}"),
+        ] {
+            assert_eq!(Quoted(login).to_string(), shown);
+        }
+    }
 
     #[test]
     fn every_ending_has_a_status() {

@@ -12,7 +12,7 @@ use tidegate_core::module::{Install, Module, Modules};
 use tidegate_core::modules::builtin;
 use tidegate_core::net::listen::{Endpoint, Listen, Takes};
 use tidegate_core::process::Build;
-use tidegate_core::script::names::BadName;
+use tidegate_core::script::names::{self, BadName};
 use tidegate_core::script::{Names, Regex};
 use tidegate_core::tls::{ClientCertificates, Tls};
 
@@ -96,15 +96,8 @@ impl Feature for Servers {
 }
 
 fn server_name(conf: &mut ServerConf, line: &mut Line<'_>) -> Result<(), Refusal> {
-    for name in line.args() {
-        if name.is("~") {
-            return Err(format!("empty regex in server name \"{name}\"").into());
-        }
-        if name.bytes().contains(&b'/') {
-            line.warn(format!("server name \"{name}\" has suspicious symbols"));
-        }
-        conf.names.push(name.clone());
-    }
+    names::judge(line)?;
+    conf.names.extend(line.args().iter().cloned());
     Ok(())
 }
 

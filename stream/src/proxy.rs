@@ -13,7 +13,7 @@ use tidegate_balancer::algorithm::round_robin::RoundRobin;
 use tidegate_balancer::{Ask, Group, HasAttempts, Lease, Outcome, Peer};
 use tidegate_core::conf::directive::{Arity, Directive, Feature, Levels, Set};
 use tidegate_core::conf::{ConfigError, Setting, Word};
-use tidegate_core::log::{Level, os_error};
+use tidegate_core::log::{Level, Shown, os_error};
 use tidegate_core::module::{Install, Module};
 use tidegate_core::net::address::Named;
 use tidegate_core::net::pump::{Doing, End, Limits, Side, pump};
@@ -135,8 +135,7 @@ impl Module<Session> for Proxy {
         let to = match template.constant() {
             None => To::Named(template),
             Some(name) => {
-                let name = String::from_utf8_lossy(name);
-                let group = plan.groups.borrow_mut().find_or_resolve(&name, None);
+                let group = plan.groups.borrow_mut().find_or_resolve(name, None);
                 To::Group(group.map_err(|why| ConfigError::new(word.at(), why))?)
             }
         };
@@ -238,19 +237,19 @@ impl Pass {
             To::Named(template) => template,
         };
         let name = template.value(session);
-        let name = String::from_utf8_lossy(&name);
         if let Some(group) = session.plan().groups.borrow().find(&name) {
             return Ok(group);
         }
         // nginx: a group of its own for each session, so a lone address is tried whatever happened to others.
         let peer = Peer::new(literal(&name)?);
-        Group::new(&name, vec![peer], Box::new(RoundRobin), None).map(Rc::new)
+        Group::new(&Shown(&name).to_string(), vec![peer], Box::new(RoundRobin), None).map(Rc::new)
     }
 }
 
 /// The address that `name` spells out.
-fn literal(name: &str) -> Result<Address, String> {
-    let words = |why: &str| format!("{} in upstream \"{name}\"", why.split(" in \"").next().unwrap_or_default());
+fn literal(name: &[u8]) -> Result<Address, String> {
+    let words =
+        |why: &str| format!("{} in upstream \"{}\"", why.split(" in \"").next().unwrap_or_default(), Shown(name));
     match Named::parse(name).map_err(|why| words(&why))? {
         Named::Unix(path) => Ok(Address::Unix(path)),
         Named::Any(_) | Named::Host(_, None) => Err(words("no port")),
@@ -390,6 +389,9 @@ fn failure(side: Side, reading: bool) -> (Level, &'static str) {
 
 #[cfg(test)]
 mod tests {
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt;
+
     use super::*;
 
     #[test]
@@ -404,7 +406,22 @@ mod tests {
             ("127.0.0.1:x", Err("invalid port in upstream \"127.0.0.1:x\"")),
             ("example.com:80", Err("no resolver defined to resolve example.com")),
         ] {
-            assert_eq!(literal(name), expected.map_err(str::to_owned), "{name}");
+            assert_eq!(literal(name.as_bytes()), expected.map_err(str::to_owned), "{name}");
+        }
+    }
+
+    #[test]
+    fn names_that_variables_give_stay_bytes() {
+        let path = |bytes: &[u8]| Ok(Address::Unix(OsStr::from_bytes(bytes).into()));
+        for (name, expected) in [
+            (&b"unix:/a\xff"[..], path(b"/a\xff")),
+            (b"unix:/a\xfe", path(b"/a\xfe")),
+            (b"unix:/a\0b", Err("invalid path in upstream \"unix:/a\0b\"")),
+            (b"\xff:80", Err("invalid host in upstream \"\\xFF:80\"")),
+            (b"a\xe9b", Err("invalid host in upstream \"a\\xE9b\"")),
+            ("\u{fffd}:80".as_bytes(), Err("no resolver defined to resolve \u{fffd}")),
+        ] {
+            assert_eq!(literal(name), expected.map_err(str::to_owned), "{}", name.escape_ascii());
         }
     }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use futures_core::future::LocalBoxFuture;
 use tidegate_core::log;
+use tidegate_core::log::Shown;
 use tidegate_core::net::{Address, Connection, Lifetime, Protocol, Timer, Transport};
 use tidegate_core::phase::{Phase, Verdict};
 use tidegate_core::script::regex::Matches;
@@ -47,8 +48,8 @@ impl Protocol for Listener {
             let session = Session::new(self.default.clone(), connection.info.clone(), self.address.clone());
             // A session in flight goes on when the worker is told to finish, and ends when the time for that is over.
             let connections = life.connections();
-            let mut attending = pin!(self.attend(&session, connection));
-            let attended = connections.unless_cut(attending.as_mut()).await;
+            let attending = pin!(self.attend(&session, connection));
+            let attended = connections.unless_cut(attending).await;
             let (status, left) = attended.unwrap_or_else(|| {
                 log!(session.logger(), Info, "shutdown timeout");
                 (200, None)
@@ -79,12 +80,7 @@ impl Listener {
             client.set_nodelay();
         }
         session.details.action.set("");
-        log!(
-            session.plain_logger(),
-            Debug,
-            "using server \"{}\"",
-            String::from_utf8_lossy(&session.plan().server_name)
-        );
+        log!(session.plain_logger(), Debug, "using server \"{}\"", Shown(&session.plan().server_name));
         let (status, patience) = match &session.plan().content {
             Content::Nothing => (500, Some(FAREWELL)),
             Content::Pass(pass) => proxy::pass(session, pass, &mut client, &mut timer).await,
@@ -102,7 +98,7 @@ impl Listener {
         timer: &mut Timer,
     ) -> Option<Transport> {
         session.details.action.set("SSL handshaking");
-        let choose = |name: Option<&str>| {
+        let choose = |name: Option<&[u8]>| {
             match name.map_or(Ok(None), |name| self.named(name, session)) {
                 Ok(Some(plan)) => session.choose(plan),
                 Ok(None) => {}
@@ -136,12 +132,12 @@ impl Listener {
     }
 
     /// The server of this name, leaving in the session what its pattern captures.
-    fn named(&self, name: &str, session: &Session) -> Matches<Option<Rc<Plan>>> {
-        let name = name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase();
-        if let Some(plan) = self.names.find(name.as_bytes()) {
+    fn named(&self, name: &[u8], session: &Session) -> Matches<Option<Rc<Plan>>> {
+        let name = name.strip_suffix(b".").unwrap_or(name).to_ascii_lowercase();
+        if let Some(plan) = self.names.find(&name) {
             return Ok(Some(plan.clone()));
         }
-        Ok(self.patterns.find(name.as_bytes(), session.slots())?.cloned())
+        Ok(self.patterns.find(&name, session.slots())?.cloned())
     }
 }
 

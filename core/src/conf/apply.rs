@@ -398,6 +398,9 @@ impl Tables {
             if let Err(error) = self.apply_one(&mut block, node, repeats, setup, errors) {
                 errors.push(error);
                 errors.excuse(node);
+                if node.has_brace() || node.body.iter().flatten().any(Node::has_brace) {
+                    errors.excuse_closing();
+                }
                 block.refused.push(node.name.bytes().into());
             }
         }
@@ -418,6 +421,7 @@ impl Tables {
             return Err(fail(format!("directive \"{}\" has no opening \"{{\"", row.name)));
         }
         if !row.block && node.body.is_some() {
+            errors.excuse_closing();
             return Err(fail(format!("directive \"{}\" is not terminated by \";\"", row.name)));
         }
         if !row.arity.accepts(node.args.len()) {

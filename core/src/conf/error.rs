@@ -6,6 +6,11 @@ use std::rc::Rc;
 
 use super::tree::Node;
 
+/// The name under which the brace that closes a block is missing.
+pub const CLOSING: &[u8] = b"}";
+/// The name under which the brace that opens a block is missing.
+pub const OPENING: &[u8] = b"{";
+
 /// A position in a configuration file. Lines and columns count from one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Place {
@@ -159,6 +164,12 @@ impl Errors {
     /// Remembers the names of groups in a pattern that was refused.
     pub fn excuse_pattern(&mut self, pattern: &[u8]) {
         self.excused.add_names(pattern);
+    }
+
+    /// Takes back that a block is not closed: a brace in a word without quotes (`\d{4}`) has opened one by mistake.
+    pub fn excuse_closing(&mut self) {
+        self.found.retain(|error| error.missing.as_deref() != Some(CLOSING));
+        self.excuse_name(CLOSING);
     }
 
     /// Remembers that there may be names which nobody has seen.

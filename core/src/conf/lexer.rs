@@ -42,6 +42,11 @@ impl<'a> Lexer<'a> {
         Place { file: self.file.clone(), line: self.line, column }
     }
 
+    /// True when nothing is left.
+    pub fn is_at_end(&self) -> bool {
+        self.peek().is_none()
+    }
+
     /// The next token and where it starts, or `None` at the end of the text.
     ///
     /// # Errors

@@ -71,11 +71,6 @@ pub fn is_variable(name: &str) -> bool {
     rows().any(|(kind, _, names)| kind == "variables" && names.split(' ').any(fits))
 }
 
-/// Whether nginx has a variable of this name by which a configuration changes something that we do not have.
-pub fn is_assigned(name: &str) -> bool {
-    rows().any(|(kind, _, names)| kind == "assigned" && names.split(' ').any(|known| known == name))
-}
-
 /// The modules of nginx that are built in and that its packages load with `load_module`, and the beginnings of the
 /// names of those that are not.
 const BUILT_IN: &[&str] = &["ngx_stream_module", "ngx_mail_module"];

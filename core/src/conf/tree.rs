@@ -1,12 +1,15 @@
 //! The configuration as a tree of directives, includes expanded, every word with its place.
 
+use std::ffi::OsStr;
 use std::fmt;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-use super::error::{ConfigError, Errors, Place};
+use super::error::{CLOSING, ConfigError, Errors, OPENING, Place};
 use super::lexer::{Lexer, Token};
 use super::others;
+use crate::log::Shown;
 
 /// `include` may nest this deep; a file that includes itself ends here.
 const INCLUDE_DEPTH: usize = 64;
@@ -29,7 +32,8 @@ impl Word {
         &self.bytes
     }
 
-    /// The word as text; bytes that are not UTF-8 are replaced, which no directive name or number contains.
+    /// The word as text; bytes that are not UTF-8 are replaced, which no directive name or number contains. Paths, names
+    /// and values are [`bytes`](Word::bytes).
     pub fn text(&self) -> std::borrow::Cow<'_, str> {
         String::from_utf8_lossy(&self.bytes)
     }
@@ -71,6 +75,13 @@ pub struct Node {
     pub args: Vec<Word>,
     /// What stands between its braces.
     pub body: Option<Vec<Node>>,
+}
+
+impl Node {
+    /// True when a brace is part of the name, which is what is left of a word that a brace without quotes has cut.
+    pub fn has_brace(&self) -> bool {
+        self.name.bytes().iter().any(|byte| matches!(byte, b'{' | b'}'))
+    }
 }
 
 /// All files of a configuration.
@@ -136,6 +147,10 @@ impl Reader<'_> {
                 Err(error) => {
                     self.errors.push(error);
                     self.errors.excuse_any();
+                    // A quote that is open to the end has taken in what would have ended the directive.
+                    if lexer.is_at_end() {
+                        words.clear();
+                    }
                 }
                 Ok(Some((Token::Word(bytes), at))) => words.push(Word::new(bytes, at)),
                 Ok(Some((Token::Semicolon, at))) => match take_directive(&mut words) {
@@ -162,11 +177,14 @@ impl Reader<'_> {
                     }
                 },
                 Ok(Some((Token::Close, at))) => {
-                    self.unterminated(&mut words, &at, "\"}\"");
+                    if self.unterminated(&mut words, &at, "\"}\"") {
+                        // The brace may belong to one that was forgotten, and then another closes what this one has closed.
+                        self.errors.excuse_name(OPENING);
+                    }
                     if opened.is_some() {
                         return nodes;
                     }
-                    self.errors.push(ConfigError::new(&at, "unexpected \"}\""));
+                    self.errors.push(ConfigError::missing(&at, "unexpected \"}\"", OPENING));
                 }
                 Ok(None) => {
                     let at = lexer.place();
@@ -176,7 +194,7 @@ impl Reader<'_> {
                             "unexpected end of file, expecting \"}}\" to close \"{name}\" of line {}",
                             name.at().line
                         );
-                        self.errors.push(ConfigError::new(&at, message));
+                        self.errors.push(ConfigError::missing(&at, message, CLOSING));
                     }
                     return nodes;
                 }
@@ -184,12 +202,15 @@ impl Reader<'_> {
         }
     }
 
-    fn unterminated(&mut self, words: &mut Vec<Word>, at: &Place, found: &str) {
-        if let Some((name, _)) = take_directive(words) {
+    /// Tells of words that nothing ends, if there are any.
+    fn unterminated(&mut self, words: &mut Vec<Word>, at: &Place, found: &str) -> bool {
+        let cut = take_directive(words);
+        if let Some((name, _)) = &cut {
             let message =
                 format!("unexpected {found}: directive \"{name}\" of line {} is not terminated", name.at().line);
             self.errors.push(ConfigError::new(at, message));
         }
+        cut.is_some()
     }
 
     fn include(&mut self, args: &[Word], depth: usize) -> Vec<Node> {
@@ -199,15 +220,16 @@ impl Reader<'_> {
                 .push(ConfigError::new(pattern.at(), format!("includes are nested more than {INCLUDE_DEPTH} deep")));
             return Vec::new();
         }
-        let path = self.base.join(&*pattern.text());
-        let text = path.to_string_lossy();
-        if !text.contains(['*', '?', '[']) {
+        let path = self.base.join(OsStr::from_bytes(pattern.bytes()));
+        if !path.as_os_str().as_bytes().iter().any(|byte| matches!(byte, b'*' | b'?' | b'[')) {
             return self.file(&path, Some(pattern.at()), depth + 1);
         }
-        match glob::glob(&text) {
+        let text = path.to_str().ok_or_else(|| "it is not UTF-8".to_owned());
+        match text.and_then(|text| glob::glob(text).map_err(|error| error.to_string())) {
             Err(error) => {
+                let shown = Shown(path.as_os_str().as_bytes());
                 self.errors
-                    .push(ConfigError::new(pattern.at(), format!("invalid include pattern \"{text}\": {error}")));
+                    .push(ConfigError::new(pattern.at(), format!("invalid include pattern \"{shown}\": {error}")));
                 Vec::new()
             }
             Ok(paths) => {
@@ -244,12 +266,13 @@ mod tests {
     #[test]
     fn structural_mistakes_are_all_found() {
         for (text, expected) in [
-            (
-                "a 1\n}",
-                vec!["unexpected \"}\": directive \"a\" of line 1 is not terminated in f:2", "unexpected \"}\" in f:2"],
-            ),
+            ("a 1\n}", vec!["unexpected \"}\": directive \"a\" of line 1 is not terminated in f:2"]),
             ("a {\n b;\n", vec!["unexpected end of file, expecting \"}\" to close \"a\" of line 1 in f:3"]),
             (";", vec!["unexpected \";\" in f:1"]),
+            ("}", vec!["unexpected \"}\" in f:1"]),
+            ("a {\n b }\n}", vec!["unexpected \"}\": directive \"b\" of line 2 is not terminated in f:2"]),
+            ("a {\n b 'c; }", vec!["unexpected end of file, expecting '\\'' to close the quote in f:2"]),
+            ("a \"b;", vec!["unexpected end of file, expecting '\"' to close the quote in f:1"]),
             (
                 "a 1",
                 vec![
@@ -259,6 +282,28 @@ mod tests {
         ] {
             assert_eq!(parse(text).1, expected, "{text}");
         }
+    }
+
+    #[test]
+    fn the_path_of_an_include_stays_bytes() {
+        let folder = std::env::temp_dir().join(format!("tidegate-include-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let include = |name: &[u8]| {
+            let mut errors = Errors::default();
+            let mut reader = Reader { base: folder.clone(), files: Vec::new(), errors: &mut errors };
+            let nodes = reader.parse(&[b"include ", name, b";"].concat(), "f".into(), 1);
+            let found = nodes.first().map(|node| node.name.text().into_owned());
+            found.ok_or_else(|| errors.iter().map(ToString::to_string).collect::<String>())
+        };
+        for (name, directive) in
+            [(&b"a\xff"[..], "first"), (b"a\xfe", "second"), ("a\u{e9}".as_bytes(), "third"), (b"plain", "fourth")]
+        {
+            std::fs::write(folder.join(OsStr::from_bytes(name)), format!("{directive};")).unwrap();
+            assert_eq!(include(name).as_deref(), Ok(directive), "{}", name.escape_ascii());
+        }
+        assert!(include(b"a\xfd").is_err_and(|error| error.contains("open() ")));
+        assert!(include(b"a\xfd*").is_err_and(|error| error.contains("a\\xFD*\": it is not UTF-8")));
+        std::fs::remove_dir_all(&folder).unwrap();
     }
 
     #[test]

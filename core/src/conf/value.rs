@@ -17,28 +17,41 @@ pub fn flag(word: &Word) -> Option<bool> {
 
 /// A decimal number without a sign, as large as a signed word of the machine holds: nginx keeps them so.
 pub fn number(word: &Word) -> Option<u64> {
-    let text = std::str::from_utf8(word.bytes()).ok()?;
+    number_in(word.bytes())
+}
+
+fn number_in(text: &[u8]) -> Option<u64> {
+    let text = std::str::from_utf8(text).ok()?;
     let number = if text.bytes().all(|byte| byte.is_ascii_digit()) { text.parse::<i64>().ok()? } else { return None };
     u64::try_from(number).ok()
 }
 
 /// A size in bytes that memory can have: `512`, `8k`, `1m`. nginx: `g` is no unit of these.
 pub fn size(word: &Word) -> Option<u64> {
-    match word.bytes().split_last()? {
+    size_in(word.bytes())
+}
+
+/// The same of a text that is no word of a configuration: what a variable gives.
+pub fn size_in(text: &[u8]) -> Option<u64> {
+    match text.split_last()? {
         (b'g' | b'G', _) => None,
-        _ => offset(word),
+        _ => offset_in(text),
     }
 }
 
 /// A size in bytes that a file can have: `512`, `8k`, `1m`, `2g`.
 pub fn offset(word: &Word) -> Option<u64> {
-    let (digits, factor) = match word.bytes().split_last()? {
+    offset_in(word.bytes())
+}
+
+fn offset_in(text: &[u8]) -> Option<u64> {
+    let (digits, factor) = match text.split_last()? {
         (b'k' | b'K', digits) => (digits, 1 << 10),
         (b'm' | b'M', digits) => (digits, 1 << 20),
         (b'g' | b'G', digits) => (digits, 1 << 30),
-        _ => (word.bytes(), 1),
+        _ => (text, 1),
     };
-    let bytes = number(&Word::new(digits, word.at().clone()))?.checked_mul(factor)?;
+    let bytes = number_in(digits)?.checked_mul(factor)?;
     i64::try_from(bytes).is_ok().then_some(bytes)
 }
 

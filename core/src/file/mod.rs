@@ -127,6 +127,12 @@ fn about_cached(path: &Path) -> Option<io::Result<About>> {
     is_sure.then_some(about)
 }
 
+/// Whether an error of a look at a path means that no file is there. After any other it may be there all the same.
+pub fn is_missing(error: &io::Error) -> bool {
+    use io::ErrorKind::{InvalidFilename, NotADirectory, NotFound};
+    matches!(error.kind(), NotFound | NotADirectory | InvalidFilename)
+}
+
 /// Asks about the file that a path leads to, as stat(2).
 ///
 /// # Errors

@@ -40,6 +40,14 @@ struct Destination {
     condition: Option<Word>,
 }
 
+impl Format {
+    /// The parts as one word.
+    fn text(&self) -> Word {
+        let bytes: Vec<u8> = self.parts.iter().flat_map(|part| part.bytes().iter().copied()).collect();
+        Word::new(bytes, self.parts.first().unwrap_or(&self.name).at().clone())
+    }
+}
+
 /// The settings of one block.
 #[derive(Default)]
 pub struct AccessLogConf {
@@ -129,7 +137,10 @@ fn access_log(conf: &mut AccessLogConf, line: &mut crate::conf::Line<'_>) -> Res
         Destination { path: path.clone(), syslog, format: None, buffer: None, flush: None, condition: None };
     for (index, word) in line.args().iter().enumerate().skip(1) {
         let invalid = || Refusal(format!("invalid parameter \"{word}\""));
-        if let Some(size) = word.after("buffer=") {
+        // nginx: the second word is a format's name, whatever it looks like.
+        if index == 1 {
+            destination.format = Some(word.clone());
+        } else if let Some(size) = word.after("buffer=") {
             destination.buffer = Some(
                 value::size(&size).filter(|size| *size > 0).ok_or_else(|| format!("invalid buffer size \"{size}\""))?,
             );
@@ -141,10 +152,8 @@ fn access_log(conf: &mut AccessLogConf, line: &mut crate::conf::Line<'_>) -> Res
             );
         } else if let Some(condition) = word.after("if=") {
             destination.condition = Some(condition);
-        } else if word.bytes().starts_with(b"gzip") && index > 1 {
+        } else if word.bytes().starts_with(b"gzip") {
             return Err("compressed access logs are not supported yet".into());
-        } else if index == 1 {
-            destination.format = Some(word.clone());
         } else {
             return Err(invalid());
         }
@@ -160,6 +169,19 @@ fn access_log(conf: &mut AccessLogConf, line: &mut crate::conf::Line<'_>) -> Res
 }
 
 impl<S: Subject> Module<S> for AccessLogs {
+    /// Looks at formats that no log may use.
+    fn define(conf: &AccessLogConf, env: &mut Install<'_, S>) -> Result<(), ConfigError> {
+        for format in &conf.formats {
+            if S::default_log_format().is_some_and(|(known, _)| format.name.is(known)) {
+                let message = format!("duplicate \"log_format\" name \"{}\"", format.name);
+                env.errors.push(ConfigError::new(format.name.at(), message));
+            }
+            let template = env.template(&format.text()).map(drop);
+            env.errors.keep(template);
+        }
+        Ok(())
+    }
+
     fn install(conf: &AccessLogConf, plan: &mut S::Plan, env: &mut Install<'_, S>) -> Result<(), ConfigError> {
         if conf.destinations.iter().any(Option::is_none) {
             return Ok(());
@@ -196,18 +218,12 @@ fn format<S: Subject>(
     env: &Install<'_, S>,
 ) -> Result<(Escape, Template<S>), ConfigError> {
     let at = destination.path.at();
-    let join = |parts: &[Word]| {
-        Word::new(
-            parts.iter().flat_map(|part| part.bytes().iter().copied()).collect::<Vec<u8>>(),
-            parts.first().map_or(at, Word::at).clone(),
-        )
-    };
     let named = |name: &[u8]| conf.formats.iter().find(|format| format.name.bytes() == name);
     let default = S::default_log_format();
     match (&destination.format, default) {
         (Some(name), _) if named(name.bytes()).is_some() => {
             let format = named(name.bytes()).ok_or_else(|| ConfigError::new(at, "unknown log format"))?;
-            Ok((format.escape, env.template(&join(&format.parts))?))
+            Ok((format.escape, env.template(&format.text())?))
         }
         (None, Some((_, text))) => Ok((Escape::Default, env.template(&Word::new(text.as_bytes(), at.clone()))?)),
         (Some(name), Some((known, text))) if name.is(known) => {

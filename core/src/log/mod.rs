@@ -6,11 +6,13 @@ pub mod error;
 pub mod file;
 pub mod losses;
 pub mod memory;
+pub mod shown;
 pub mod syslog;
 pub mod target;
 
 pub use error::{ErrorLog, Level, Logger};
 pub use file::LogFile;
+pub use shown::Shown;
 pub use target::{Logs, Target};
 
 /// An operating system error as nginx writes it: `2: No such file or directory`.

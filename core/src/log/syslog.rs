@@ -11,9 +11,9 @@ use std::time::Duration;
 use nix::libc::{EMSGSIZE, ENOBUFS, ENOMEM};
 use socket2::{Domain, Socket, Type};
 
-use super::Level;
 use super::error::ErrorLog;
 use super::losses::Losses;
+use super::{Level, Shown};
 use crate::conf::{Refusal, Word};
 use crate::net::Address;
 use crate::net::address::Named;
@@ -72,23 +72,22 @@ impl Parameters {
     pub fn parse(text: &Word) -> Result<Parameters, Refusal> {
         let (mut server, mut facility, mut severity, mut tag, mut hostname) = (None, None, None, None, true);
         for part in text.bytes().split(|byte| *byte == b',') {
-            let shown = String::from_utf8_lossy(part);
             if let Some(name) = part.strip_prefix(b"server=") {
-                once(&mut server, "server", resolve(&String::from_utf8_lossy(name))?)?;
+                once(&mut server, "server", resolve(name)?)?;
             } else if let Some(name) = part.strip_prefix(b"facility=") {
                 let known = FACILITIES.iter().position(|known| *known == name);
-                let known = known.ok_or_else(|| format!("unknown syslog facility \"{}\"", name.escape_ascii()))?;
+                let known = known.ok_or_else(|| format!("unknown syslog facility \"{}\"", Shown(name)))?;
                 once(&mut facility, "facility", known)?;
             } else if let Some(name) = part.strip_prefix(b"severity=") {
                 let known = Level::named(name);
-                let known = known.ok_or_else(|| format!("unknown syslog severity \"{}\"", name.escape_ascii()))?;
+                let known = known.ok_or_else(|| format!("unknown syslog severity \"{}\"", Shown(name)))?;
                 once(&mut severity, "severity", known)?;
             } else if let Some(name) = part.strip_prefix(b"tag=") {
                 once(&mut tag, "tag", checked_tag(name)?)?;
             } else if part == b"nohostname" {
                 hostname = false;
             } else {
-                return Err(format!("unknown syslog parameter \"{shown}\"").into());
+                return Err(format!("unknown syslog parameter \"{}\"", Shown(part)).into());
             }
         }
         Ok(Parameters {
@@ -110,12 +109,12 @@ fn once<T>(setting: &mut Option<T>, name: &str, value: T) -> Result<(), Refusal>
     if setting.replace(value).is_some() { Err(format!("duplicate syslog \"{name}\"").into()) } else { Ok(()) }
 }
 
-fn resolve(name: &str) -> Result<Address, Refusal> {
+fn resolve(name: &[u8]) -> Result<Address, Refusal> {
     let addresses = Named::parse(name).and_then(|named| named.resolve(Some(PORT)));
     let first = addresses.and_then(|addresses| addresses.into_iter().next().ok_or_else(|| "host not found".to_owned()));
     first.map_err(|why| {
         let why = why.split(" in \"").next().unwrap_or_default();
-        Refusal(format!("{why} in syslog server \"{name}\""))
+        Refusal(format!("{why} in syslog server \"{}\"", Shown(name)))
     })
 }
 
@@ -253,16 +252,18 @@ fn is_about_connection(error: &io::Error) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::ffi::OsStr;
     use std::net::UdpSocket;
+    use std::os::unix::ffi::OsStrExt;
     use std::os::unix::net::UnixDatagram;
 
     use super::*;
     use crate::conf::Place;
     use crate::zone::counters::{self, Total};
 
-    fn parse(text: &str) -> Result<Parameters, String> {
+    fn parse(text: impl AsRef<[u8]>) -> Result<Parameters, String> {
         let at = Place { file: "f".into(), line: 1, column: 1 };
-        Parameters::parse(&Word::new(text.as_bytes(), at)).map_err(|refusal| refusal.0)
+        Parameters::parse(&Word::new(text.as_ref(), at)).map_err(|refusal| refusal.0)
     }
 
     fn lost() -> u64 {
@@ -318,6 +319,31 @@ mod tests {
         ] {
             assert_eq!(parse(text).unwrap_err(), expected, "{text}");
         }
+    }
+
+    #[test]
+    fn names_and_messages_stay_bytes() {
+        for (text, expected) in [
+            (&b"server=h\xff:514"[..], "invalid host in syslog server \"h\\xFF:514\""),
+            (b"server=127.0.0.1,\xff", "unknown syslog parameter \"\\xFF\""),
+            (b"facility=\xff", "unknown syslog facility \"\\xFF\""),
+            (b"severity=\xff", "unknown syslog severity \"\\xFF\""),
+        ] {
+            assert_eq!(parse(text).unwrap_err(), expected);
+        }
+        let mut name = format!("tidegate-syslog-{}-", std::process::id()).into_bytes();
+        name.push(0xff);
+        let path = std::env::temp_dir().join(OsStr::from_bytes(&name));
+        let reader = UnixDatagram::bind(&path).unwrap();
+        let parameters = parse([b"server=unix:", path.as_os_str().as_bytes(), b",nohostname"].concat()).unwrap();
+        let log = Syslog::new(Rc::new(Reader::new(parameters.server().clone())), &parameters);
+        for line in [&b"\xff\xfe"[..], b"caf\xe9", b"\xed\xa0\x80", b"a\x00b"] {
+            assert!(log.send(None, line));
+            let mut buffer = [0; 256];
+            let count = reader.recv(&mut buffer).unwrap();
+            assert!(buffer[..count].ends_with(&[b" nginx: ", line].concat()), "{}", buffer[..count].escape_ascii());
+        }
+        std::fs::remove_file(&path).unwrap();
     }
 
     #[test]

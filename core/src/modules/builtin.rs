@@ -43,15 +43,15 @@ impl<S: Subject> Module<S> for BuiltIn {
         row("remote_addr", |s: &S, out| text(out, &s.peer().client.host()), "The client's address."),
         row(
             "remote_port",
-            |s: &S, out| s.peer().client.port().is_some_and(|port| number(out, port.into())),
-            "The client's port.",
+            |s: &S, out| port(out, s.peer().client.port()),
+            "The client's port; empty for one of a local socket.",
         ),
         row("binary_remote_addr", binary_remote_addr, "The client's address in binary, 4 or 16 bytes."),
-        row("server_addr", |s: &S, out| text(out, &s.peer().local.host()), "The address that accepted the client."),
+        row("server_addr", server_addr, "The address that accepted the client; of a local socket its path."),
         row(
             "server_port",
-            |s: &S, out| s.peer().local.port().is_some_and(|port| number(out, port.into())),
-            "The port that accepted the client.",
+            |s: &S, out| port(out, s.peer().local.port()),
+            "The port that accepted the client; empty for a local socket.",
         ),
         row("connection", |s: &S, out| number(out, s.peer().number), "The connection's number."),
         row("status", status, "The status, three digits."),
@@ -71,7 +71,7 @@ impl<S: Subject> Module<S> for BuiltIn {
         changeable("ssl_cipher", |s: &S, out| tls(s, out, |tls| Some(tls.cipher.as_bytes())), "The TLS cipher suite."),
         changeable(
             "ssl_server_name",
-            |s: &S, out| tls(s, out, |tls| tls.server_name.as_deref().map(str::as_bytes)),
+            |s: &S, out| tls(s, out, |tls| tls.server_name.as_deref()),
             "The name the client asked for by SNI.",
         ),
         changeable(
@@ -119,9 +119,19 @@ fn text(out: &mut Vec<u8>, text: &str) -> bool {
     true
 }
 
+fn server_addr<S: Subject>(subject: &S, out: &mut Vec<u8>) -> bool {
+    out.extend_from_slice(&subject.peer().local.accepting());
+    true
+}
+
 fn number(out: &mut Vec<u8>, number: u64) -> bool {
     out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
     true
+}
+
+/// nginx: where there is no port there is still a value, an empty one.
+fn port(out: &mut Vec<u8>, port: Option<u16>) -> bool {
+    port.is_none_or(|port| number(out, port.into()))
 }
 
 fn now(out: &mut Vec<u8>, write: fn(&mut Vec<u8>)) -> bool {

@@ -1,7 +1,6 @@
 //! `set`: assigns a value to a variable of the configuration's own.
 
 use crate::conf::directive::{Arity, Directive, Feature, Levels, Set};
-use crate::conf::others;
 use crate::conf::{ConfigError, Line, Refusal, Word};
 use crate::inherit;
 use crate::module::{Install, Module};
@@ -36,11 +35,6 @@ impl Assignment {
     /// # Errors
     /// The name belongs to another kind of variable.
     pub fn define<S: Subject>(&self, env: &mut Install<'_, S>) -> Result<Settable<S>, ConfigError> {
-        let name = self.variable.text();
-        if others::is_assigned(&name) {
-            let message = format!("variable \"{name}\" is known to nginx, but setting it has no effect yet");
-            env.errors.warn(ConfigError::new(self.variable.at(), message));
-        }
         self.target(env)
     }
 

@@ -1,8 +1,12 @@
 //! Socket addresses of both families and of the local domain, and nginx's ways to write them.
 
+use std::ffi::OsStr;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
+use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
+
+use crate::log::Shown;
 
 /// Where something listens, or where a peer is.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -47,6 +51,14 @@ impl Address {
         }
     }
 
+    /// The address that accepted a client, without its port: of a local socket the whole path, as nginx shows it.
+    pub fn accepting(&self) -> Vec<u8> {
+        match self {
+            Address::Inet(address) => address.ip().to_string().into_bytes(),
+            Address::Unix(path) => [b"unix:", path.as_os_str().as_bytes()].concat(),
+        }
+    }
+
     /// The address as the socket library takes it.
     ///
     /// # Errors
@@ -80,15 +92,23 @@ pub enum Named {
 }
 
 impl Named {
-    /// Reads `host`, `host:port`, `[v6]:port`, `*:port`, `port` or `unix:path`.
+    /// Reads `host`, `host:port`, `[v6]:port`, `*:port`, `port` or `unix:path`. A path may have any bytes but zero, a host
+    /// is text.
     ///
     /// # Errors
     /// nginx's words for what is wrong (`invalid port`, `no host`, `invalid IPv6 address`).
-    pub fn parse(text: &str) -> Result<Named, String> {
-        let fail = |why: &str| Err(format!("{why} in \"{text}\""));
-        if let Some(path) = text.strip_prefix("unix:") {
-            return if path.is_empty() { fail("no path") } else { Ok(Named::Unix(path.into())) };
+    pub fn parse(text: impl AsRef<[u8]>) -> Result<Named, String> {
+        let text = text.as_ref();
+        let fail = |why: &str| Err(format!("{why} in \"{}\"", Shown(text)));
+        if let Some(path) = text.strip_prefix(b"unix:") {
+            return match path {
+                [] => fail("no path"),
+                // The path would end there, or be one of another name space.
+                _ if path.contains(&0) => fail("invalid path"),
+                _ => Ok(Named::Unix(OsStr::from_bytes(path).into())),
+            };
         }
+        let Ok(text) = std::str::from_utf8(text) else { return fail("invalid host") };
         if text.is_empty() {
             return fail("no host");
         }
@@ -168,6 +188,22 @@ mod tests {
             (":80", Err("no host in \":80\"".into())),
         ] {
             assert_eq!(Named::parse(text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn bytes_that_are_no_text() {
+        let path = |bytes: &[u8]| Ok(Named::Unix(OsStr::from_bytes(bytes).into()));
+        for (text, expected) in [
+            (&b"unix:/tmp/\xff"[..], path(b"/tmp/\xff")),
+            (b"unix:/tmp/\xfe", path(b"/tmp/\xfe")),
+            (b"unix:/tmp/\xc3\xa9", path(b"/tmp/\xc3\xa9")),
+            (b"unix:/tmp/a\0b", Err("invalid path in \"unix:/tmp/a\0b\"".into())),
+            (b"h\xff:80", Err("invalid host in \"h\\xFF:80\"".into())),
+            (b"\xff", Err("invalid host in \"\\xFF\"".into())),
+            (b"[\xff]:80", Err("invalid host in \"[\\xFF]:80\"".into())),
+        ] {
+            assert_eq!(Named::parse(text), expected, "{}", text.escape_ascii());
         }
     }
 }

@@ -2,12 +2,15 @@
 
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
+use std::os::fd::AsFd;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, Interest, ReadBuf};
 use tokio::net::{TcpSocket, TcpStream, UnixStream};
 
@@ -116,6 +119,35 @@ impl Transport {
         drop(broken);
     }
 
+    /// Has the kernel ask the peer every two seconds whether it still has its end of the connection, and gives what was
+    /// asked of it before. A peer that has closed answers so for a minute at most, and one that has only said that it
+    /// sends no more goes on; from what has been received the two cannot be told apart.
+    pub fn probe(&self) -> Option<Probes> {
+        let socket = SockRef::from(self.tcp()?);
+        let before = Probes::of(&socket).ok()?;
+        Probes::OFTEN.set(&socket).ok().map(|()| before)
+    }
+
+    /// Has the kernel ask the peer as it did before.
+    pub fn probe_as(&self, before: Probes) {
+        if let Some(tcp) = self.tcp() {
+            let _ = before.set(&SockRef::from(tcp));
+        }
+    }
+
+    /// True when the connection has broken: the peer has reset it, or no longer answers. Nothing is taken from what it has
+    /// sent.
+    pub fn is_broken(&self) -> bool {
+        let descriptor = match self {
+            Transport::Tcp(tcp) => tcp.as_fd(),
+            Transport::Unix(unix) => unix.as_fd(),
+            Transport::Tls(tls) => return tls.inner().is_broken(),
+        };
+        // Errors are looked for without being asked for.
+        let mut asked = [PollFd::new(descriptor, PollFlags::empty())];
+        poll(&mut asked, PollTimeout::ZERO).is_ok_and(|found| found > 0)
+    }
+
     /// Has the connection end with a reset when it is dropped, so that the peer knows that something is missing. Only TCP
     /// has resets.
     pub fn reset_when_dropped(&self) {
@@ -147,15 +179,16 @@ impl Transport {
     ///
     /// # Errors
     /// Those of sendfile(2); `Unsupported` on other transports. 0 means that the file has become shorter.
-    pub async fn send_file(
-        &mut self,
+    pub fn poll_send_file(
+        &self,
+        cx: &mut Context<'_>,
         file: &OpenFile,
         offset: u64,
         count: usize,
         sure: bool,
-    ) -> io::Result<Option<usize>> {
-        let Transport::Tcp(tcp) = self else { return Err(io::ErrorKind::Unsupported.into()) };
-        let start = i64::try_from(offset).map_err(|_| io::ErrorKind::InvalidInput)?;
+    ) -> Poll<io::Result<Option<usize>>> {
+        let Transport::Tcp(tcp) = self else { return Poll::Ready(Err(io::ErrorKind::Unsupported.into())) };
+        let start = i64::try_from(offset).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
         loop {
             // Looked for here and not before: until the client takes more, pages may have gone.
             let sent = tcp.try_io(Interest::WRITABLE, || {
@@ -167,8 +200,8 @@ impl Transport {
                 sent.map(Some).map_err(io::Error::from)
             });
             match sent {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => tcp.writable().await?,
-                other => return other,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => ready!(tcp.poll_write_ready(cx))?,
+                other => return Poll::Ready(other),
             }
         }
     }
@@ -230,6 +263,34 @@ impl AsyncWrite for Transport {
             Transport::Unix(unix) => Pin::new(unix).poll_shutdown(cx),
             Transport::Tls(tls) => Pin::new(&mut **tls).poll_shutdown(cx),
         }
+    }
+}
+
+/// When the kernel asks a silent peer whether it is still there.
+#[derive(Clone, Copy, Debug)]
+pub struct Probes {
+    on: bool,
+    after: Duration,
+    every: Duration,
+    most: u32,
+}
+
+impl Probes {
+    const OFTEN: Probes = Probes { on: true, after: Duration::from_secs(2), every: Duration::from_secs(2), most: 4 };
+
+    fn of(socket: &SockRef<'_>) -> io::Result<Probes> {
+        Ok(Probes {
+            on: socket.keepalive()?,
+            after: socket.tcp_keepalive_time()?,
+            every: socket.tcp_keepalive_interval()?,
+            most: socket.tcp_keepalive_retries()?,
+        })
+    }
+
+    fn set(self, socket: &SockRef<'_>) -> io::Result<()> {
+        let times = TcpKeepalive::new().with_time(self.after).with_interval(self.every).with_retries(self.most);
+        socket.set_tcp_keepalive(&times)?;
+        socket.set_keepalive(self.on)
     }
 }
 
@@ -363,8 +424,11 @@ pub async fn write_both(
     write(transport, timer, rest, limit).await
 }
 
-/// Polls a read into `buffer`'s free room without allocating more.
-pub(crate) fn poll_read_into(
+/// Polls a read into `buffer`'s free room without allocating more; 0 is the end.
+///
+/// # Errors
+/// The transport failed.
+pub fn poll_read_into(
     transport: &mut Transport,
     cx: &mut Context<'_>,
     buffer: &mut BytesMut,
@@ -411,6 +475,25 @@ mod tests {
                 own.read_some(&mut input).await.unwrap();
                 assert!(own.has_input(), "the end is input");
             }
+        });
+    }
+
+    /// How long a peer that has closed goes on answering is up to its system: a minute with Linux.
+    #[test]
+    fn a_peer_that_has_half_closed_has_not_abandoned_its_connection() {
+        run(async {
+            let (own, mut peer) = pair().await;
+            peer.shutdown().await.unwrap();
+            let before = own.probe().unwrap();
+            let unanswered = Probes::OFTEN.after + Probes::OFTEN.every * (Probes::OFTEN.most + 1);
+            assert!(Timer::default().limit(unanswered, own.broken()).await.is_err());
+            assert!(!own.is_broken());
+            own.probe_as(before);
+            assert!(!SockRef::from(own.tcp().unwrap()).keepalive().unwrap(), "what was asked before is asked again");
+            peer.set_zero_linger().unwrap();
+            drop(peer);
+            Timer::default().limit(Duration::from_secs(9), own.broken()).await.unwrap();
+            assert!(own.is_broken());
         });
     }
 

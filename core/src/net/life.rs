@@ -2,7 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
-use std::pin::pin;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Poll, Waker};
 
@@ -116,14 +116,14 @@ impl Connections {
 
     /// Runs `work`, which belongs to the calling task, unless it is told to end at once: then `None`, and what is left to
     /// do is to tell the logs.
-    pub async fn unless_cut<F: Future>(&self, work: F) -> Option<F::Output> {
-        let mut work = pin!(work);
-        poll_fn(|cx| match work.as_mut().poll(cx) {
+    ///
+    /// No async function: it would have room for `work` twice, and very many connections only wait.
+    pub fn unless_cut<F: Future + Unpin>(&self, mut work: F) -> impl Future<Output = Option<F::Output>> {
+        poll_fn(move |cx| match Pin::new(&mut work).poll(cx) {
             Poll::Ready(output) => Poll::Ready(Some(output)),
             Poll::Pending if self.cut.get() => Poll::Ready(None),
             Poll::Pending => Poll::Pending,
         })
-        .await
     }
 
     fn changed(&self) {
@@ -198,6 +198,11 @@ impl Lifetime {
     /// True when the connection was idle and its place is needed: it should end, unless it is idle no more.
     pub fn is_reclaimed(&self) -> bool {
         self.owner.tasks.borrow().get(self.key).is_some_and(|member| member.idle == RECLAIMED)
+    }
+
+    /// Runs `work` unless the connection is told to end at once: see [`Connections::unless_cut`].
+    pub fn unless_cut<F: Future + Unpin>(&self, work: F) -> impl Future<Output = Option<F::Output>> {
+        self.owner.unless_cut(work)
     }
 
     /// The connections of the worker.

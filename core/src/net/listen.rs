@@ -108,7 +108,9 @@ impl Listen {
             return Err("invalid number of arguments in \"listen\" directive".into());
         };
         let text = address.text();
-        let (first, last) = port_range(&text).map_or((&*text, None), |(first, last)| (first, Some(last)));
+        let range = port_range(&text);
+        let last = range.map(|(_, last)| last);
+        let first = range.map_or(address.bytes(), |(first, _)| first.as_bytes());
         let addresses = Named::parse(first).and_then(|named| named.resolve(takes.default_port)).map_err(|why| {
             let why = why.split(" in \"").next().unwrap_or_default().to_owned();
             Refusal(format!("{why} in \"{text}\" of the \"listen\" directive"))
@@ -145,9 +147,9 @@ impl Listen {
             let n = value::number(&n).filter(|n| *n > 0).ok_or_else(|| format!("invalid backlog \"{n}\""))?;
             options.backlog = Some(i32::try_from(n).map_err(|_| format!("invalid backlog \"{n}\""))?);
         } else if let Some(size) = word.after("rcvbuf=") {
-            options.receive_buffer = Some(buffer_size(&size, "rcvbuf")?);
+            options.receive_buffer = Some(buffer_size(&size, "rcvbuf")?).filter(|size| *size > 0);
         } else if let Some(size) = word.after("sndbuf=") {
-            options.send_buffer = Some(buffer_size(&size, "sndbuf")?);
+            options.send_buffer = Some(buffer_size(&size, "sndbuf")?).filter(|size| *size > 0);
         } else if let Some(flag) = word.after("ipv6only=") {
             options.ipv6_only = Some(value::flag(&flag).ok_or_else(|| format!("invalid ipv6only flags \"{flag}\""))?);
         } else if let Some(n) = word.after("fastopen=").filter(|_| takes.tuning) {
@@ -196,7 +198,6 @@ fn port_range(text: &str) -> Option<(&str, u16)> {
 fn buffer_size(word: &Word, name: &str) -> Result<usize, Refusal> {
     value::size(word)
         .and_then(|size| usize::try_from(size).ok())
-        .filter(|size| *size > 0)
         .ok_or_else(|| format!("invalid {name} \"{word}\"").into())
 }
 

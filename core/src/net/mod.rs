@@ -4,6 +4,7 @@ pub mod address;
 pub mod adopt;
 pub mod buffers;
 pub mod connection;
+mod deadlines;
 pub mod holder;
 pub mod life;
 pub mod listen;

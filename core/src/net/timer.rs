@@ -1,12 +1,11 @@
 //! One timer a connection, armed lazily: a deadline that moves back costs nothing until the earlier one fires.
 
 use std::future::{Future, poll_fn};
-use std::pin::{Pin, pin};
-use std::task::{Context, Poll, Waker};
+use std::pin::pin;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use tokio::task::unconstrained;
-use tokio::time::Sleep;
+use super::deadlines::Deadline;
 
 /// The time allowed is over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,13 +13,11 @@ pub struct TimedOut;
 
 /// A connection's deadline.
 ///
-/// A wait that ends in time never touches the runtime's timer wheel: the sleep stays armed for the earliest deadline
-/// asked for since it last fired, and is only re-armed when it fires too early or a nearer deadline comes.
+/// A wait that ends in time touches nothing: what is armed stays so for the earliest deadline asked for since it last
+/// fired, and is armed again only when it fires too early or a nearer deadline comes.
 #[derive(Debug, Default)]
 pub struct Timer {
-    sleep: Option<Pin<Box<Sleep>>>,
-    /// Whom the armed sleep wakes.
-    waker: Option<Waker>,
+    armed: Option<Deadline>,
 }
 
 impl Timer {
@@ -43,28 +40,15 @@ impl Timer {
 
     /// Ready once `deadline` has passed.
     pub fn poll_until(&mut self, cx: &mut Context<'_>, deadline: Instant) -> Poll<()> {
-        let deadline = tokio::time::Instant::from_std(deadline);
-        let sleep = self.sleep.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
-        let wakes_caller = self.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker()));
-        if wakes_caller && sleep.deadline() <= deadline && !sleep.is_elapsed() {
-            // Armed early enough, and for this task: there is nothing to do.
+        if self.armed.as_ref().is_some_and(|armed| armed.will_wake(cx.waker(), deadline)) {
             return Poll::Pending;
         }
-        if sleep.deadline() > deadline {
-            sleep.as_mut().reset(deadline);
+        // The next wait arms afresh.
+        self.armed = None;
+        if Instant::now() >= deadline {
+            return Poll::Ready(());
         }
-        // A task that has used up its budget would be told to come back without anything having been armed.
-        while pin!(unconstrained(sleep.as_mut())).poll(cx).is_ready() {
-            if sleep.deadline() >= deadline {
-                // What fired is this deadline; the next wait arms afresh.
-                (self.sleep, self.waker) = (None, None);
-                return Poll::Ready(());
-            }
-            sleep.as_mut().reset(deadline);
-        }
-        if !wakes_caller {
-            self.waker = Some(cx.waker().clone());
-        }
+        self.armed = Some(Deadline::new(deadline, cx.waker()));
         Poll::Pending
     }
 }

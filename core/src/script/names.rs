@@ -3,6 +3,8 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
+use crate::conf::{Line, Refusal};
+
 /// A table from host name patterns to values.
 #[derive(Debug)]
 pub struct Names<T> {
@@ -26,6 +28,25 @@ pub enum BadName {
     Invalid,
     /// The same pattern is there already, and stays what it was.
     Conflict,
+}
+
+/// Looks at the arguments of `server_name`: what no name can begin with is refused, a slash is told of.
+///
+/// # Errors
+/// nginx's words. Whether a wildcard elsewhere makes sense shows when the names of an address come together.
+pub fn judge(line: &mut Line<'_>) -> Result<(), Refusal> {
+    for name in line.args() {
+        match name.bytes() {
+            b"~" => return Err(format!("empty regex in server name \"{name}\"").into()),
+            b"." | b"*" | b"*." => return Err(format!("server name \"{name}\" is invalid").into()),
+            [b'*', next, ..] if *next != b'.' => return Err(format!("server name \"{name}\" is invalid").into()),
+            _ => {}
+        }
+    }
+    for name in line.args().iter().filter(|name| name.bytes().contains(&b'/')) {
+        line.warn(format!("server name \"{name}\" has suspicious symbols"));
+    }
+    Ok(())
 }
 
 impl<T: Clone> Names<T> {

@@ -70,6 +70,11 @@ impl<S: Subject> Template<S> {
         Ok(Template { parts: parts.into() })
     }
 
+    /// The value of a variable and nothing else.
+    pub fn variable(variable: VariableRef<S>) -> Self {
+        Template { parts: [Part::Variable(variable)].into() }
+    }
+
     /// A template without variables.
     pub fn literal(text: &[u8]) -> Self {
         let parts = if text.is_empty() { Vec::new() } else { vec![Part::Literal(text.into())] };

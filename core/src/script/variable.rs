@@ -69,6 +69,8 @@ pub enum Settable<S: 'static> {
 pub struct VariableCell<S: 'static> {
     name: Box<str>,
     source: OnceCell<Source<S>>,
+    /// A definition that takes the place of what is built in.
+    instead: OnceCell<Source<S>>,
     used_at: Place,
 }
 
@@ -81,9 +83,13 @@ impl<S: Subject> VariableCell<S> {
         &self.name
     }
 
+    fn source(&self) -> Option<&Source<S>> {
+        self.instead.get().or_else(|| self.source.get())
+    }
+
     /// Appends the value; `false` when there is none.
     pub fn read(&self, subject: &S, out: &mut Vec<u8>) -> bool {
-        match self.source.get() {
+        match self.source() {
             None => false,
             Some(Source::Value(get)) => get(subject, out),
             Some(Source::Changeable(get, slot) | Source::Assigned(get, _, slot)) => {
@@ -106,17 +112,22 @@ impl<S: Subject> VariableCell<S> {
     }
 }
 
+fn duplicate(name: &str, at: &Place) -> ConfigError {
+    ConfigError::new(at, format!("the duplicate \"{name}\" variable"))
+}
+
 /// All variables of one protocol while its configuration is installed.
 pub struct Variables<S: 'static> {
     built_in: HashMap<&'static str, &'static Get<S>>,
     families: Vec<(&'static str, FamilyGetter<S>)>,
+    fixed: &'static [&'static str],
     cells: RefCell<HashMap<Box<str>, VariableRef<S>>>,
     slots: usize,
 }
 
 impl<S: Subject> Default for Variables<S> {
     fn default() -> Self {
-        Variables { built_in: HashMap::new(), families: Vec::new(), cells: RefCell::default(), slots: 0 }
+        Variables { built_in: HashMap::new(), families: Vec::new(), fixed: &[], cells: RefCell::default(), slots: 0 }
     }
 }
 
@@ -133,6 +144,15 @@ impl<S: Subject> Variables<S> {
         }
     }
 
+    /// Reserves names: those of a family, or of variables that we do not have, which nginx lets no configuration define.
+    pub fn reserve(&mut self, names: &'static [&'static str]) {
+        self.fixed = names;
+    }
+
+    fn is_fixed(&self, name: &str) -> bool {
+        self.fixed.iter().any(|fixed| fixed.eq_ignore_ascii_case(name))
+    }
+
     /// The variable of this name; it need not be defined yet. nginx: names are case-insensitive.
     pub fn refer(&self, name: &str, at: &Place) -> VariableRef<S> {
         let name = name.to_ascii_lowercase();
@@ -140,7 +160,12 @@ impl<S: Subject> Variables<S> {
         if let Some(cell) = cells.get(&*name) {
             return cell.clone();
         }
-        let cell = VariableCell { name: name.clone().into(), source: OnceCell::new(), used_at: at.clone() };
+        let cell = VariableCell {
+            name: name.clone().into(),
+            source: OnceCell::new(),
+            instead: OnceCell::new(),
+            used_at: at.clone(),
+        };
         if let Some(get) = self.built_in.get(&*name) {
             let source = match get {
                 Get::Value(get) => Some(Source::Value(*get)),
@@ -167,7 +192,7 @@ impl<S: Subject> Variables<S> {
     /// The variable is built in and nginx does not let it be changed, or is computed at each use.
     pub fn settable(&mut self, name: &str, at: &Place) -> Result<Settable<S>, ConfigError> {
         let cell = self.refer(name, at);
-        match cell.source.get() {
+        match cell.source() {
             // nginx: what is remembered of a map, say, may be overwritten for the rest of the subject's life.
             Some(Source::Slot(index) | Source::Once(index, _)) => Ok(Settable::Slot(*index)),
             Some(Source::Assigned(_, assign, _)) => Ok(Settable::Subject(*assign)),
@@ -178,7 +203,8 @@ impl<S: Subject> Variables<S> {
                 });
                 Ok(Settable::Slot(index))
             }
-            Some(_) => Err(ConfigError::new(at, format!("the duplicate \"{name}\" variable"))),
+            Some(_) => Err(duplicate(name, at)),
+            None if self.is_fixed(name) => Err(duplicate(name, at)),
             None => {
                 let index = self.slot();
                 let _ = cell.source.set(Source::Slot(index));
@@ -197,7 +223,7 @@ impl<S: Subject> Variables<S> {
             Settable::Slot(slot) => Ok(slot),
             Settable::Subject(_) => {
                 let fresh = self.slot();
-                match self.refer(name, at).source.get() {
+                match self.refer(name, at).source() {
                     Some(Source::Assigned(_, _, slot)) => Ok(*slot.get_or_init(|| fresh)),
                     _ => Ok(fresh),
                 }
@@ -205,13 +231,19 @@ impl<S: Subject> Variables<S> {
         }
     }
 
-    /// Defines a computed variable; a later definition of the same name is refused.
+    /// Defines a computed variable; a later definition of the same name is refused. A built-in variable that may be set
+    /// may be defined as well, and is what is defined from then on.
     ///
     /// # Errors
     /// The name is taken.
     pub fn define(&mut self, name: &str, at: &Place, source: Source<S>) -> Result<(), ConfigError> {
         let cell = self.refer(name, at);
-        cell.source.set(source).map_err(|_| ConfigError::new(at, format!("the duplicate \"{name}\" variable")))
+        let place = match cell.source.get() {
+            Some(Source::Changeable(..) | Source::Assigned(..)) => &cell.instead,
+            None if self.is_fixed(name) => return Err(duplicate(name, at)),
+            _ => &cell.source,
+        };
+        place.set(source).map_err(|_| duplicate(name, at))
     }
 
     /// True when something refers to a variable whose name begins with `prefix`.

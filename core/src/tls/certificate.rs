@@ -37,7 +37,7 @@ pub fn load(certificate: &Path, key: &Path) -> Result<CertifiedKey, String> {
 /// The certificates of a PEM file, at least one.
 ///
 /// # Errors
-/// What is wrong with the file.
+/// The fault of a file.
 pub fn read_chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
     let text = read(path)?;
     let chain = CertificateDer::pem_slice_iter(&text).map(|der| der.map(first_value));
@@ -110,7 +110,7 @@ impl ResolvesServerCert for Choice {
 mod tests {
     use super::*;
 
-    /// What `openssl req -x509` makes of a configuration without extensions: version 1.
+    /// A certificate of version 1, as `openssl req -x509` makes it where the configuration has no extensions.
     const VERSION_1: &str = "\
 -----BEGIN CERTIFICATE-----
 MIIBJjCBzQIUNWuizU3tyy2JGpwKm91FSJD/Hj8wCgYIKoZIzj0EAwIwFTETMBEG

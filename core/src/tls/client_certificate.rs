@@ -33,7 +33,7 @@ pub enum VerifyClient {
     On,
     /// One may be shown, and then must be trusted.
     Optional,
-    /// One may be shown, and somebody else will judge it.
+    /// A client may show a certificate, and an application behind the server judges it.
     OptionalNoCa,
 }
 
@@ -103,7 +103,7 @@ impl ClientCertificateConf {
         self.verify_client.get().is_some_and(|(verify, _)| *verify != VerifyClient::Off)
     }
 
-    /// What is demanded of clients; `None` if nothing is asked.
+    /// The demands on clients; `None` if the server asks for no certificate.
     ///
     /// # Errors
     /// A file that cannot be used, or none where one is needed.
@@ -124,7 +124,7 @@ impl ClientCertificateConf {
     }
 }
 
-/// What is wrong with a certificate: OpenSSL's number and words.
+/// The fault of a certificate: OpenSSL's number and words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct VerifyError {
     code: u16,
@@ -138,7 +138,7 @@ impl VerifyError {
     const EXPIRED: VerifyError = VerifyError { code: 10, text: "certificate has expired" };
     const NOT_YET: VerifyError = VerifyError { code: 9, text: "certificate is not yet valid" };
 
-    /// What is wrong, without the number.
+    /// The words, without the number.
     pub fn text(self) -> &'static str {
         self.text
     }
@@ -192,7 +192,7 @@ impl fmt::Display for Objection {
     }
 }
 
-/// What is known of a client's certificate; texts are empty where it has shown none.
+/// The facts about a client's certificate; texts are empty where it has shown none.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ClientCertificate {
     /// `NONE`, `SUCCESS` or `FAILED:reason`.
@@ -210,7 +210,7 @@ pub struct ClientCertificate {
     error: Option<VerifyError>,
 }
 
-/// What a server block demands of clients.
+/// The demands of a server block on clients.
 #[derive(Debug)]
 pub struct ClientPolicy {
     verify: VerifyClient,
@@ -305,7 +305,7 @@ impl ClientPolicy {
         parsed: &X509Certificate<'_>,
     ) -> Result<(), VerifyError> {
         if parsed.subject().as_raw() == parsed.issuer().as_raw() {
-            // As OpenSSL: such a certificate is its own authority, or nobody's.
+            // As OpenSSL: such a certificate is its own authority, or has none.
             if !self.trusted.iter().any(|trusted| **trusted == **own) {
                 return Err(VerifyError::SELF_SIGNED);
             }

@@ -6,7 +6,7 @@ pub fn length(der: &[u8]) -> Option<usize> {
     Some(head.checked_add(inside)?).filter(|length| *length <= der.len())
 }
 
-/// What is inside of the value at the beginning.
+/// The content of the value that the bytes begin with.
 pub fn inside(der: &[u8]) -> Option<&[u8]> {
     let (head, inside) = head(der)?;
     der.get(head..head.checked_add(inside)?)

@@ -13,7 +13,7 @@ use rustls::{SupportedCipherSuite, Tls12CipherSuite, Tls13CipherSuite};
 
 /// The extension `server_name` (RFC 6066).
 const SERVER_NAME: [u8; 2] = [0, 0];
-/// A number that is nobody's (RFC 8446, section 11: 0xff00 and above are for private use).
+/// A number that no extension has (RFC 8446, section 11: 0xff00 and above are for private use).
 const HIDDEN: [u8; 2] = [0xff, 0x7a];
 /// The record type of a handshake, and the message type of a client's greeting.
 const HANDSHAKE: u8 = 22;
@@ -76,7 +76,7 @@ pub fn is_acceptable(name: &[u8]) -> bool {
 
 /// The host that a server is looked up by: without port and last dot, in lower case. `None` for what is no host, which
 /// the default server answers.
-pub fn host(name: &[u8]) -> Option<String> {
+pub fn host(name: &[u8]) -> Option<Vec<u8>> {
     let host = match name.iter().position(|byte| *byte == b':').and_then(|at| name.split_at_checked(at)) {
         Some((host, port)) if port.iter().skip(1).all(u8::is_ascii_digit) => host,
         Some(_) => return None,
@@ -90,7 +90,7 @@ pub fn host(name: &[u8]) -> Option<String> {
     if host.is_empty() {
         return None;
     }
-    String::from_utf8(host.to_ascii_lowercase()).ok()
+    Some(host.to_ascii_lowercase())
 }
 
 /// The length of a whole greeting at the beginning of `bytes`, with its own head.
@@ -281,6 +281,7 @@ mod tests {
             (b"-x", Some("-x")),
             (b"a%41", Some("a%41")),
             (b"127.0.0.1", Some("127.0.0.1")),
+            ("\u{e9}.example".as_bytes(), Some("\u{e9}.example")),
             (b"a.example..", None),
             (b"x..y", None),
             (b"[::1]", None),
@@ -289,7 +290,8 @@ mod tests {
             (b"a.example:x", None),
             (b"", None),
         ] {
-            assert_eq!(host(name).as_deref(), expected, "{name:?}");
+            assert_eq!(host(name).as_deref(), expected.map(str::as_bytes), "{name:?}");
         }
+        assert_eq!(host(b"A\xe9:443").as_deref(), Some(&b"a\xe9"[..]), "a name need not be text");
     }
 }

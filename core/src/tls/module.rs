@@ -200,7 +200,7 @@ impl TlsConf {
             return Ok(Some(ServerTls { config: None, clients: None, timeout }));
         }
         if self.certificates.iter().chain(&self.keys).any(|word| no_variables(word).is_err()) {
-            // That has been told of where they are named.
+            // The errors of these files have been reported at the lines that name them.
             return Ok(None);
         }
         if let Some(lonely) = self.certificates.get(self.keys.len()) {

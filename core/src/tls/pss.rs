@@ -23,7 +23,7 @@ const HASHES: [(&[u8], SignatureScheme, u16); 3] = [
 /// The signing key of a private key of any kind.
 ///
 /// # Errors
-/// It is no key, or one of a kind that nobody here can sign with.
+/// The bytes are no key, or a key of a kind that this server cannot sign with.
 pub fn signing_key(key: PrivateKeyDer<'static>) -> Result<Arc<dyn SigningKey>, Error> {
     let provider = rustls::crypto::aws_lc_rs::default_provider().key_provider;
     let PrivateKeyDer::Pkcs8(pkcs8) = &key else { return provider.load_private_key(key) };

@@ -23,12 +23,12 @@ pub(super) struct Configs {
     pub(super) honest: Arc<ServerConfig>,
 }
 
-/// What a server block offers.
+/// The offer of a server block.
 #[derive(Clone)]
 pub struct ServerTls {
     /// `None` rejects every handshake.
     pub(super) config: Option<Configs>,
-    /// What is demanded of clients, unless `ssl_verify_client off`.
+    /// The demands on clients, unless `ssl_verify_client off`.
     pub(super) clients: Option<Arc<ClientPolicy>>,
     /// `ssl_handshake_timeout`
     pub(super) timeout: Duration,
@@ -75,7 +75,7 @@ impl ServerTls {
 pub enum TlsFailure {
     /// The client took too long.
     TimedOut,
-    /// What came is not TLS; the transport is untouched.
+    /// The first bytes are not TLS; the transport is untouched.
     NotTls(Box<Transport>),
     /// The server that the client named rejects handshakes, or offers no certificate.
     Rejected,
@@ -100,7 +100,7 @@ impl fmt::Debug for Transport {
     }
 }
 
-/// Performs a handshake. `choose` is told the server name that the client asks for, if any, and picks what is offered.
+/// Performs a handshake. `choose` gets the server name that the client asks for, if any, and picks the offer.
 ///
 /// # Errors
 /// See [`TlsFailure`].
@@ -108,7 +108,7 @@ pub async fn accept(
     transport: Transport,
     timer: &mut Timer,
     limit: Duration,
-    choose: impl FnOnce(Option<&str>) -> Option<ServerTls>,
+    choose: impl FnOnce(Option<&[u8]>) -> Option<ServerTls>,
 ) -> Result<(Transport, TlsInfo), TlsFailure> {
     let handshake = async {
         let failed = |error: io::Error| (TlsFailure::Failed(error), None);
@@ -134,7 +134,7 @@ pub async fn accept(
         let stream = start.into_stream(config).into_fallible().await;
         let stream = stream.map_err(|(error, transport)| (TlsFailure::Failed(error), Some(transport)))?;
         let transport = TlsTransport::new(stream.into());
-        let mut info = transport.info(name.and_then(|name| String::from_utf8(name).ok()));
+        let mut info = transport.info(name);
         info.client = clients.map(|policy| transport.examine(&policy));
         Ok((Transport::Tls(Box::new(transport)), info))
     };
@@ -150,7 +150,7 @@ pub async fn accept(
     Err(failure)
 }
 
-/// What a client has begun with.
+/// The beginning of a handshake.
 struct Greeting {
     accepted: Accepted,
     /// The server name that it asks for, as it came.
@@ -166,7 +166,7 @@ const LONGEST_GREETING: usize = 0x1_0000;
 type Parted = (TlsFailure, Option<Transport>);
 
 /// Reads the client's greeting. One that cannot be read is answered with an alert, always: rustls has none for what does
-/// not even look like a message. A name that nobody can have is rejected.
+/// not even look like a message. A name that no server can have is rejected.
 async fn greeting(mut transport: Transport) -> Result<(Greeting, Transport), Parted> {
     const DECODE_ERROR: u8 = 50;
     let mut acceptor = Acceptor::default();
@@ -252,7 +252,7 @@ fn alert(description: u8) -> [u8; 7] {
 const PARTING: Duration = Duration::from_secs(1);
 
 /// Closes so that the alert that was sent last arrives: what the client goes on sending for a while is read and dropped,
-/// for the system answers bytes that nobody has read with a reset, which would overtake the alert.
+/// for the system answers bytes that were never read with a reset, which would overtake the alert.
 async fn part(mut transport: Transport) {
     /// More than any client sends before it looks for an answer.
     const MOST: usize = 1 << 18;
@@ -284,7 +284,7 @@ mod tests {
             let transport = Transport::Tcp(listener.accept().await.unwrap().0);
             let mut timer = Timer::default();
             let accepting = accept(transport, &mut timer, Duration::from_secs(9), |name| {
-                assert_eq!(name, Some("example.com"));
+                assert_eq!(name, Some(&b"example.com"[..]));
                 None
             });
             let config =

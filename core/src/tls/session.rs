@@ -10,25 +10,25 @@ use tokio_rustls::TlsStream;
 use super::client_certificate::{ClientCertificate, ClientPolicy};
 use crate::net::Transport;
 
-/// What is known of a session: the `$ssl_*` variables.
+/// The facts about a session: the `$ssl_*` variables.
 #[derive(Clone, Debug, Default)]
 pub struct TlsInfo {
     /// The name the client asked for.
-    pub server_name: Option<String>,
+    pub server_name: Option<Vec<u8>>,
     /// `TLSv1.2` or `TLSv1.3`.
     pub protocol: &'static str,
     /// The cipher suite, as OpenSSL calls it.
     pub cipher: &'static str,
     /// The application protocol agreed on.
     pub alpn: Option<Vec<u8>>,
-    /// What is known of the client's certificate, unless `ssl_verify_client off`.
+    /// The facts about the client's certificate, unless `ssl_verify_client off`.
     pub client: Option<ClientCertificate>,
 }
 
 impl TlsInfo {
     /// The host that the client asked for, as servers are looked up by.
-    pub fn host(&self) -> Option<String> {
-        self.server_name.as_ref().and_then(|name| super::hello::host(name.as_bytes()))
+    pub fn host(&self) -> Option<Vec<u8>> {
+        self.server_name.as_deref().and_then(super::hello::host)
     }
 }
 
@@ -53,8 +53,8 @@ impl TlsTransport {
         policy.examine(self.stream.get_ref().1.peer_certificates().unwrap_or_default())
     }
 
-    /// What is known of the session.
-    pub fn info(&self, server_name: Option<String>) -> TlsInfo {
+    /// The facts about this session.
+    pub fn info(&self, server_name: Option<Vec<u8>>) -> TlsInfo {
         use rustls::{CipherSuite as S, ProtocolVersion};
         let (_, session) = self.stream.get_ref();
         let protocol = match session.protocol_version() {

@@ -23,7 +23,6 @@ use crate::blocks::glued;
 use crate::content::{Outcome, Produce, index, waiting};
 use crate::exchange::Exchange;
 use crate::plan::Plan;
-use crate::server::client::Client;
 
 /// The table from extensions, in lower case, to content types.
 pub type Types = HashMap<Vec<u8>, Rc<[u8]>>;
@@ -83,7 +82,7 @@ impl Feature for StaticFiles {
             name: "open_file_cache",
             levels: ANYWHERE,
             arity: Arity::Between(1, 2),
-            set: Set::Checked(Check::Parameters(&[("max=", value::number), ("inactive=", value::seconds)])),
+            set: Set::Checked(Check::Parameters(&[("max=", entries), ("inactive=", value::seconds)])),
             doc: "Files are opened for each request.",
         },
         Directive {
@@ -131,11 +130,12 @@ impl Feature for StaticFiles {
     ];
 }
 
+fn entries(word: &Word) -> Option<u64> {
+    value::number(word).filter(|count| *count > 0)
+}
+
 fn root(conf: &mut FilesConf, line: &mut Line<'_>, alias: bool) -> Result<(), Refusal> {
     let path = line.arg(0)?;
-    if path.bytes().is_empty() {
-        return Err(format!("invalid value \"\" in \"{}\" directive", line.name()).into());
-    }
     if let Some((_, earlier)) = conf.root.get() {
         return Err(if earlier.is_some() == alias {
             "is duplicate".into()
@@ -315,7 +315,7 @@ impl Files {
 }
 
 /// Answers with the file behind the exchange's path.
-pub fn answer<'a>(exchange: &'a Exchange, client: &'a mut Client) -> Produce<'a> {
+pub fn answer<'a>(exchange: &'a Exchange) -> Produce<'a> {
     // nginx: what is posted may find no file, and an error page then stands in; only a file itself takes none.
     match exchange.method() {
         Method::Get | Method::Head | Method::Post => {}
@@ -323,14 +323,14 @@ pub fn answer<'a>(exchange: &'a Exchange, client: &'a mut Client) -> Produce<'a>
     }
     let path = exchange.target.borrow().path.clone();
     if path.ends_with(b"/") {
-        return index::answer(exchange, client);
+        return index::answer(exchange);
     }
     let Some(full) = exchange.plan().files.path_of(exchange, &path) else {
         return Produce::Now(unsafe_path(exchange, &path));
     };
     match file::open(&full) {
         Asked::Now(opened) => Produce::Now(found(exchange, &path, &full, opened)),
-        Asked::Later(opening) => waiting(exchange, client, async move { found(exchange, &path, &full, opening.await) }),
+        Asked::Later(opening) => waiting(exchange, async move { found(exchange, &path, &full, opening.await) }),
     }
 }
 
@@ -359,6 +359,13 @@ fn found(exchange: &Exchange, path: &[u8], full: &Path, opened: io::Result<Opene
     }
     answer.ranges = true;
     answer.into()
+}
+
+/// nginx: a file that could not be looked for counts as missing in `try_files` and `if`, which then go on. The log says so.
+pub fn log_unseen(exchange: &Exchange, path: &Path, error: &io::Error) {
+    if !file::is_missing(error) {
+        tidegate_core::log!(exchange.logger(), Crit, "stat() \"{}\" failed ({})", path.display(), os_error(error));
+    }
 }
 
 /// A path that leads out of the folder it is below, or holds a NUL.

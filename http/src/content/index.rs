@@ -17,7 +17,6 @@ use tidegate_core::subject::Subject;
 use crate::content::{Outcome, Produce, files, waiting};
 use crate::exchange::Exchange;
 use crate::plan::Plan;
-use crate::server::client::Client;
 
 /// The settings of one block.
 #[derive(Default)]
@@ -62,12 +61,12 @@ impl Module<Exchange> for Index {
 }
 
 /// Answers for a path that ends with a slash: goes to the first index file that exists.
-pub fn answer<'a>(exchange: &'a Exchange, client: &'a mut Client) -> Produce<'a> {
+pub fn answer<'a>(exchange: &'a Exchange) -> Produce<'a> {
     let path = exchange.target.borrow().path.clone();
     let mut tries = Tries { exchange, plan: exchange.plan(), path, position: 0, asked: Asked::Nothing };
     match file::search(move |answer| tries.next(answer)) {
         Search::Now(outcome) => Produce::Now(outcome),
-        Search::Later(pending, next) => waiting(exchange, client, file::search_on(pending, next)),
+        Search::Later(pending, next) => waiting(exchange, file::search_on(pending, next)),
     }
 }
 
@@ -106,10 +105,7 @@ impl Tries<'_> {
             }
             (Asked::File { full, .. }, Some(Err(error))) => self.missing(full, error),
             (Asked::Folder { full, error }, Some(about)) if !about.as_ref().is_ok_and(About::is_dir) => {
-                if self.plan.settings.log_not_found {
-                    log!(self.exchange.logger(), Error, "\"{}\" is not found ({})", full.display(), os_error(&error));
-                }
-                Next::Done(Outcome::Status(404))
+                self.not_found(&full, &error)
             }
             _ => self.ask(),
         }
@@ -133,21 +129,34 @@ impl Tries<'_> {
     }
 
     fn missing(&mut self, full: PathBuf, error: io::Error) -> Next<Outcome> {
-        match error.kind() {
-            io::ErrorKind::PermissionDenied => {
-                log!(self.exchange.logger(), Error, "\"{}\" is forbidden ({})", full.display(), os_error(&error));
-                Next::Done(Outcome::Status(403))
-            }
+        use nix::errno::Errno;
+        match Errno::from_raw(error.raw_os_error().unwrap_or(0)) {
             // If the folder itself is missing, no further index can be there.
-            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory if self.position == 1 => {
+            Errno::ENOENT if self.position == 1 => {
                 let Some(folder) = full.parent().map(Path::to_owned) else { return self.ask() };
                 self.asked = Asked::Folder { full, error };
                 Next::Ask(folder)
             }
+            Errno::ENOENT => self.ask(),
+            Errno::ENOTDIR | Errno::ENAMETOOLONG => self.not_found(&full, &error),
+            Errno::EACCES => {
+                log!(self.exchange.logger(), Error, "\"{}\" is forbidden ({})", full.display(), os_error(&error));
+                Next::Done(Outcome::Status(403))
+            }
+            Errno::ELOOP => Next::Done(Outcome::Status(403)),
             // A file that nobody could look for may or may not be there.
-            _ if error.raw_os_error().is_none() => Next::Done(Outcome::Status(500)),
-            _ => self.ask(),
+            _ => {
+                log!(self.exchange.logger(), Crit, "stat() \"{}\" failed ({})", full.display(), os_error(&error));
+                Next::Done(Outcome::Status(500))
+            }
         }
+    }
+
+    fn not_found(&self, full: &Path, error: &io::Error) -> Next<Outcome> {
+        if self.plan.settings.log_not_found {
+            log!(self.exchange.logger(), Error, "\"{}\" is not found ({})", full.display(), os_error(error));
+        }
+        Next::Done(Outcome::Status(404))
     }
 
     fn forbidden(&self) -> Next<Outcome> {

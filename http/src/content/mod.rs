@@ -13,13 +13,12 @@ use tidegate_core::subject::Subject;
 
 use crate::answer::Answer;
 use crate::exchange::Exchange;
-use crate::server::client::Client;
-use crate::server::h1;
+use crate::presence;
 
 /// Produces the answer to an exchange.
 pub trait Content {
     /// Answers, now or later; one that need not wait does not allocate.
-    fn answer<'a>(&'a self, exchange: &'a Exchange, client: &'a mut Client) -> Produce<'a>;
+    fn answer<'a>(&'a self, exchange: &'a Exchange) -> Produce<'a>;
 }
 
 /// An outcome, or the promise of one.
@@ -49,13 +48,9 @@ impl From<Answer> for Outcome {
 }
 
 /// Content that the worker's threads have a part in. A client that gives up ends it.
-pub fn waiting<'a>(
-    exchange: &'a Exchange,
-    client: &'a mut Client,
-    work: impl Future<Output = Outcome> + 'a,
-) -> Produce<'a> {
+pub fn waiting<'a>(exchange: &'a Exchange, work: impl Future<Output = Outcome> + 'a) -> Produce<'a> {
     Produce::Later(Box::pin(async move {
-        match h1::unless_given_up(client, work).await {
+        match presence::unless_given_up(exchange, work).await {
             Some(outcome) => outcome,
             None => {
                 log!(exchange.logger(), Info, "client prematurely closed connection while a file was waited for");

@@ -15,7 +15,6 @@ use super::{Content, Outcome, Produce};
 use crate::answer::{Answer, Body};
 use crate::exchange::Exchange;
 use crate::plan::Plan;
-use crate::server::client::Client;
 
 /// The settings of one block.
 #[derive(Default)]
@@ -73,7 +72,7 @@ fn now(out: &mut Vec<u8>, state: State) -> bool {
 }
 
 impl Content for StubStatus {
-    fn answer<'a>(&'a self, exchange: &'a Exchange, _client: &'a mut Client) -> Produce<'a> {
+    fn answer<'a>(&'a self, exchange: &'a Exchange) -> Produce<'a> {
         if !matches!(exchange.method(), Method::Get | Method::Head) {
             return Produce::Now(Outcome::Status(405));
         }

@@ -1,5 +1,6 @@
 //! `try_files`: the first of several files that exists, or something else.
 
+use std::path::PathBuf;
 use std::rc::Rc;
 
 use bytes::Bytes;
@@ -12,6 +13,7 @@ use tidegate_core::phase::{Gate, Phase, Step, Verdict};
 use tidegate_core::script::Template;
 use tidegate_core::subject::Plan as _;
 
+use crate::content::files;
 use crate::exchange::{Exchange, Target};
 use crate::plan::Plan;
 
@@ -80,9 +82,9 @@ impl Gate<Exchange> for Tries {
     fn check<'a>(&'a self, exchange: &'a Exchange) -> Step<'a> {
         let plan: Rc<Plan> = exchange.plan();
         let mut files = self.files.iter();
-        let mut asked: Option<(Vec<u8>, bool)> = None;
+        let mut asked: Option<(Vec<u8>, PathBuf, bool)> = None;
         let search = file::search(move |answer| {
-            if let Some((path, directory)) = asked.take() {
+            if let Some((path, full, directory)) = asked.take() {
                 match answer {
                     Some(Ok(about)) if about.is_dir() == directory => {
                         go_to(exchange, &plan, &path);
@@ -90,6 +92,7 @@ impl Gate<Exchange> for Tries {
                     }
                     // Too much waits for the threads: nobody can say whether the file is there.
                     Some(Err(error)) if error.raw_os_error().is_none() => return Next::Done(Verdict::Refuse(500)),
+                    Some(Err(error)) => files::log_unseen(exchange, &full, &error),
                     _ => {}
                 }
             }
@@ -99,7 +102,7 @@ impl Gate<Exchange> for Tries {
                     path.pop();
                 }
                 let Some(full) = plan.files.try_path(exchange, &path) else { continue };
-                asked = Some((path, *directory));
+                asked = Some((path, full.clone(), *directory));
                 return Next::Ask(full);
             }
             Next::Done(self.fallback.take(exchange))

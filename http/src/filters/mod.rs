@@ -8,7 +8,7 @@ pub mod trailers;
 
 use tidegate_core::script::Template;
 
-use crate::answer::{Answer, Chunk};
+use crate::answer::{Answer, Broken, Chunk};
 use crate::exchange::Exchange;
 
 /// A filter as a plan holds it.
@@ -42,5 +42,8 @@ pub fn value(template: &Template<Exchange>, exchange: &Exchange, answer: &mut An
 /// A synchronous transformer of chunks.
 pub trait Transform {
     /// Takes a chunk and appends what becomes of it.
-    fn chunk(&mut self, chunk: Chunk, out: &mut Vec<Chunk>);
+    ///
+    /// # Errors
+    /// It cannot go on; it has logged why, and the client gets no end of what it has got.
+    fn chunk(&mut self, exchange: &Exchange, chunk: Chunk, out: &mut Vec<Chunk>) -> Result<(), Broken>;
 }

@@ -6,9 +6,7 @@ use tidegate_core::inherit;
 use tidegate_core::module::{Install, Module};
 use tidegate_core::script::Variable;
 use tidegate_core::script::variable::Get;
-use tidegate_http_wire::Version;
-use tidegate_http_wire::h1::body::LAST_CHUNK;
-use tidegate_http_wire::h1::write;
+use tidegate_http_wire::{Fields, Version};
 
 use super::headers::{Compiled, Written, in_one_line, is_usual};
 use crate::exchange::Exchange;
@@ -71,22 +69,21 @@ impl Trailers {
             && self.0.iter().any(|(_, _, always)| *always || is_usual(status))
     }
 
-    /// Writes the end of a body in chunks.
-    pub fn write_end(&self, exchange: &Exchange, out: &mut Vec<u8>) {
+    /// The fields behind the body of an answer: these, behind those that came with it.
+    pub fn of(&self, exchange: &Exchange, came: Option<Box<Fields>>) -> Option<Box<Fields>> {
         let status = exchange.sent.status.get();
         if !self.are_due(exchange, status) {
-            return out.extend_from_slice(LAST_CHUNK);
+            return came;
         }
-        out.extend_from_slice(b"0\r\n");
+        let mut trailers = came;
         for (name, template, always) in &self.0 {
             let value = in_one_line(template.value(exchange));
             if value.is_empty() || !(*always || is_usual(status)) {
                 continue;
             }
-            if write::field(name, &value, out).is_ok() {
-                exchange.sent.trailers.borrow_mut().get_or_insert_default().push(name, &value);
-            }
+            trailers.get_or_insert_default().push(name, &value);
+            exchange.sent.trailers.borrow_mut().get_or_insert_default().push(name, &value);
         }
-        out.extend_from_slice(b"\r\n");
+        trailers
     }
 }

@@ -251,7 +251,7 @@ pub fn absolute(exchange: &Exchange, path: &[u8]) -> Option<Vec<u8>> {
     } else {
         match &exchange.head.host {
             Some(host) => host.name.to_vec(),
-            None => exchange.peer.local.host().into_bytes(),
+            None => exchange.peer.local.accepting(),
         }
     };
     let mut absolute = format!("{}://", exchange.scheme()).into_bytes();

@@ -2,6 +2,7 @@
 
 use std::rc::Rc;
 
+use tidegate_core::script::names::BadName;
 use tidegate_core::script::regex::Matches;
 use tidegate_core::script::{Names, PatternList, Regex, Slots};
 
@@ -18,9 +19,12 @@ impl<T: Clone> ServerNames<T> {
         ServerNames { names: Names::default(), regexes: PatternList::default(), default }
     }
 
-    /// Adds a name. `false` when another server has it already, or it is no name.
-    pub fn add(&mut self, name: &[u8], server: T) -> bool {
-        self.names.add(name, server).is_ok()
+    /// Adds a name.
+    ///
+    /// # Errors
+    /// Another server has it already, or it is no name.
+    pub fn add(&mut self, name: &[u8], server: T) -> Result<(), BadName> {
+        self.names.add(name, server)
     }
 
     /// Adds a pattern.
@@ -57,10 +61,10 @@ mod tests {
     #[test]
     fn precedence() {
         let mut names = ServerNames::new("default");
-        assert!(names.add(b"a.example.org", "exact"));
-        assert!(!names.add(b"a.example.org", "again"));
-        assert!(names.add(b"*.example.org", "leading"));
-        assert!(names.add(b"a.*", "trailing"));
+        assert_eq!(names.add(b"a.example.org", "exact"), Ok(()));
+        assert_eq!(names.add(b"a.example.org", "again"), Err(BadName::Conflict));
+        assert_eq!(names.add(b"*.example.org", "leading"), Ok(()));
+        assert_eq!(names.add(b"a.*", "trailing"), Ok(()));
         names.add_regex(Rc::new(Regex::new(b"^(?<user>.+)\\.example\\.net$", true).unwrap()), "regex");
         let slots = Slots::default();
         for (host, expected) in [

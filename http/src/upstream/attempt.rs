@@ -13,7 +13,7 @@ use bytes::{Bytes, BytesMut};
 use tidegate_balancer::Lease;
 use tidegate_balancer::idle::Used;
 use tidegate_core::log;
-use tidegate_core::log::os_error;
+use tidegate_core::log::{Shown, os_error};
 use tidegate_core::net::connection::{self, IoFailure};
 use tidegate_core::net::timer::later;
 use tidegate_core::net::{Timer, Transport, buffers};
@@ -29,9 +29,8 @@ use super::request::{self, BodyFraming};
 use super::{Kept, PeerConnection, ProxyPass};
 use crate::content::Outcome;
 use crate::exchange::Exchange;
+use crate::presence;
 use crate::request_body::{self, BodyFault, Held};
-use crate::server::client::Client;
-use crate::server::h1;
 
 /// Why an attempt failed.
 #[derive(Debug)]
@@ -165,12 +164,11 @@ impl Sending<'_> {
     pub async fn run(
         &self,
         exchange: &Exchange,
-        client: &mut Client,
         lease: Lease,
         kept: Option<Kept>,
         begun: Instant,
     ) -> Result<Arrived, Failed> {
-        match self.ask(exchange, client, &lease, kept, begun).await {
+        match self.ask(exchange, &lease, kept, begun).await {
             Ok((head, mut reply)) => {
                 reply.hold_lease(lease);
                 Ok(Arrived { head, reply })
@@ -185,7 +183,6 @@ impl Sending<'_> {
     async fn ask(
         &self,
         exchange: &Exchange,
-        client: &mut Client,
         lease: &Lease,
         kept: Option<Kept>,
         begun: Instant,
@@ -215,7 +212,7 @@ impl Sending<'_> {
             Some(used) => (used, std::time::Duration::ZERO),
             None => {
                 // Boxed, so that an attempt on a kept connection does not carry the room for it.
-                let connection = Box::pin(self.connect(exchange, client, lease)).await?;
+                let connection = Box::pin(self.connect(exchange, lease)).await?;
                 let made = Instant::now();
                 (Used { connection, made, uses: 0 }, made.saturating_duration_since(begun))
             }
@@ -226,10 +223,10 @@ impl Sending<'_> {
         let mut whole = write(peer, &out, settings.send_timeout).await?;
         let mut sent = out.len();
         if whole && !own_body && !self.held.complete {
-            (whole, sent) = self.stream_body(exchange, client, peer, framing, sent).await?;
+            (whole, sent) = self.stream_body(exchange, peer, framing, sent).await?;
         }
         exchange.attempts.current(|attempt| attempt.sent = u64::try_from(sent).unwrap_or(0));
-        let (head, buffer) = read_head(client, peer, settings).await?;
+        let (head, buffer) = read_head(exchange, peer, settings).await?;
         let arrived = Instant::now();
         exchange.attempts.current(|attempt| {
             attempt.first_byte = Some(arrived.saturating_duration_since(begun));
@@ -252,22 +249,21 @@ impl Sending<'_> {
 
     /// `proxy_bind`: where the connection comes from.
     fn local(&self, exchange: &Exchange) -> Option<SocketAddr> {
-        let text = self.pass.settings.bind.as_ref()?.value(exchange);
-        let text = String::from_utf8_lossy(&text);
-        let local = text.parse().or_else(|_| text.parse().map(|ip: IpAddr| SocketAddr::new(ip, 0)));
-        if local.is_err() && !text.is_empty() {
-            log!(exchange.logger(), Error, "invalid local address \"{text}\" while connecting to upstream");
+        let value = self.pass.settings.bind.as_ref()?.value(exchange);
+        let local = local_address(&value);
+        if local.is_none() && !value.is_empty() {
+            log!(exchange.logger(), Error, "invalid local address \"{}\" while connecting to upstream", Shown(&value));
         }
-        local.ok()
+        local
     }
 
-    async fn connect(&self, exchange: &Exchange, client: &mut Client, lease: &Lease) -> Result<PeerConnection, Fault> {
+    async fn connect(&self, exchange: &Exchange, lease: &Lease) -> Result<PeerConnection, Fault> {
         let settings = &self.pass.settings;
         log!(exchange.logger(), Debug, "connecting to upstream {}", lease.address());
         let mut timer = Timer::default();
         let connecting =
             timer.limit(settings.connect_timeout, Transport::connect_from(self.local(exchange), lease.address()));
-        let connected = unless_client_leaves(client, settings.ignores_abort(), connecting).await?;
+        let connected = unless_client_leaves(exchange, settings.ignores_abort(), connecting).await?;
         match connected {
             Ok(Ok(transport)) => {
                 transport.set_nodelay();
@@ -282,7 +278,6 @@ impl Sending<'_> {
     async fn stream_body(
         &self,
         exchange: &Exchange,
-        client: &mut Client,
         peer: &mut PeerConnection,
         framing: BodyFraming,
         mut sent: usize,
@@ -291,7 +286,7 @@ impl Sending<'_> {
         let mut out = Vec::new();
         self.streamed.set(true);
         loop {
-            let data = request_body::next(client, exchange).await.map_err(Fault::ClientBody)?;
+            let data = request_body::next(exchange).await.map_err(Fault::ClientBody)?;
             out.clear();
             match &data {
                 Some(data) if framing == BodyFraming::Chunked => {
@@ -365,7 +360,7 @@ const MOST_INTERIM: usize = 32;
 
 /// Reads the head of the reply; interim replies are passed over, but not without end.
 async fn read_head(
-    client: &mut Client,
+    exchange: &Exchange,
     peer: &mut PeerConnection,
     settings: &super::module::Settings,
 ) -> Result<(ReplyHead, BytesMut), Fault> {
@@ -378,7 +373,7 @@ async fn read_head(
             buffer.reserve(settings.buffer_size.min(4096));
         }
         let reading = connection::read(&mut peer.transport, &mut peer.timer, &mut buffer, settings.read_timeout);
-        match unless_client_leaves(client, ignore, reading).await? {
+        match unless_client_leaves(exchange, ignore, reading).await? {
             Ok(0) => return Err(Fault::Closed),
             Ok(_) => {}
             Err(IoFailure::TimedOut) => return Err(Fault::ReadTimeout),
@@ -398,6 +393,48 @@ async fn read_head(
 }
 
 /// Runs `work` unless the client closes first, or whatever the client does.
-async fn unless_client_leaves<F: Future>(client: &mut Client, ignore: bool, work: F) -> Result<F::Output, Fault> {
-    if ignore { Ok(work.await) } else { h1::unless_gone(client, work).await.ok_or(Fault::ClientGone) }
+async fn unless_client_leaves<F: Future>(exchange: &Exchange, ignore: bool, work: F) -> Result<F::Output, Fault> {
+    if ignore { Ok(work.await) } else { presence::unless_gone(exchange, work).await.ok_or(Fault::ClientGone) }
+}
+
+/// An address that `proxy_bind` gives, with or without a port, which is not zero then.
+pub fn local_address(value: &[u8]) -> Option<SocketAddr> {
+    let text = std::str::from_utf8(value).ok()?;
+    if let Ok(address) = text.parse::<SocketAddr>() {
+        return Some(address).filter(|address| address.port() != 0);
+    }
+    let bracketed = text.strip_prefix('[').and_then(|text| text.strip_suffix(']'));
+    let ip = match bracketed {
+        Some(text) => text.parse().ok().map(IpAddr::V6),
+        None => text.parse().ok(),
+    };
+    ip.map(|ip| SocketAddr::new(ip, 0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::local_address;
+
+    #[test]
+    fn a_local_address_is_one_or_is_none() {
+        for (value, expected) in [
+            (&b"127.0.0.2"[..], Some("127.0.0.2:0")),
+            (b"127.0.0.2:81", Some("127.0.0.2:81")),
+            (b"::1", Some("[::1]:0")),
+            (b"[::1]:81", Some("[::1]:81")),
+            (b"[::1]", Some("[::1]:0")),
+            (b"[127.0.0.1]", None),
+            (b"127.0.0.1:0", None),
+            (b"[::1]:0", None),
+            (b"", None),
+            (b"off", None),
+            (b"127.0.0.2\xff", None),
+            (b"\xff", None),
+            (b"127.0.0.2\0", None),
+            (b"127.0.0.2:65536", None),
+        ] {
+            let found = local_address(value).map(|address| address.to_string());
+            assert_eq!(found.as_deref(), expected, "{}", value.escape_ascii());
+        }
+    }
 }

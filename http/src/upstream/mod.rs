@@ -30,7 +30,6 @@ use tokio::sync::Notify;
 use crate::content::{Content, Outcome, Produce};
 use crate::exchange::Exchange;
 use crate::request_body;
-use crate::server::client::Client;
 use attempt::{Fault, Sending};
 use judge::{Judge, Next};
 use module::Settings;
@@ -58,7 +57,7 @@ pub struct Shared {
     /// By the address of the group, which the pair keeps alive.
     pools: RefCell<HashMap<*const Group, Pooled>>,
     /// Groups for addresses that variables gave, oldest first.
-    written_out: RefCell<VecDeque<(String, Pooled)>>,
+    written_out: RefCell<VecDeque<(Vec<u8>, Pooled)>>,
     /// Some variable asks for fields of upstream replies.
     pub keeps_reply_fields: Cell<bool>,
     sweeping: Cell<bool>,
@@ -88,7 +87,7 @@ impl Shared {
     ///
     /// # Errors
     /// It is no address.
-    pub fn written_out(&self, address: &str) -> Result<Pooled, String> {
+    pub fn written_out(&self, address: &[u8]) -> Result<Pooled, String> {
         const REMEMBERED: usize = 256;
         let mut list = self.written_out.borrow_mut();
         if let Some((_, pooled)) = list.iter().find(|(known, _)| known == address) {
@@ -176,13 +175,13 @@ pub struct ProxyPass {
 }
 
 impl Content for ProxyPass {
-    fn answer<'a>(&'a self, exchange: &'a Exchange, client: &'a mut Client) -> Produce<'a> {
-        Produce::Later(Box::pin(self.proxy(exchange, client)))
+    fn answer<'a>(&'a self, exchange: &'a Exchange) -> Produce<'a> {
+        Produce::Later(Box::pin(self.proxy(exchange)))
     }
 }
 
 impl ProxyPass {
-    async fn proxy(&self, exchange: &Exchange, client: &mut Client) -> Outcome {
+    async fn proxy(&self, exchange: &Exchange) -> Outcome {
         stall::doing("proxying");
         self.shared.keep_swept();
         let destination = match self.pass.destination(exchange, &self.shared) {
@@ -201,12 +200,12 @@ impl ProxyPass {
         let held = if exchange.head.framing == Framing::None {
             request_body::Held { bytes: bytes::Bytes::new(), complete: true }
         } else {
-            if let Err(fault) = request_body::welcome(client, exchange).await {
+            if let Err(fault) = request_body::welcome(exchange).await {
                 return Outcome::Status(fault.status());
             }
             let held = match self.settings.request_buffering || most == usize::MAX {
-                true => request_body::hold(client, exchange, most).await,
-                false => request_body::arrived(client, exchange),
+                true => request_body::hold(exchange, most).await,
+                false => request_body::arrived(exchange),
             };
             match held {
                 Ok(held) => held,
@@ -214,17 +213,11 @@ impl ProxyPass {
             }
         };
         *exchange.body.borrow_mut() = held.bytes.clone();
-        self.attempts(exchange, client, &destination, held).await
+        self.attempts(exchange, &destination, held).await
     }
 
     /// Tries peers until one answers or the judge says that enough has been tried.
-    async fn attempts(
-        &self,
-        exchange: &Exchange,
-        client: &mut Client,
-        destination: &Destination,
-        held: request_body::Held,
-    ) -> Outcome {
+    async fn attempts(&self, exchange: &Exchange, destination: &Destination, held: request_body::Held) -> Outcome {
         let mut judge = Judge::new(&self.settings, exchange, destination.group.tries());
         let mut tried: Vec<usize> = Vec::new();
         let sending = Sending { pass: self, destination, held, streamed: Cell::new(false) };
@@ -245,7 +238,7 @@ impl ProxyPass {
             let usual = self.settings.bind.is_none();
             let kept = if usual { destination.pool.take(index, begun, is_stale) } else { None };
             let reused = kept.is_some();
-            let (fault, lease) = match sending.run(exchange, client, lease, kept, begun).await {
+            let (fault, lease) = match sending.run(exchange, lease, kept, begun).await {
                 Ok(reply) if !judge.dislikes(reply.head.status) => return self.accept(exchange, reply),
                 Ok(reply) => match judge.next(&Fault::Status(reply.head.status), reused, true) {
                     Next::Stop(_) => return self.accept(exchange, reply),

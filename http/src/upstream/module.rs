@@ -12,6 +12,7 @@ use tidegate_http_wire::{Field, Known, Version};
 
 use super::ProxyPass;
 use super::attempt::Fault;
+use super::attempt::local_address;
 use super::cookies::{Cookies, CookiesConf};
 use super::pass::Pass;
 use super::redirect::{Redirects, WrittenRedirect};
@@ -284,7 +285,7 @@ impl Feature for Proxy {
                 }
                 let word = line.arg(0)?;
                 let literal = !word.is("off") && !word.bytes().contains(&b'$');
-                if literal && !is_address(&word.text()) {
+                if literal && local_address(word.bytes()).is_none() {
                     return Err(format!("invalid address \"{word}\"").into());
                 }
                 c.bind.set(word.clone())
@@ -335,10 +336,6 @@ impl Feature for Proxy {
 }
 
 /// Whether a connection can come from there: an address, perhaps with a port.
-fn is_address(text: &str) -> bool {
-    text.parse::<std::net::IpAddr>().is_ok() || text.parse::<std::net::SocketAddr>().is_ok()
-}
-
 fn next_upstream(conf: &mut ProxyConf, line: &mut Line<'_>) -> Result<(), Refusal> {
     let mut next =
         NextUpstream { error: false, timeout: false, invalid_header: false, non_idempotent: false, statuses: 0 };

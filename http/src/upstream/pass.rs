@@ -4,6 +4,7 @@ use std::rc::Rc;
 
 use tidegate_balancer::Group;
 use tidegate_core::conf::{ConfigError, Word};
+use tidegate_core::log::Shown;
 use tidegate_core::module::Install;
 use tidegate_core::script::Template;
 use tidegate_http_wire::uri::{Escape, escape_uri, needs_escape};
@@ -39,7 +40,8 @@ pub struct Destination {
 
 /// The parts of an `http://` URL.
 struct Url<'a> {
-    authority: &'a str,
+    /// A host, an address or the path of a local socket, which may have any bytes.
+    authority: &'a [u8],
     uri: &'a [u8],
 }
 
@@ -65,8 +67,6 @@ fn split(url: &[u8]) -> Result<Url<'_>, String> {
     if authority.is_empty() {
         return Err(format!("no host in upstream \"{}\"", shown()));
     }
-    // Neither a host nor an address has other bytes.
-    let authority = std::str::from_utf8(authority).map_err(|_| format!("invalid host in upstream \"{}\"", shown()))?;
     Ok(Url { authority, uri })
 }
 
@@ -104,10 +104,12 @@ impl Pass {
         if !url.uri.is_empty() && !replaces {
             return Err(refuse("\"proxy_pass\" cannot have URI part in location given by regular expression, or inside named location, or inside \"if\" statement, or inside \"limit_except\" block".into()));
         }
-        let group = plan.shared.groups.borrow_mut().find_or_resolve(url.authority, Some(80)).map_err(|why| {
-            let host = url.authority.rsplit_once(':').map_or(url.authority, |(host, _)| host);
-            ConfigError::missing(word.at(), why, host.as_bytes())
-        })?;
+        let group = plan
+            .shared
+            .groups
+            .borrow_mut()
+            .find_or_resolve(url.authority, Some(80))
+            .map_err(|why| ConfigError::missing(word.at(), why, without_port(url.authority)))?;
         let uri = (!url.uri.is_empty())
             .then(|| if url.uri.starts_with(b"?") { [b"/", url.uri].concat() } else { url.uri.to_vec() });
         Ok(Pass::Fixed(Destination {
@@ -143,14 +145,18 @@ impl Pass {
 }
 
 /// A group for an address that is written out. Names would need a resolver, which must not block.
-fn written_out(authority: &str, shared: &Shared) -> Result<super::Pooled, String> {
-    let host = authority.rsplit_once(':').map_or(authority, |(host, _)| host);
-    shared.written_out(authority).map_err(|_| format!("no resolver defined to resolve {host}"))
+fn written_out(authority: &[u8], shared: &Shared) -> Result<super::Pooled, String> {
+    let unknown = |_| format!("no resolver defined to resolve {}", Shown(without_port(authority)));
+    shared.written_out(authority).map_err(unknown)
 }
 
-fn host_of(authority: &str) -> Rc<[u8]> {
-    let host = if authority.starts_with("unix:") { "localhost" } else { authority };
-    host.as_bytes().into()
+fn without_port(authority: &[u8]) -> &[u8] {
+    let colon = authority.iter().rposition(|byte| *byte == b':');
+    colon.and_then(|at| authority.get(..at)).unwrap_or(authority)
+}
+
+fn host_of(authority: &[u8]) -> Rc<[u8]> {
+    if authority.starts_with(b"unix:") { (*b"localhost").into() } else { authority.into() }
 }
 
 impl Destination {

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use tidegate_core::conf::{ConfigError, Line, Refusal, Word, literal};
 use tidegate_core::log;
+use tidegate_core::log::Shown;
 use tidegate_core::module::Install;
 use tidegate_core::script::regex::Matches;
 use tidegate_core::script::{Regex, Template};
@@ -140,7 +141,7 @@ pub fn answer(arrived: Arrived, exchange: &Exchange, pass: &ProxyPass) -> Outcom
             exchange.logger(),
             Warn,
             "upstream sent duplicate header line: \"{}\", ignored while reading response header from upstream",
-            String::from_utf8_lossy(line)
+            Shown(line)
         );
     }
     if let Some(target) =
@@ -199,7 +200,7 @@ pub fn answer(arrived: Arrived, exchange: &Exchange, pass: &ProxyPass) -> Outcom
     } else {
         match reply.try_whole(exchange) {
             Ok(Some(bytes)) => whole_body(exchange, &fields, head.status, bytes),
-            _ => Body::Upstream(Box::new(reply)),
+            _ => Body::Source(Box::new(reply)),
         }
     };
     let reason = (!head.reason.is_empty()).then_some(head.reason);
@@ -249,12 +250,7 @@ fn internal_redirect(exchange: &Exchange, target: &[u8]) -> Outcome {
     };
     let (path, _) = unescape(path, Unescape::All);
     if !is_safe(&path) {
-        log!(
-            exchange.logger(),
-            Error,
-            "upstream sent an unsafe X-Accel-Redirect \"{}\"",
-            String::from_utf8_lossy(target)
-        );
+        log!(exchange.logger(), Error, "upstream sent an unsafe X-Accel-Redirect \"{}\"", Shown(target));
         return Outcome::Status(404);
     }
     if exchange.head.method != Method::Head {

@@ -1,35 +1,29 @@
 //! The body of a reply on its way to the client: read ahead within bounds, written as fast as the client takes it.
 
-use std::collections::VecDeque;
-use std::future::poll_fn;
-use std::io::{self, IoSlice};
-use std::pin::Pin;
+use std::io;
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
+use futures_core::future::LocalBoxFuture;
 use smallvec::SmallVec;
 use tidegate_balancer::idle::Used;
 use tidegate_balancer::{Lease, Outcome};
 use tidegate_core::log;
-use tidegate_core::net::connection::IoFailure;
+use tidegate_core::net::buffers;
+use tidegate_core::net::connection::poll_read_into;
 use tidegate_core::net::pump::{self, Counters};
 use tidegate_core::net::timer::later;
-use tidegate_core::net::{Transport, buffers};
 use tidegate_core::subject::Subject;
 use tidegate_http_wire::framing::{self, BadFraming, ReplyFraming};
-use tidegate_http_wire::h1::body::{BodyDecoder, BodyLimits, Decoded, LAST_CHUNK, chunk_header};
-use tidegate_http_wire::{Known, ReplyHead, Version};
-use tokio::io::{AsyncReadExt, AsyncWrite};
+use tidegate_http_wire::h1::body::{BodyDecoder, BodyLimits, Decoded};
+use tidegate_http_wire::{Fields, Known, ReplyHead, Version};
 
 use super::module::Settings;
 use super::{PeerConnection, Pool};
-use crate::answer::{Body, Piece};
+use crate::answer::{Broken, Chunk, Source, Tunnel};
 use crate::exchange::Exchange;
-use crate::output::Failure;
-
-use crate::output::Writer;
 
 /// A reply behind its head.
 pub struct Reply {
@@ -44,6 +38,12 @@ pub struct Reply {
     /// When the head was complete.
     arrived: Instant,
     reusable: bool,
+    /// When the peer will have said nothing for too long.
+    deadline: Option<Instant>,
+    /// The peer says no more.
+    closed: bool,
+    /// What came behind the body.
+    trailers: Option<Box<Fields>>,
 }
 
 impl Reply {
@@ -69,7 +69,21 @@ impl Reply {
         };
         let reusable = whole && persistent && framing != ReplyFraming::Close && framing != ReplyFraming::Switch;
         let decoder = BodyDecoder::reply(framing, BodyLimits::default());
-        Ok(Reply { used: Some(used), buffer, decoder, framing, lease: None, pool, settings, begun, arrived, reusable })
+        Ok(Reply {
+            used: Some(used),
+            buffer,
+            decoder,
+            framing,
+            lease: None,
+            pool,
+            settings,
+            begun,
+            arrived,
+            reusable,
+            deadline: None,
+            closed: false,
+            trailers: None,
+        })
     }
 
     /// Takes the lease along, to be reported at the end.
@@ -83,7 +97,7 @@ impl Reply {
     }
 
     /// The length, if the head tells it.
-    pub fn length(&self) -> Option<u64> {
+    fn announced(&self) -> Option<u64> {
         match self.framing {
             ReplyFraming::Empty => Some(0),
             ReplyFraming::Length(length) => Some(length),
@@ -143,11 +157,10 @@ impl Reply {
         }
     }
 
-    /// What has been decoded so far, appended to `queue`. True at the end of the body.
-    fn decode(&mut self, exchange: &Exchange, queue: &mut Queue) -> Result<bool, io::Error> {
-        // What has arrived together leaves as one chunk, however the upstream has cut it.
+    /// The next chunk of what has arrived: all data that has come together, however the upstream has cut it; then the end.
+    fn decode(&mut self, exchange: &Exchange) -> io::Result<Option<Chunk>> {
         let mut pieces: SmallVec<[Bytes; 4]> = SmallVec::new();
-        let ended = loop {
+        let end = loop {
             match self.decoder.decode(&mut self.buffer) {
                 Ok(Decoded::Data(data)) => {
                     exchange.attempts.current(|attempt| {
@@ -155,38 +168,112 @@ impl Reply {
                     });
                     pieces.push(data);
                 }
-                Ok(Decoded::NeedMore) => break Ok(self.decoder.is_done()),
-                Ok(Decoded::End(_)) => break Ok(true),
-                Err(bad) => break Err(io::Error::other(bad.by_upstream())),
+                Ok(Decoded::End(trailers)) => break Some(trailers),
+                Ok(Decoded::NeedMore) if self.decoder.is_done() => break Some(None),
+                Ok(Decoded::NeedMore) if self.closed && pieces.is_empty() => match self.decoder.end() {
+                    Ok(()) => break Some(None),
+                    Err(_) => return Err(io::Error::other("upstream prematurely closed connection")),
+                },
+                Ok(Decoded::NeedMore) => break None,
+                Err(bad) => return Err(io::Error::other(bad.by_upstream())),
             }
         };
-        queue.data(pieces);
-        ended
+        if !pieces.is_empty() {
+            // The decoder says again that this was the end, but tells the fields behind the body only once.
+            self.trailers = end.flatten();
+            return Ok(Some(Chunk::Data(pieces)));
+        }
+        Ok(end.map(|trailers| Chunk::End(trailers.or_else(|| self.trailers.take()))))
     }
 
-    /// True when there is room for more than what waits in `queue`. What waits keeps the buffer that it lies in, so another
-    /// is begun only when both are within the limit, or nothing waits.
-    fn may_fill(&self, queue: &Queue) -> bool {
+    /// True when there is room for more than the client has yet to take. What it has yet to take keeps the buffer that it
+    /// lies in, so another is begun only when both are within the limit, or nothing waits.
+    fn may_fill(&self, waiting: usize) -> bool {
         let Settings { relay_limit, relay_size, .. } = *self.settings;
         let spare = self.buffer.capacity().saturating_sub(self.buffer.len());
-        queue.pieces.is_empty()
-            || queue.length < relay_limit && (spare > 0 || queue.length.saturating_add(relay_size) <= relay_limit)
+        waiting == 0 || waiting < relay_limit && (spare > 0 || waiting.saturating_add(relay_size) <= relay_limit)
     }
 
-    /// Polls a read of what there is room for beside `queue`. `Ok(0)` is the end of the connection.
-    fn poll_fill(&mut self, cx: &mut Context<'_>, queue: &Queue) -> Poll<io::Result<usize>> {
+    /// Polls a read of what there is room for. `Ok(0)` is the end of the connection.
+    fn poll_fill(&mut self, cx: &mut Context<'_>, waiting: usize) -> Poll<io::Result<usize>> {
         let Some(used) = &mut self.used else { return Poll::Ready(Ok(0)) };
-        std::task::ready!(used.connection.transport.poll_readable(cx))?;
+        ready!(used.connection.transport.poll_readable(cx))?;
         let spare = self.buffer.capacity() - self.buffer.len();
-        if spare < self.settings.relay_size / 2 && (spare == 0 || queue.pieces.is_empty()) {
+        if spare < self.settings.relay_size / 2 && (spare == 0 || waiting == 0) {
             if self.buffer.is_empty() {
                 self.buffer = buffers::take(self.settings.relay_size);
             } else {
                 self.buffer.reserve(self.settings.relay_size);
             }
         }
-        let mut reading = std::pin::pin!(used.connection.transport.read_buf(&mut self.buffer));
-        std::future::Future::poll(reading.as_mut(), cx)
+        poll_read_into(&mut used.connection.transport, cx, &mut self.buffer)
+    }
+}
+
+impl Source for Reply {
+    fn length(&self) -> Option<u64> {
+        self.announced()
+    }
+
+    fn poll_chunk(&mut self, cx: &mut Context<'_>, exchange: &Exchange, waiting: usize) -> Poll<Result<Chunk, Broken>> {
+        loop {
+            match self.decode(exchange) {
+                Err(error) => return Poll::Ready(Err(upstream_failed(exchange, &error))),
+                Ok(Some(chunk)) => {
+                    if matches!(chunk, Chunk::End(_)) {
+                        self.finish(exchange, Instant::now());
+                    }
+                    return Poll::Ready(Ok(chunk));
+                }
+                Ok(None) => {}
+            }
+            if !self.may_fill(waiting) {
+                // The client is waited for now, not the peer.
+                self.deadline = None;
+                return Poll::Pending;
+            }
+            let count = match self.poll_fill(cx, waiting) {
+                Poll::Ready(Ok(count)) => count,
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(upstream_failed(exchange, &error))),
+                Poll::Pending => {
+                    let deadline = *self.deadline.get_or_insert_with(|| later(self.settings.read_timeout));
+                    let Some(used) = &mut self.used else { return Poll::Pending };
+                    ready!(used.connection.timer.poll_until(cx, deadline));
+                    let error = io::Error::other("upstream timed out (110: Connection timed out)");
+                    return Poll::Ready(Err(upstream_failed(exchange, &error)));
+                }
+            };
+            self.deadline = None;
+            exchange.attempts.current(|attempt| {
+                attempt.received = attempt.received.saturating_add(u64::try_from(count).unwrap_or(0))
+            });
+            if count == 0 {
+                // What the decoder has is told first; then it is asked whether that may be all.
+                self.closed = true;
+            }
+        }
+    }
+
+    fn abandon(&mut self, exchange: &Exchange) {
+        exchange.attempts.current(|attempt| attempt.finished = Some(self.begun.elapsed()));
+    }
+}
+
+impl Tunnel for Reply {
+    fn run<'a>(&'a mut self, exchange: &'a Exchange) -> LocalBoxFuture<'a, ()> {
+        Box::pin(async move {
+            let Some(mut used) = self.used.take() else { return };
+            let limits = pump::Limits {
+                client_buffer: self.settings.buffer_size,
+                upstream_buffer: self.settings.relay_size,
+                idle: self.settings.read_timeout,
+                half_close: false,
+            };
+            let counters = Counters::default();
+            let first = std::mem::take(&mut self.buffer);
+            exchange.carrier.tunnel(&mut used.connection.transport, first, limits, &counters).await;
+            exchange.sent.bytes.set(exchange.sent.bytes.get().saturating_add(counters.to_client.get()));
+        })
     }
 }
 
@@ -199,163 +286,7 @@ impl Drop for Reply {
     }
 }
 
-/// Bytes that the client has yet to take.
-struct Queue {
-    pieces: VecDeque<Bytes>,
-    length: usize,
-    chunked: bool,
-}
-
-impl Queue {
-    fn push(&mut self, piece: Bytes) {
-        self.length += piece.len();
-        if !piece.is_empty() {
-            self.pieces.push_back(piece);
-        }
-    }
-
-    /// Pieces of the body, framed as one chunk where the client gets chunks.
-    fn data(&mut self, pieces: SmallVec<[Bytes; 4]>) {
-        let length = pieces.iter().fold(0, |sum: usize, piece| sum.saturating_add(piece.len()));
-        let framed = self.chunked && length > 0;
-        if framed {
-            let mut header = Vec::with_capacity(18);
-            chunk_header(u64::try_from(length).unwrap_or(0), &mut header);
-            self.push(header.into());
-        }
-        pieces.into_iter().for_each(|piece| self.push(piece));
-        if framed {
-            self.push(Bytes::from_static(b"\r\n"));
-        }
-    }
-
-    fn poll_write(&mut self, cx: &mut Context<'_>, transport: &mut Transport) -> Poll<io::Result<usize>> {
-        const SLICES: usize = 16;
-        let count = {
-            let slices: smallvec::SmallVec<[IoSlice<'_>; SLICES]> =
-                self.pieces.iter().take(SLICES).map(|piece| IoSlice::new(piece)).collect();
-            std::task::ready!(Pin::new(transport).poll_write_vectored(cx, &slices))?
-        };
-        if count == 0 {
-            return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
-        }
-        self.length -= count.min(self.length);
-        let mut left = count;
-        while left > 0
-            && let Some(piece) = self.pieces.front_mut()
-        {
-            let taken = left.min(piece.len());
-            piece.advance(taken);
-            left -= taken;
-            if piece.is_empty() {
-                self.pieces.pop_front();
-            }
-        }
-        Poll::Ready(Ok(count))
-    }
-}
-
-/// Relays the body of a reply.
-///
-/// # Errors
-/// Which side failed. A failure of the upstream has been logged.
-pub async fn relay(writer: &mut Writer<'_>, mut reply: Reply) -> Result<(), Failure> {
-    let exchange = writer.exchange;
-    let mut queue = Queue { pieces: VecDeque::new(), length: 0, chunked: writer.chunked };
-    queue.push(std::mem::take(&mut writer.pending).into());
-    let mut done = reply.decode(exchange, &mut queue).map_err(|error| upstream_failed(exchange, &error))?;
-    if done {
-        end(&mut reply, &mut queue, exchange);
-    }
-    let (mut write_deadline, mut read_deadline) = (None, None);
-    let connection = &mut writer.client.connection;
-    let relayed = poll_fn(|cx| {
-        loop {
-            let mut moved = false;
-            while !queue.pieces.is_empty() {
-                match queue.poll_write(cx, &mut connection.transport) {
-                    Poll::Pending => break,
-                    Poll::Ready(Err(error)) => return Poll::Ready(Err(Failure::Client(error.into()))),
-                    Poll::Ready(Ok(count)) => {
-                        exchange.count_sent(count);
-                        write_deadline = None;
-                        moved = true;
-                    }
-                }
-            }
-            if queue.pieces.is_empty() && done {
-                return Pin::new(&mut connection.transport)
-                    .poll_flush(cx)
-                    .map_err(|error| Failure::Client(error.into()));
-            }
-            if !done && reply.may_fill(&queue) {
-                match reply.poll_fill(cx, &queue) {
-                    Poll::Pending => {}
-                    Poll::Ready(Err(error)) => return Poll::Ready(Err(upstream_failed(exchange, &error))),
-                    Poll::Ready(Ok(count)) => {
-                        read_deadline = None;
-                        moved = true;
-                        exchange.attempts.current(|attempt| {
-                            attempt.received = attempt.received.saturating_add(u64::try_from(count).unwrap_or(0))
-                        });
-                        done = match reply.decode(exchange, &mut queue) {
-                            Ok(done) => done,
-                            Err(error) => return Poll::Ready(Err(upstream_failed(exchange, &error))),
-                        };
-                        if count == 0 && !done {
-                            if reply.decoder.end().is_err() {
-                                return Poll::Ready(Err(upstream_failed(
-                                    exchange,
-                                    &io::Error::other("upstream prematurely closed connection"),
-                                )));
-                            }
-                            done = true;
-                        }
-                        if done {
-                            end(&mut reply, &mut queue, exchange);
-                        }
-                    }
-                }
-            }
-            if moved {
-                continue;
-            }
-            if !queue.pieces.is_empty() {
-                let until = *write_deadline.get_or_insert_with(|| later(writer.limit));
-                if connection.timer.poll_until(cx, until).is_ready() {
-                    return Poll::Ready(Err(Failure::Client(IoFailure::TimedOut)));
-                }
-            }
-            let may_fill = !done && reply.may_fill(&queue);
-            if let Some(used) = reply.used.as_mut().filter(|_| may_fill) {
-                let until = *read_deadline.get_or_insert_with(|| later(reply.settings.read_timeout));
-                if used.connection.timer.poll_until(cx, until).is_ready() {
-                    return Poll::Ready(Err(upstream_failed(
-                        exchange,
-                        &io::Error::other("upstream timed out (110: Connection timed out)"),
-                    )));
-                }
-            }
-            return Poll::Pending;
-        }
-    })
-    .await;
-    if relayed.is_err() && !done {
-        exchange.attempts.current(|attempt| attempt.finished = Some(reply.begun.elapsed()));
-    }
-    relayed
-}
-
-fn end(reply: &mut Reply, queue: &mut Queue, exchange: &Exchange) {
-    reply.finish(exchange, Instant::now());
-    if queue.chunked {
-        let mut last = Vec::with_capacity(LAST_CHUNK.len());
-        exchange.plan().trailers.write_end(exchange, &mut last);
-        queue.push(last.into());
-    }
-}
-
-fn upstream_failed(exchange: &Exchange, error: &io::Error) -> Failure {
+fn upstream_failed(exchange: &Exchange, error: &io::Error) -> Broken {
     match error.raw_os_error() {
         Some(_) => log!(
             exchange.logger(),
@@ -365,110 +296,5 @@ fn upstream_failed(exchange: &Exchange, error: &io::Error) -> Failure {
         ),
         None => log!(exchange.logger(), Error, "{error} while reading upstream"),
     }
-    Failure::Source
-}
-
-/// Bytes both ways, after both sides have agreed to leave HTTP.
-///
-/// # Errors
-/// Never: a tunnel ends as it ends.
-pub async fn tunnel(writer: &mut Writer<'_>, mut reply: Reply) -> Result<(), Failure> {
-    let exchange = writer.exchange;
-    let Some(mut used) = reply.used.take() else { return Ok(()) };
-    let limits = pump::Limits {
-        client_buffer: reply.settings.buffer_size,
-        upstream_buffer: reply.settings.relay_size,
-        idle: reply.settings.read_timeout,
-        half_close: false,
-    };
-    let counters = Counters::default();
-    let first = std::mem::take(&mut writer.client.buffer);
-    let connection = &mut writer.client.connection;
-    let ended = pump::pump(
-        &mut connection.transport,
-        &mut used.connection.transport,
-        &mut connection.timer,
-        limits,
-        &counters,
-        first,
-        std::mem::take(&mut reply.buffer),
-    )
-    .await;
-    exchange.sent.bytes.set(exchange.sent.bytes.get().saturating_add(counters.to_client.get()));
-    log!(exchange.logger(), Debug, "tunnel ended: {ended:?}");
-    Ok(())
-}
-
-/// A body chunk by chunk, for filters that transform it.
-pub struct Source {
-    body: Body,
-}
-
-impl Source {
-    /// The chunks of a body.
-    pub fn new(body: Body) -> Source {
-        Source { body }
-    }
-
-    /// The next chunk; `None` at the end.
-    ///
-    /// # Errors
-    /// The source failed; it has been logged.
-    pub async fn next(&mut self, writer: &mut Writer<'_>) -> Result<Option<Bytes>, Failure> {
-        match &mut self.body {
-            Body::Empty | Body::Announced(_) | Body::Unknown | Body::Tunnel(_) => Ok(None),
-            Body::Bytes(bytes) => Ok(Some(std::mem::take(bytes)).filter(|bytes| !bytes.is_empty())),
-            Body::Pieces(pieces) => {
-                while let Some(piece) = pieces.first_mut() {
-                    if let Piece::File(part) = piece
-                        && let Some(bytes) = writer.next_piece(part).await?
-                    {
-                        return Ok(Some(bytes));
-                    }
-                    if let Piece::Bytes(bytes) = pieces.remove(0) {
-                        return Ok(Some(bytes));
-                    }
-                }
-                Ok(None)
-            }
-            Body::File(part) => writer.next_piece(part).await,
-            Body::Upstream(reply) => {
-                let exchange = writer.exchange;
-                let mut queue = Queue { pieces: VecDeque::new(), length: 0, chunked: false };
-                loop {
-                    let done = reply.decode(exchange, &mut queue).map_err(|error| upstream_failed(exchange, &error))?;
-                    if !queue.pieces.is_empty() {
-                        let all: Vec<u8> = queue.pieces.iter().flat_map(|piece| piece.iter().copied()).collect();
-                        return Ok(Some(all.into()));
-                    }
-                    if done {
-                        reply.finish(exchange, Instant::now());
-                        return Ok(None);
-                    }
-                    let timeout = reply.settings.read_timeout;
-                    let mut timer = tidegate_core::net::Timer::default();
-                    let count = match timer.limit(timeout, poll_fn(|cx| reply.poll_fill(cx, &queue))).await {
-                        Ok(Ok(count)) => count,
-                        Ok(Err(error)) => return Err(upstream_failed(exchange, &error)),
-                        Err(_) => {
-                            return Err(upstream_failed(
-                                exchange,
-                                &io::Error::other("upstream timed out (110: Connection timed out)"),
-                            ));
-                        }
-                    };
-                    if count == 0 && reply.decoder.end().is_err() {
-                        return Err(upstream_failed(
-                            exchange,
-                            &io::Error::other("upstream prematurely closed connection"),
-                        ));
-                    }
-                    if count == 0 {
-                        reply.finish(exchange, Instant::now());
-                        return Ok(None);
-                    }
-                }
-            }
-        }
-    }
+    Broken
 }

@@ -64,6 +64,8 @@ pub struct Fields {
     base: Bytes,
     own: Vec<u8>,
     entries: Vec<Entry>,
+    /// The base is a head of HTTP/1, whose parser has checked every field in it.
+    lines: bool,
     /// The known names that may be present: a clear bit is certain, a set one may be stale.
     seen: KnownSet,
 }
@@ -271,8 +273,7 @@ impl Fields {
         self.entries = entries;
     }
 
-    /// Adds a field that lies in the buffer to be given to [`set_base`](Self::set_base). The parser that calls this has checked
-    /// that it may be written into a head as it is.
+    /// Adds a field that lies in the buffer to be given to [`set_base`](Self::set_base) or [`set_lines`](Self::set_lines).
     #[inline]
     pub(crate) fn push_parsed(&mut self, name: Span, value: Span, known: Known) {
         self.add(Entry { name, value, known, name_in: Source::Base, value_in: Source::Base });
@@ -281,6 +282,13 @@ impl Fields {
     /// Gives the buffer that the parsed fields lie in.
     pub(crate) fn set_base(&mut self, base: Bytes) {
         self.base = base;
+    }
+
+    /// As [`set_base`](Self::set_base), where each field is a line that the parser of HTTP/1 has checked: it may be written
+    /// into a head as it is.
+    pub(crate) fn set_lines(&mut self, base: Bytes) {
+        self.base = base;
+        self.lines = true;
     }
 
     /// The frozen head as received, from its first line on; empty for fields that no parser made.
@@ -317,7 +325,7 @@ impl Fields {
 
     #[inline]
     fn received(&self, entry: &Entry) -> Option<Received<'_>> {
-        let untouched = entry.name_in == Source::Base && entry.value_in == Source::Base;
+        let untouched = self.lines && entry.name_in == Source::Base && entry.value_in == Source::Base;
         untouched.then_some(Received { base: &self.base, name: entry.name, value: entry.value })
     }
 

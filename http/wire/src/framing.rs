@@ -16,7 +16,7 @@ pub enum Framing {
     None,
     /// Exactly so many bytes follow; 0 if the client said so.
     Length(u64),
-    /// Chunks follow.
+    /// Chunks follow; on HTTP/2, DATA up to the end of the stream: either way the length is not known beforehand.
     Chunked,
 }
 

@@ -85,7 +85,7 @@ impl RequestHead {
     /// Gives the buffer that a head was received in, from the request line on.
     pub(crate) fn set_base(&mut self, base: Bytes) {
         self.target.set_base(base.clone());
-        self.fields.set_base(base);
+        self.fields.set_lines(base);
     }
 
     /// The request line as received, without its line end (`$request`); empty for a head no HTTP/1 parser made.

@@ -130,6 +130,13 @@ impl Known {
         LIST.get(usize::from(self as u8)).map_or("", |(_, name)| name)
     }
 
+    /// The spelling in lower case, as HTTP/2 and 3 write it; empty for [`Known::Other`].
+    #[inline]
+    #[must_use]
+    pub fn lower_name(self) -> &'static [u8] {
+        LOWER.get(self as usize).and_then(|name| name.get(..self.name().len())).unwrap_or_default()
+    }
+
     /// How a line begins that has this name in its usual spelling; empty for [`Known::Other`].
     #[inline]
     pub(crate) fn beginning(self) -> &'static [u8] {
@@ -190,6 +197,27 @@ impl Known {
     }
 }
 
+/// Room for the longest name.
+const LONGEST: usize = 32;
+static LOWER: [[u8; LONGEST]; LIST.len()] = lowered();
+
+/// Runs at compile time only, and fails there if a name has no room.
+#[allow(clippy::indexing_slicing)]
+const fn lowered() -> [[u8; LONGEST]; LIST.len()] {
+    let mut names = [[0; LONGEST]; LIST.len()];
+    let mut at = 0;
+    while at < LIST.len() {
+        let name = LIST[at].1.as_bytes();
+        let mut letter = 0;
+        while letter < name.len() {
+            names[at][letter] = name[letter].to_ascii_lowercase();
+            letter += 1;
+        }
+        at += 1;
+    }
+    names
+}
+
 /// The end of a chain: no name has this number.
 const END: u8 = u8::MAX;
 /// Where the chain of names with a hash begins, and for each name the next with the same hash.
@@ -236,6 +264,7 @@ mod tests {
             assert_eq!(Known::of(name.to_lowercase().as_bytes()), *known);
             assert_eq!(Known::of(name.to_uppercase().as_bytes()), *known);
             assert_eq!(known.name(), *name);
+            assert_eq!(known.lower_name(), name.to_lowercase().as_bytes());
         }
     }
 
@@ -245,6 +274,7 @@ mod tests {
             assert_eq!(Known::of(name.as_bytes()), Known::Other, "{name:?}");
         }
         assert_eq!(Known::Other.name(), "");
+        assert_eq!(Known::Other.lower_name(), b"");
     }
 
     #[test]

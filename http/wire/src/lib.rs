@@ -2,7 +2,7 @@
 //!
 //! Owns what a byte of HTTP/1 means and what is refused. Nothing here opens a socket, a file or a clock: input arrives
 //! in a `BytesMut`, time arrives as an argument. What both protocol versions share (fields, heads, targets, dates,
-//! ranges, conditions) stands at the top; what only HTTP/1 has is in [`h1`].
+//! ranges, conditions) stands at the top; what only HTTP/1 has is in [`h1`], what only HTTP/2 has in [`h2`].
 
 pub mod args;
 pub mod conditional;
@@ -12,6 +12,7 @@ pub mod etag;
 pub mod fields;
 pub mod framing;
 pub mod h1;
+pub mod h2;
 pub mod head;
 pub mod host;
 pub mod known;

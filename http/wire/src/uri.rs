@@ -164,8 +164,13 @@ impl Target {
         self.base = base;
     }
 
+    /// Names the authority that the target is for, by its place in the buffer.
+    pub(crate) fn set_authority(&mut self, authority: Option<Span>) {
+        self.authority = authority;
+    }
+
     /// Counts the places of the parts from a byte that is `by` bytes earlier.
-    fn shift(&mut self, by: usize) {
+    pub(crate) fn shift(&mut self, by: usize) {
         self.args = self.args.shifted(by);
         if let Raw::Received(span) = &mut self.raw {
             *span = span.shifted(by);
@@ -174,7 +179,7 @@ impl Target {
         self.scheme = self.scheme.map(|span| span.shifted(by));
     }
 
-    fn whole(target: &[u8], connect: bool, merge_slashes: bool) -> Result<Self, BadTarget> {
+    pub(crate) fn whole(target: &[u8], connect: bool, merge_slashes: bool) -> Result<Self, BadTarget> {
         match target.first() {
             _ if connect => Self::connect(target),
             Some(b'/') => Self::origin(target, merge_slashes),
@@ -187,7 +192,7 @@ impl Target {
     }
 
     /// A path and its arguments.
-    fn origin(text: &[u8], merge_slashes: bool) -> Result<Self, BadTarget> {
+    pub(crate) fn origin(text: &[u8], merge_slashes: bool) -> Result<Self, BadTarget> {
         if text.first() != Some(&b'/') {
             return Err(BadTarget::Form);
         }

@@ -236,7 +236,7 @@ impl Exchange {
     /// Starts with the arguments of AUTHENTICATE or AUTH: a mechanism and perhaps an initial response.
     ///
     /// `salt` is the CRAM-MD5 challenge before base64, `<random.time@server_name>`.
-    pub fn begin(enabled: Mechanisms, arguments: &[Secret], salt: &Bytes) -> Step {
+    pub fn begin(enabled: Mechanisms, arguments: &[Secret], salt: &[u8]) -> Step {
         let (name, initial) = match arguments {
             [name] => (name, None),
             [name, initial] => (name, Some(initial.expose())),
@@ -248,7 +248,7 @@ impl Exchange {
         }
     }
 
-    fn start(mechanism: Mechanism, initial: Option<&[u8]>, salt: &Bytes) -> Step {
+    fn start(mechanism: Mechanism, initial: Option<&[u8]>, salt: &[u8]) -> Step {
         let (exchange, challenge) = match mechanism {
             Mechanism::Plain => (Exchange::Plain, Bytes::new()),
             Mechanism::Login => (Exchange::LoginUser, USERNAME),

@@ -1,7 +1,7 @@
 //! HTTP/1: heads and bodies of requests and replies, read incrementally and written.
 
 pub mod body;
-mod line;
+pub(crate) mod line;
 pub mod reply;
 pub mod request;
 #[cfg(test)]

@@ -90,7 +90,7 @@ impl ReplyParser {
             return Ok(None);
         };
         (self.line_start, self.scanned) = (0, 0);
-        head.fields.set_base(input.split_to(end.min(input.len())).freeze());
+        head.fields.set_lines(input.split_to(end.min(input.len())).freeze());
         Ok(Some(head))
     }
 

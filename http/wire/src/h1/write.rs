@@ -78,11 +78,18 @@ fn write_status(status: u16, reason: &[u8], out: &mut Vec<u8>) {
 /// [`BadPart`] if the value would break the line, or if the name is empty or has a colon, a space or a control
 /// character.
 pub fn field(name: &[u8], value: &[u8], out: &mut Vec<u8>) -> Result<(), BadPart> {
-    if is_bad_name(name) || breaks(value) {
-        return Err(BadPart);
-    }
+    check(name, value)?;
     line(name, value, out);
     Ok(())
+}
+
+/// Whether a field can be written.
+///
+/// # Errors
+/// As for [`field`].
+#[inline]
+pub(crate) fn check(name: &[u8], value: &[u8]) -> Result<(), BadPart> {
+    if is_bad_name(name) || breaks(value) { Err(BadPart) } else { Ok(()) }
 }
 
 /// As [`field`], with the value that `append` appends: it is checked where it lies. A field without a value is left out,

@@ -20,7 +20,8 @@ const COMPLETED: &str = "OK completed";
 /// Commands may be pipelined; the dialogue stops taking input at every event that the driver has to act upon.
 pub struct Client {
     config: Rc<Config>,
-    salt: Bytes,
+    /// Empty where CRAM-MD5 is off.
+    salt: Box<[u8]>,
     tls: bool,
     errors: u32,
     attempts: u32,
@@ -28,13 +29,14 @@ pub struct Client {
     state: State,
 }
 
+/// Most clients wait at [`State::Commands`], which takes no room for the others.
 enum State {
     /// Commands are read.
     Commands,
     /// An AUTHENTICATE waits for a response.
-    Authenticating { tag: Bytes, exchange: Exchange },
+    Authenticating(Box<(Bytes, Exchange)>),
     /// A login is with the driver.
-    Deciding { tag: Bytes },
+    Deciding { tag: Box<[u8]> },
     /// STARTTLS was answered.
     Handshaking,
     /// The dialogue is over.
@@ -51,9 +53,9 @@ enum Turn {
 impl Client {
     /// A dialogue over a connection that is in TLS already or not. `salt` is the challenge of CRAM-MD5,
     /// `<random.time@server_name>`, and must be this connection's own.
-    pub fn new(config: Rc<Config>, tls: bool, salt: Bytes) -> Self {
+    pub fn new(config: Rc<Config>, tls: bool, salt: &[u8]) -> Self {
         let reader = Reader::new(config.buffer);
-        Client { config, salt, tls, errors: 0, attempts: 0, reader, state: State::Commands }
+        Client { config, salt: salt.into(), tls, errors: 0, attempts: 0, reader, state: State::Commands }
     }
 
     fn command(&mut self, input: &mut BytesMut, replies: &mut BytesMut) -> Result<Turn, Close> {
@@ -157,7 +159,7 @@ impl Client {
     ) -> Result<Turn, Close> {
         match take_line(input, self.config.buffer) {
             Ok(Some(line)) => Ok(self.follow(tag, exchange.respond(&line), replies)),
-            Ok(None) => Ok(Turn::NeedInput(State::Authenticating { tag, exchange })),
+            Ok(None) => Ok(Turn::NeedInput(State::Authenticating(Box::new((tag, exchange))))),
             Err(_) => {
                 tagged(replies, Some(&tag), INVALID_COMMAND);
                 Err(Close::TooLong { command: Some(Verb::Authenticate.name()) })
@@ -171,7 +173,7 @@ impl Client {
                 replies.extend_from_slice(b"+ ");
                 replies.extend_from_slice(&challenge);
                 replies.extend_from_slice(b"\r\n");
-                Turn::Next(State::Authenticating { tag, exchange })
+                Turn::Next(State::Authenticating(Box::new((tag, exchange))))
             }
             Step::Done(method, credentials) => self.attempt(tag, method, credentials),
             Step::Rejected(Rejection::Unsupported) => refuse(&tag, INVALID_COMMAND, replies),
@@ -185,9 +187,10 @@ impl Client {
 
     fn attempt(&mut self, tag: Bytes, method: Method, credentials: Credentials) -> Turn {
         self.attempts = self.attempts.saturating_add(1);
-        let salt = (method == Method::CramMd5).then(|| self.salt.clone());
-        let attempt = Attempt { method, credentials, salt, tag: tag.clone(), number: self.attempts };
-        Turn::Report(State::Deciding { tag }, Event::Login(attempt))
+        let salt = (method == Method::CramMd5).then(|| Bytes::copy_from_slice(&self.salt));
+        let deciding = State::Deciding { tag: tag.as_ref().into() };
+        let attempt = Attempt { method, credentials, salt, tag, number: self.attempts };
+        Turn::Report(deciding, Event::Login(attempt))
     }
 
     fn starttls(&mut self, tag: &[u8], replies: &mut BytesMut) -> Turn {
@@ -220,7 +223,10 @@ impl Machine for Client {
         loop {
             let turn = match std::mem::replace(&mut self.state, State::Over) {
                 State::Commands => self.command(input, replies)?,
-                State::Authenticating { tag, exchange } => self.respond(tag, exchange, input, replies)?,
+                State::Authenticating(under_way) => {
+                    let (tag, exchange) = *under_way;
+                    self.respond(tag, exchange, input, replies)?
+                }
                 state @ (State::Deciding { .. } | State::Handshaking | State::Over) => Turn::NeedInput(state),
             };
             match turn {
@@ -301,7 +307,7 @@ mod tests {
     }
 
     fn client(config: &Config, tls: bool) -> Client {
-        Client::new(Rc::new(config.clone()), tls, Bytes::from_static(b"<1.2@host>"))
+        Client::new(Rc::new(config.clone()), tls, b"<1.2@host>")
     }
 
     fn show(attempt: &Attempt) -> String {

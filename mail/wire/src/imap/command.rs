@@ -81,15 +81,15 @@ pub(super) struct Reader {
     state: State,
 }
 
-/// `budget` is what the command may still have.
+/// `budget` is what the command may still have. Few clients are ever found inside a command, so that one is kept apart.
 #[derive(Debug)]
 enum State {
     /// At the start of a command.
     Start,
     /// Inside a literal that becomes the next argument.
-    Literal { command: Command, length: usize, budget: usize },
+    Literal { command: Box<Command>, length: usize, budget: usize },
     /// Behind a literal, in the rest of the command.
-    Rest { command: Command, budget: usize },
+    Rest { command: Box<Command>, budget: usize },
     /// Inside a literal of a malformed command, which the client sends without waiting for permission.
     Skip { length: usize, budget: usize },
     /// Behind that literal, in the rest of the malformed command.
@@ -106,8 +106,8 @@ impl Reader {
         loop {
             let item = match std::mem::replace(&mut self.state, State::Start) {
                 State::Start => self.start(input)?,
-                State::Literal { command, length, budget } => self.literal(command, length, budget, input),
-                State::Rest { command, budget } => self.rest(command, budget, input)?,
+                State::Literal { command, length, budget } => self.literal(*command, length, budget, input),
+                State::Rest { command, budget } => self.rest(*command, budget, input)?,
                 State::Skip { length, budget } => self.skip(length, budget, input)?,
                 State::SkipRest { budget } => self.skip_rest(budget, input)?,
             };
@@ -134,7 +134,7 @@ impl Reader {
         match take_line(input, budget) {
             Ok(Some(line)) => self.arguments(command, &line, budget.saturating_sub(line.raw().len())),
             Ok(None) => {
-                self.state = State::Rest { command, budget };
+                self.state = State::Rest { command: Box::new(command), budget };
                 Ok(Some(Item::NeedInput))
             }
             Err(_) => Err(Oversize::Command { tag: Some(command.tag), verb: Some(command.verb) }),
@@ -150,7 +150,7 @@ impl Reader {
                 Err(Oversize::Command { tag: Some(command.tag), verb: Some(command.verb) })
             }
             Some(Ending::Literal(Literal { length, waits })) => {
-                self.state = State::Literal { command, length, budget };
+                self.state = State::Literal { command: Box::new(command), length, budget };
                 Ok(waits.then_some(Item::Permit))
             }
             None => Ok(Some(self.malformed(Some(command.tag), text, budget))),
@@ -159,11 +159,11 @@ impl Reader {
 
     fn literal(&mut self, mut command: Command, length: usize, budget: usize, input: &mut BytesMut) -> Option<Item> {
         if input.len() < length {
-            self.state = State::Literal { command, length, budget };
+            self.state = State::Literal { command: Box::new(command), length, budget };
             return Some(Item::NeedInput);
         }
         command.arguments.push(Secret::new(input.split_to(length).freeze()));
-        self.state = State::Rest { command, budget: budget.saturating_sub(length) };
+        self.state = State::Rest { command: Box::new(command), budget: budget.saturating_sub(length) };
         None
     }
 

@@ -1,0 +1,91 @@
+//! Work that is given up when nobody waits for what comes of it.
+
+use std::cell::Cell;
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use tidegate_core::net::timer::later;
+
+use crate::carrier::Carrier;
+use crate::exchange::Exchange;
+
+/// How long a thread may take before it is asked whether the client is still there, and then how often.
+const SLOW: Duration = Duration::from_secs(2);
+
+/// Polls until it is ready, for no longer than `limit`: then `None`.
+pub async fn within<T>(
+    exchange: &Exchange,
+    limit: Duration,
+    mut poll: impl FnMut(&mut Context<'_>) -> Poll<T>,
+) -> Option<T> {
+    let mut deadline = None;
+    poll_fn(|cx| {
+        if let Poll::Ready(output) = poll(cx) {
+            return Poll::Ready(Some(output));
+        }
+        let deadline = *deadline.get_or_insert_with(|| later(limit));
+        exchange.carrier.poll_until(cx, deadline).map(|()| None)
+    })
+    .await
+}
+
+/// Runs `work` unless the client closes first: then `None`. A client that has only half-closed looks like one that is
+/// gone, so this is for where nginx watches too: an upstream is being asked, or a request is being delayed.
+pub async fn unless_gone<F: Future>(exchange: &Exchange, work: F) -> Option<F::Output> {
+    unless_leaves(exchange, &Cell::new(true), work).await
+}
+
+/// Runs `work` unless the client closes while it `may_leave`: then `None`.
+pub async fn unless_leaves<F: Future>(exchange: &Exchange, may_leave: &Cell<bool>, work: F) -> Option<F::Output> {
+    let mut work = pin!(work);
+    poll_fn(|cx| match work.as_mut().poll(cx) {
+        Poll::Ready(output) => Poll::Ready(Some(output)),
+        Poll::Pending if may_leave.get() => exchange.carrier.poll_gone(cx).map(|_| None),
+        Poll::Pending => Poll::Pending,
+    })
+    .await
+}
+
+/// Runs `work` of the worker's threads unless it takes long and the client is gone: then `None`. A client that has only
+/// half-closed gets its answer, however long a slow device takes.
+pub async fn unless_given_up<F: Future>(exchange: &Exchange, work: F) -> Option<F::Output> {
+    let carrier = &*exchange.carrier;
+    let mut work = pin!(work);
+    let mut probed = None;
+    let mut next: Option<Instant> = None;
+    poll_fn(|cx| {
+        if let Poll::Ready(output) = work.as_mut().poll(cx) {
+            return Poll::Ready(Some(output));
+        }
+        loop {
+            let deadline = *next.get_or_insert_with(|| later(SLOW));
+            if carrier.poll_until(cx, deadline).is_pending() {
+                return Poll::Pending;
+            }
+            probed.get_or_insert_with(|| Probed::new(carrier));
+            if carrier.is_abandoned() {
+                return Poll::Ready(None);
+            }
+            next = None;
+        }
+    })
+    .await
+}
+
+/// While it lives the client's system is asked whether the client still has its end.
+struct Probed<'a>(&'a dyn Carrier);
+
+impl<'a> Probed<'a> {
+    fn new(carrier: &'a dyn Carrier) -> Self {
+        carrier.probe(true);
+        Probed(carrier)
+    }
+}
+
+impl Drop for Probed<'_> {
+    fn drop(&mut self) {
+        self.0.probe(false);
+    }
+}
