@@ -145,7 +145,7 @@ pub fn begin(arrival: Arrival, server: Rc<Server>, head: RequestHead, slots: Slo
     let Arrival { carrier, peer, number, pipelined, started } = arrival;
     let target = Target {
         path: head.target.path.clone(),
-        args: head.target.args.clone(),
+        args: head.target.args(),
         changed: head.target.empty_path,
         ..Target::default()
     };

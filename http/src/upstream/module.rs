@@ -8,7 +8,7 @@ use tidegate_core::conf::{Check, ConfigError, Line, Refusal, Setting, Word, lite
 use tidegate_core::inherit;
 use tidegate_core::module::{Install, Module};
 use tidegate_core::script::Template;
-use tidegate_http_wire::Version;
+use tidegate_http_wire::{Field, Known, Version};
 
 use super::ProxyPass;
 use super::attempt::Fault;
@@ -368,7 +368,7 @@ fn next_upstream(conf: &mut ProxyConf, line: &mut Line<'_>) -> Result<(), Refusa
 pub struct Settings {
     /// `proxy_set_header Host`; `None` where nothing sets it.
     pub host: Option<Template<Exchange>>,
-    /// `proxy_set_header`, without `Host` and those that are removed.
+    /// `proxy_set_header`, without `Host`, the framing and those that are removed.
     pub set_headers: Vec<(Rc<[u8]>, Template<Exchange>)>,
     set_names: NameSet,
     /// `proxy_http_version`
@@ -418,8 +418,13 @@ pub struct Settings {
 
 impl Settings {
     /// True when the configuration says what this field of the request is.
-    pub fn sets(&self, name: &[u8]) -> bool {
-        self.set_names.contains(name)
+    pub fn sets(&self, field: Field<'_>) -> bool {
+        self.set_names.has(field)
+    }
+
+    /// As [`sets`](Self::sets), of a known name.
+    pub fn sets_known(&self, known: Known) -> bool {
+        self.set_names.has_known(known)
     }
 
     /// True when the upstream is asked to the end although the client has gone.
@@ -458,6 +463,11 @@ impl Module<Exchange> for Proxy {
     }
 }
 
+/// The framing is ours to say, whatever the configuration sets.
+fn is_framing(name: &[u8]) -> bool {
+    matches!(Known::of(name), Known::ContentLength | Known::TransferEncoding)
+}
+
 impl ProxyConf {
     fn build(&self, pass: &Word, plan: &Plan, env: &Install<'_, Exchange>) -> Result<Settings, ConfigError> {
         let seconds = Duration::from_secs;
@@ -472,7 +482,10 @@ impl ProxyConf {
                 // nginx: of several the last.
                 host = Some(env.template(value)?);
             } else if !value.bytes().is_empty() {
-                set_headers.push((name.bytes().into(), env.template(value)?));
+                let template = env.template(value)?;
+                if !is_framing(name.bytes()) {
+                    set_headers.push((name.bytes().into(), template));
+                }
             }
         }
         let mut hidden = NameSet::default();

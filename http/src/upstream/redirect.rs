@@ -145,7 +145,7 @@ pub fn answer(arrived: Arrived, exchange: &Exchange, pass: &ProxyPass) -> Outcom
         );
     }
     if let Some(target) =
-        head.fields.get(Known::XAccelRedirect).filter(|_| !settings.ignored.contains(b"X-Accel-Redirect"))
+        head.fields.get(Known::XAccelRedirect).filter(|_| !settings.ignored.has_known(Known::XAccelRedirect))
     {
         for field in head.fields.iter().filter(|field| is_kept(field.known)) {
             exchange.carry(field.known, field.value);
@@ -153,7 +153,7 @@ pub fn answer(arrived: Arrived, exchange: &Exchange, pass: &ProxyPass) -> Outcom
         return internal_redirect(exchange, target);
     }
     let mut fields = head.fields;
-    fields.retain(|field| !settings.hidden.contains(field.name));
+    fields.retain(|field| !settings.hidden.has(field));
     for known in [Known::Location, Known::Refresh] {
         let Some(value) = fields.get(known) else { continue };
         let prefix = if known == Known::Refresh {
@@ -188,7 +188,7 @@ pub fn answer(arrived: Arrived, exchange: &Exchange, pass: &ProxyPass) -> Outcom
     }
     let last_modified = fields.get(Known::LastModified).and_then(tidegate_http_wire::date::parse);
     let body = if reply.switches() {
-        if !exchange.head.fields.has(Known::Upgrade) || !settings.sets(b"upgrade") {
+        if !exchange.head.fields.has(Known::Upgrade) || !settings.sets_known(Known::Upgrade) {
             log!(
                 exchange.logger(),
                 Error,
