@@ -33,7 +33,7 @@ use tidegate_http_wire::{Method, RequestHead};
 use super::{server_for, unwelcome};
 use crate::blocks::{Server, Site};
 use crate::exchange::Exchange;
-use crate::run::{self, After, Arrival};
+use crate::run::{self, After, Arrival, Unwelcome};
 use crate::settings::Settings;
 use module::Settings as Http2;
 use stream::Stream;
@@ -314,7 +314,12 @@ async fn exchange(
     session.served.set(number);
     counters::of_worker().count(Total::Exchanges);
     let arrival = Arrival { carrier: stream.clone(), peer: session.info.clone(), number, pipelined: false, started };
-    let unwelcome = unwelcome(&session.site, &server, &session.info);
+    // nginx: a server that does not speak HTTP/2 is not asked by it, whoever else at its address does.
+    let unwelcome = if server.http2.is_some() {
+        unwelcome(&session.site, &server, &session.info)
+    } else {
+        Some(Unwelcome::Misdirected)
+    };
     let exchange = Rc::new(run::begin(arrival, server, head, slots));
     if let Some(bytes) = head_bytes {
         exchange.received.set(bytes.into());
