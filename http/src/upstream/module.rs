@@ -93,6 +93,7 @@ pub struct ProxyConf {
     set_body: Setting<Word>,
     pass_request_headers: Setting<bool>,
     pass_request_body: Setting<bool>,
+    pass_trailers: Setting<bool>,
     connect_timeout: Setting<Duration>,
     send_timeout: Setting<Duration>,
     read_timeout: Setting<Duration>,
@@ -114,7 +115,7 @@ pub struct ProxyConf {
 }
 
 inherit!(ProxyConf {
-    set_header, http_version, method, set_body, pass_request_headers, pass_request_body, connect_timeout, send_timeout,
+    set_header, http_version, method, set_body, pass_request_headers, pass_request_body, pass_trailers, connect_timeout, send_timeout,
     read_timeout, next_upstream, next_upstream_tries, next_upstream_timeout, buffering, request_buffering, buffer_size,
     buffers, hide_header, pass_header, redirect, intercept_errors, ignore_client_abort, ignore_headers, cookies, bind,
 } own { pass });
@@ -184,6 +185,12 @@ impl Feature for Proxy {
             ONE,
             Set::Flag(|c| &mut c.pass_request_body),
             "Whether the client's body is passed on.",
+        ),
+        row(
+            "proxy_pass_trailers",
+            ONE,
+            Set::Flag(|c| &mut c.pass_trailers),
+            "Whether what upstreams send behind a body in chunks is passed on.",
         ),
         row("proxy_connect_timeout", ONE, Set::Time(|c| &mut c.connect_timeout), "Longest time to connect."),
         row(
@@ -379,6 +386,8 @@ pub struct Settings {
     pub set_body: Option<Template<Exchange>>,
     /// `proxy_pass_request_headers`
     pub pass_request_headers: bool,
+    /// `proxy_pass_trailers`
+    pub pass_trailers: bool,
     /// `proxy_pass_request_body`
     pub pass_request_body: bool,
     /// `proxy_connect_timeout`
@@ -506,6 +515,7 @@ impl ProxyConf {
             set_body: template(&self.set_body)?,
             pass_request_headers: self.pass_request_headers.or(true),
             pass_request_body: self.pass_request_body.or(true),
+            pass_trailers: self.pass_trailers.or(false),
             connect_timeout: self.connect_timeout.or(seconds(60)),
             send_timeout: self.send_timeout.or(seconds(60)),
             read_timeout: self.read_timeout.or(seconds(60)),

@@ -183,7 +183,8 @@ impl Reply {
             self.trailers = end.flatten();
             return Ok(Some(Chunk::Data(pieces)));
         }
-        Ok(end.map(|trailers| Chunk::End(trailers.or_else(|| self.trailers.take()))))
+        let passes = self.settings.pass_trailers;
+        Ok(end.map(|trailers| Chunk::End(trailers.or_else(|| self.trailers.take()).filter(|_| passes))))
     }
 
     /// True when there is room for more than the client has yet to take. What it has yet to take keeps the buffer that it

@@ -63,7 +63,7 @@ impl Connection {
         Connection {
             info,
             life,
-            standing: RefCell::new(Standing::enter(counters::of_worker(), State::Reading)),
+            standing: RefCell::new(Standing::enter(counters::of_worker(), State::Waiting)),
             served: Cell::new(0),
             expects_continue: Cell::new(false),
             io: RefCell::new(Io { transport, timer, input: BytesMut::new(), body }),

@@ -139,7 +139,7 @@ async fn run_connection(
         seen,
         timer,
         default,
-        standing: Standing::enter(counters::of_worker(), State::Reading),
+        standing: Standing::enter(counters::of_worker(), State::Waiting),
         streams: FuturesUnordered::new(),
         idle_since: None,
         leaving: None,
