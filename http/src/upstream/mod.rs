@@ -39,8 +39,6 @@ use pass::{Destination, Pass};
 pub struct PeerConnection {
     /// The transport.
     pub transport: Transport,
-    /// Its timer.
-    pub timer: Timer,
 }
 
 /// Idle connections of one group.

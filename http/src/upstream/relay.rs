@@ -238,8 +238,7 @@ impl Source for Reply {
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(upstream_failed(exchange, &error))),
                 Poll::Pending => {
                     let deadline = *self.deadline.get_or_insert_with(|| later(self.settings.read_timeout));
-                    let Some(used) = &mut self.used else { return Poll::Pending };
-                    ready!(used.connection.timer.poll_until(cx, deadline));
+                    ready!(exchange.carrier.poll_until(cx, deadline));
                     let error = io::Error::other("upstream timed out (110: Connection timed out)");
                     return Poll::Ready(Err(upstream_failed(exchange, &error)));
                 }
