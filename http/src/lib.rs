@@ -12,6 +12,7 @@ pub mod limit_except;
 pub mod limit_rate;
 pub mod limit_req;
 pub mod output;
+mod placed;
 pub mod plan;
 pub mod presence;
 pub mod request_body;

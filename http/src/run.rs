@@ -140,7 +140,8 @@ pub struct Arrival {
     pub started: Instant,
 }
 
-/// An exchange at its beginning.
+/// An exchange at its beginning. It is large: made where it stays, not here and then moved.
+#[inline(always)]
 pub fn begin(arrival: Arrival, server: Rc<Server>, head: RequestHead, slots: Slots) -> Exchange {
     let Arrival { carrier, peer, number, pipelined, started } = arrival;
     let target = Target {

@@ -29,6 +29,7 @@ use tokio::sync::Notify;
 
 use crate::content::{Content, Outcome, Produce};
 use crate::exchange::Exchange;
+use crate::placed::placed;
 use crate::request_body;
 use attempt::{Fault, Sending};
 use judge::{Judge, Next};
@@ -174,7 +175,7 @@ pub struct ProxyPass {
 
 impl Content for ProxyPass {
     fn answer<'a>(&'a self, exchange: &'a Exchange) -> Produce<'a> {
-        Produce::Later(Box::pin(self.proxy(exchange)))
+        Produce::Later(placed(|| self.proxy(exchange)))
     }
 }
 
