@@ -88,7 +88,7 @@ impl std::error::Error for ConfigError {}
 pub struct Errors {
     found: Vec<ConfigError>,
     warnings: Vec<ConfigError>,
-    excused: Excused,
+    excused: Box<Excused>,
     mentioned: Vec<Word>,
 }
 
