@@ -511,7 +511,7 @@ pub struct Zones {
     load: u64,
     list: RefCell<Vec<(Rc<Zone>, Place)>>,
     /// The names that the configuration gives to zones, and what for.
-    claims: RefCell<Vec<(String, String)>>,
+    claims: RefCell<Vec<(String, String, Place)>>,
     previous: Vec<Rc<Zone>>,
 }
 
@@ -561,14 +561,16 @@ impl Zones {
     /// It has one for users of another kind.
     pub fn claim(&self, name: &str, kind: &str, at: &Place) -> Result<(), ConfigError> {
         let mut claims = self.claims.borrow_mut();
-        match claims.iter().find(|(known, _)| known == name) {
-            Some((_, other)) if other != kind => {
-                let message = format!("the shared memory zone \"{name}\" is already declared for a different use");
+        match claims.iter().find(|(known, ..)| known == name) {
+            Some((_, other, first)) if other != kind => {
+                let message = format!(
+                    "the shared memory zone \"{name}\" is already declared for a different use, {other}, at {first}"
+                );
                 Err(ConfigError::new(at, message))
             }
             Some(_) => Ok(()),
             None => {
-                claims.push((name.to_owned(), kind.to_owned()));
+                claims.push((name.to_owned(), kind.to_owned(), at.clone()));
                 Ok(())
             }
         }
@@ -590,12 +592,6 @@ impl Zones {
         let is_new = self.declared(name).is_none();
         let mut zone = self.declare(name, size, at)?;
         let same_kind = zone.purpose.borrow().as_ref().is_none_or(|other| other == kind);
-        if !is_new && !same_kind {
-            return Err(ConfigError::new(
-                at,
-                format!("the shared memory zone \"{name}\" is already declared for a different use"),
-            ));
-        }
         let room = |zone: &Zone| zone.exclusively(|| zone.room_for(needs));
         if is_new && (!same_kind || room(&zone).is_err()) {
             self.list.borrow_mut().retain(|(other, _)| !Rc::ptr_eq(other, &zone));
@@ -771,7 +767,7 @@ mod tests {
         let error = declare(&Zones::after(Some(&next)), "x", &needs(4000)).err().unwrap().to_string();
         assert_eq!(error, "zone \"z\" is too small: 7232 bytes more are needed in f:3");
         let error = declare(&next, "y", &needs(1)).err().unwrap().to_string();
-        assert!(error.contains("already declared for a different use in f:3"), "{error}");
+        assert!(error.contains("already declared for a different use, x, at f:3 in f:3"), "{error}");
         let other = declare(&Zones::after(Some(&next)), "y", &needs(1001)).unwrap();
         assert_eq!(other.region("a", 1000, always_sound).unwrap().words()[0].load(Relaxed), 0);
     }
