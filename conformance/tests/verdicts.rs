@@ -698,6 +698,20 @@ fn variables_must_be_there_whether_or_not_they_are_used() {
         "stream { %s }",
         &[("limit_conn_zone $nosuch zone=a:1m;", false), ("limit_conn_zone $remote_addr zone=a:1m;", true)],
     );
+    // A group has no braces.
+    assert_verdicts(
+        LOCATION,
+        &[
+            ("return 200 $1;", true),
+            ("return 200 $12;", true),
+            ("return 200 ${1};", false),
+            ("return 200 $01;", false),
+            ("return 200 $0;", false),
+            ("rewrite ^/(a) /${1};", false),
+            ("add_header X ${1};", false),
+            ("proxy_set_body ${1};", false),
+        ],
+    );
     // Patterns, too, and what their groups are called.
     assert_verdicts(
         LOCATION,
