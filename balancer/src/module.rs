@@ -29,7 +29,7 @@ pub type MakeMethod = fn() -> Box<dyn Balancer>;
 #[derive(Default)]
 pub struct UpstreamConf {
     servers: Vec<(Peer, Word)>,
-    zone: Setting<(Word, Option<u64>)>,
+    zone: Option<(Word, Option<u64>)>,
     method: Setting<MakeMethod>,
     keepalive: Setting<usize>,
     keepalive_requests: Setting<u64>,
@@ -151,7 +151,24 @@ fn zone(conf: &mut UpstreamConf, line: &mut Line<'_>) -> Result<(), Refusal> {
         .get(1)
         .map(|word| value::size(word).ok_or_else(|| Refusal(format!("invalid zone size \"{word}\""))))
         .transpose()?;
-    conf.zone.set((line.arg(0)?.clone(), size))
+    let name = line.arg(0)?.clone();
+    // nginx: each makes its zone, and the last one is used.
+    if let Some((earlier, known)) = conf.zone.take() {
+        line.warn(format!("zone \"{name}\" takes the place of zone \"{earlier}\""));
+        let is_same = earlier.bytes() == name.bytes();
+        if let (true, Some(size), Some(known)) = (is_same, size, known)
+            && size != known
+        {
+            return Err(format!(
+                "the size {size} of shared memory zone \"{name}\" conflicts with already declared size {known}"
+            )
+            .into());
+        }
+        conf.zone = Some((name, size.or(known.filter(|_| is_same))));
+        return Ok(());
+    }
+    conf.zone = Some((name, size));
+    Ok(())
 }
 
 fn keepalive(conf: &mut UpstreamConf, line: &mut Line<'_>) -> Result<(), Refusal> {
@@ -289,7 +306,7 @@ struct Written<'a> {
 impl Written<'_> {
     /// The zone's name, and its size if it is here that it is said.
     fn zone(&self) -> Option<(Word, Option<u64>)> {
-        self.block.confs.with::<Upstreams, _>(|conf| conf.zone.get().cloned())
+        self.block.confs.with::<Upstreams, _>(|conf| conf.zone.clone())
     }
 }
 
@@ -345,7 +362,7 @@ fn share(written: &[Written<'_>], kind: &str, zones: &Zones, errors: &mut Errors
 
 fn build(Written { name, block, peers, .. }: Written<'_>, zones: &Zones) -> Result<Group, ConfigError> {
     block.confs.with::<Upstreams, _>(|conf| {
-        let zone = conf.zone.get().map(|(zone, size)| zones.declare(&zone.text(), *size, zone.at())).transpose()?;
+        let zone = conf.zone.as_ref().map(|(zone, size)| zones.declare(&zone.text(), *size, zone.at())).transpose()?;
         let make = conf.method.or(|| Box::new(RoundRobin));
         let mut group =
             Group::new(&name, peers, make(), zone.as_ref()).map_err(|message| ConfigError::new(block.at(), message))?;

@@ -2,7 +2,7 @@
 //! rotations and upgrades.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 
 use nix::sys::signal::Signal;
@@ -108,4 +108,101 @@ fn a_pid_file_that_was_open_to_all_is_so_no_longer() {
     let server = setup.start();
     wait_until("the pid is written", || (server.pid_in_file() == Some(server.pid())).then_some(()));
     assert_mode(&server, "nginx.pid", 0o644);
+}
+
+/// Every kind of file and socket that a configuration can ask for. `%%USER%%` is a line with `user`, or none.
+const OWNED: &str = "%%USER%% pid nginx.pid; error_log error.log info; worker_processes 1; events {}
+    http { access_log access.log; access_log held.log combined buffer=4k flush=1s;
+      server { listen 127.0.0.1:%%PORT_0%%; listen unix:%%DIR%%/http.sock; error_log server.log; return 200 one; } }
+    stream { log_format s '$remote_addr'; access_log stream.log s;
+      server { listen unix:%%DIR%%/stream.sock; return x; } }
+    mail { auth_http 127.0.0.1:1; server { listen unix:%%DIR%%/mail.sock; protocol imap; } }";
+
+/// Whose something is when it is made, and when the logs have been opened anew.
+#[derive(Clone, Copy, Debug)]
+enum Owner {
+    /// The master's, always.
+    Master,
+    /// The master's until the workers have to open it: then the user's they run as, with the group that it had.
+    Workers,
+}
+
+const MADE: [(&str, Owner); 9] = [
+    ("nginx.pid", Owner::Master),
+    ("http.sock", Owner::Master),
+    ("stream.sock", Owner::Master),
+    ("mail.sock", Owner::Master),
+    ("error.log", Owner::Workers),
+    ("server.log", Owner::Workers),
+    ("access.log", Owner::Workers),
+    ("held.log", Owner::Workers),
+    ("stream.log", Owner::Workers),
+];
+
+#[track_caller]
+fn assert_owner(server: &Server, name: &str, user: u32, when: &str) {
+    let path = server.folder().join(name);
+    let group = nix::unistd::Gid::effective().as_raw();
+    let found = || fs::metadata(&path).ok().map(|about| (about.uid(), about.gid()));
+    // A file is made first and given away then.
+    wait_until(&format!("{name} is {user}:{group} {when}, not {:?}", found()), || {
+        found().filter(|owner| *owner == (user, group))
+    });
+}
+
+/// What the master makes belongs to root, and what the workers must be able to open to their user, as with nginx.
+#[test]
+fn files_and_sockets_belong_to_whom_they_are_for() {
+    if !nix::unistd::Uid::effective().is_root() {
+        return println!("skipped: needs root");
+    }
+    for (line, user) in [
+        ("user daemon;", "daemon"),
+        ("user daemon games;", "daemon"),
+        ("user games daemon;", "games"),
+        ("user root;", "root"),
+        ("", "nobody"),
+    ] {
+        let uid_of = |name: &str| nix::unistd::User::from_name(name).ok().flatten().map(|user| user.uid.as_raw());
+        let Some(workers) = uid_of(user) else {
+            println!("skipped: needs the user {user}");
+            continue;
+        };
+        let text = OWNED.replace("%%USER%%", line);
+        let mut server = Server::config(&format!("daemon on; {text}")).detached().start();
+        let first = server.pid();
+        for (name, _) in MADE {
+            assert_owner(&server, name, 0, "at the start");
+        }
+
+        let text = text.replace("http.sock;", "http.sock; listen unix:%%DIR%%/second.sock;");
+        let text = text.replace("access_log access.log;", "access_log access.log; access_log second.log;");
+        server.reload_with(&format!("daemon on; {text}"));
+        let made: Vec<_> =
+            MADE.into_iter().chain([("second.sock", Owner::Master), ("second.log", Owner::Workers)]).collect();
+        for (name, _) in &made {
+            assert_owner(&server, name, 0, "after a reload");
+        }
+
+        // Some are still there, some are not.
+        for name in ["error.log", "access.log", "stream.log"] {
+            fs::rename(server.folder().join(name), server.folder().join("old.log")).unwrap();
+        }
+        server.signal(Signal::SIGUSR1);
+        let owner = |owner: &Owner| if matches!(owner, Owner::Workers) { workers } else { 0 };
+        for (name, whose) in &made {
+            assert_owner(&server, name, owner(whose), "after the logs were opened anew");
+        }
+
+        server.signal(Signal::SIGUSR2);
+        let second =
+            wait_until("the new master has written its pid", || server.pid_in_file().filter(|pid| *pid != first));
+        wait_until("it has workers", || (!processes::children(second).is_empty()).then_some(()));
+        for (name, whose) in made.iter().chain([&("nginx.pid.oldbin", Owner::Master)]) {
+            assert_owner(&server, name, owner(whose), "after an upgrade");
+        }
+        // Whoever the files belong to, the workers are whom they should be.
+        let worker = processes::children(second)[0];
+        assert_eq!(fs::metadata(format!("/proc/{worker}")).unwrap().uid(), workers, "{line}");
+    }
 }

@@ -580,3 +580,393 @@ fn a_daemon_without_an_error_log_has_one_all_the_same() {
     assert_eq!(status, 404);
     assert!(logged.contains("[error]"), "{logged}");
 }
+
+#[test]
+fn sizes_of_buffers_fit_one_another() {
+    assert_verdicts(
+        LOCATION,
+        &[
+            ("proxy_buffers 2 4k;", false),
+            ("proxy_buffers 3 4k;", true),
+            ("proxy_buffer_size 16k;", false),
+            ("proxy_buffer_size 64k;", false),
+            ("proxy_buffer_size 1k; proxy_buffers 8 2k;", true),
+            ("proxy_buffer_size 128k; proxy_buffers 4 256k;", true),
+            ("proxy_busy_buffers_size 2k;", false),
+            ("proxy_busy_buffers_size 28k;", true),
+            ("proxy_busy_buffers_size 32k;", false),
+            ("proxy_buffers 4 16k; proxy_buffer_size 32k; proxy_busy_buffers_size 48k;", true),
+            ("proxy_buffers 4 16k; proxy_buffer_size 32k; proxy_busy_buffers_size 64k;", false),
+            ("proxy_max_temp_file_size 0;", true),
+            ("proxy_max_temp_file_size 1k;", false),
+            ("proxy_max_temp_file_size 4k;", true),
+            ("proxy_temp_file_write_size 1k;", false),
+            ("proxy_temp_file_write_size 64k; proxy_max_temp_file_size 32k;", true),
+            ("proxy_buffering off; proxy_buffer_size 64k;", false),
+            ("proxy_pass http://127.0.0.1:1; proxy_buffer_size 64k;", false),
+            ("if ($host) { proxy_pass http://127.0.0.1:1; } proxy_buffer_size 64k;", false),
+            ("proxy_buffers 8 64k; location /a { proxy_buffers 8 1k; proxy_buffer_size 8k; }", false),
+        ],
+    );
+    assert_verdicts(
+        HTTP,
+        &[
+            ("proxy_buffer_size 64k;", false),
+            ("proxy_buffer_size 64k; proxy_buffers 8 64k;", true),
+            ("large_client_header_buffers 4 1;", false),
+            ("large_client_header_buffers 4 511;", false),
+            ("large_client_header_buffers 4 512;", true),
+            ("large_client_header_buffers 4 256; connection_pool_size 256;", true),
+            ("connection_pool_size 16k;", false),
+            ("connection_pool_size 16k; large_client_header_buffers 4 16k;", true),
+            ("client_header_buffer_size 16k; large_client_header_buffers 4 8k;", true),
+        ],
+    );
+    // What servers inherit from is looked at with what they say themselves.
+    for (text, right) in [
+        ("http { proxy_buffer_size 64k; connection_pool_size 16k; }", true),
+        ("http { proxy_buffer_size 64k; server { listen 127.0.0.1:%%PORT_0%%; proxy_buffers 8 64k; } }", true),
+        (
+            "http { server { listen 127.0.0.1:%%PORT_0%%; proxy_buffer_size 64k; location / { proxy_buffers 8 64k; } } }",
+            false,
+        ),
+        (
+            "http { connection_pool_size 16k; server { listen 127.0.0.1:%%PORT_0%%; large_client_header_buffers 4 16k; } }",
+            true,
+        ),
+        ("stream { proxy_buffer_size 64k; server { listen 127.0.0.1:%%PORT_0%%; return x; } }", true),
+    ] {
+        let outcome = check(&format!("events {{}}\n{text}"));
+        assert_eq!(outcome.status.success(), right, "{text}: {}", outcome.stderr);
+    }
+    // One error however many blocks inherit the sizes, where they are written.
+    let places = "location /a { } location /b { location /b/c { if ($host) { } } }";
+    let outcome = check(&format!(
+        "events {{}}\nhttp {{\n proxy_buffer_size 64k;\n server {{ listen 127.0.0.1:%%PORT_0%%; {places} }} }}\n"
+    ));
+    let found = errors(&outcome);
+    assert!(found.len() == 1 && found[0].contains("\"proxy_busy_buffers_size\""), "{found:?}");
+    assert!(is_nginx() || found[0].ends_with("nginx.conf:3"), "{found:?}");
+}
+
+#[test]
+fn variables_must_be_there_whether_or_not_they_are_used() {
+    let known = "map $host $known { default 1; }";
+    for (directive, has_more) in [
+        ("proxy_bind %s", false),
+        ("proxy_method %s", false),
+        ("proxy_set_body %s", false),
+        ("proxy_set_header X %s", true),
+        ("proxy_redirect %s /", true),
+        ("proxy_redirect / %s", true),
+        ("proxy_cookie_domain %s b", true),
+        ("proxy_cookie_domain ~a %s", true),
+        ("proxy_cookie_path %s /", true),
+        ("proxy_cookie_path / %s", true),
+        ("proxy_cookie_flags %s secure", true),
+        ("proxy_cookie_flags a %s", true),
+        ("proxy_cache_key %s", false),
+        ("proxy_cache_bypass %s", true),
+        ("proxy_no_cache 0 %s", true),
+    ] {
+        for place in [HTTP, LOCATION] {
+            let line = |variable: &str| format!("{};", directive.replace("%s", variable));
+            assert_verdicts(
+                &place.replace("http {", &format!("http {{ {known}")),
+                &[
+                    (&line("$nosuch"), false),
+                    (&line("a${nosuch}b"), false),
+                    (&line("$known"), true),
+                    (&line("$"), false),
+                    (&line("${host"), false),
+                    (&format!("{}{}", line("$host"), line("$known")), has_more),
+                ],
+            );
+        }
+    }
+    assert_verdicts(
+        HTTP,
+        &[
+            ("limit_conn_zone $nosuch zone=a:1m;", false),
+            ("limit_conn_zone $host$nosuch zone=a:1m;", false),
+            ("limit_req_zone $nosuch zone=a:1m rate=1r/s;", false),
+            ("limit_req_zone $host zone=a:1m rate=1r/s;", true),
+            ("limit_conn_zone $later zone=a:1m; map $host $later { default 1; }", true),
+        ],
+    );
+    assert_verdicts(
+        "stream { %s }",
+        &[("limit_conn_zone $nosuch zone=a:1m;", false), ("limit_conn_zone $remote_addr zone=a:1m;", true)],
+    );
+    // A group has no braces.
+    assert_verdicts(
+        LOCATION,
+        &[
+            ("return 200 $1;", true),
+            ("return 200 $12;", true),
+            ("return 200 ${1};", false),
+            ("return 200 $01;", false),
+            ("return 200 $0;", false),
+            ("rewrite ^/(a) /${1};", false),
+            ("add_header X ${1};", false),
+            ("proxy_set_body ${1};", false),
+        ],
+    );
+    // Patterns, too, and what their groups are called.
+    assert_verdicts(
+        LOCATION,
+        &[
+            ("proxy_redirect ~( b;", false),
+            ("proxy_cookie_path ~( b;", false),
+            ("proxy_cookie_domain ~*( b;", false),
+            ("proxy_cookie_flags ~( secure;", false),
+            ("proxy_redirect ~*^(?<part>b) /$part;", true),
+            ("proxy_cookie_path ~(?<part>b) $part;", true),
+            ("proxy_pass http://127.0.0.1:1; proxy_cookie_domain ~(?<part>b) $part;", true),
+            ("proxy_pass http://127.0.0.1:1; proxy_redirect ~(?<part>b) $part$1;", true),
+        ],
+    );
+}
+
+#[test]
+fn what_is_turned_off_is_so_alone() {
+    for (name, pair) in [
+        ("proxy_redirect", "/a /b"),
+        ("proxy_redirect", "~a /b"),
+        ("proxy_cookie_domain", "a b"),
+        ("proxy_cookie_path", "/a /b"),
+        ("proxy_cookie_flags", "a secure"),
+    ] {
+        for pass in ["", "proxy_pass http://127.0.0.1:1;"] {
+            assert_verdicts(
+                &LOCATION.replace("%s", &format!("{pass} %s")),
+                &[
+                    (&format!("{name} off;"), true),
+                    (&format!("{name} {pair}; {name} {pair};"), true),
+                    (&format!("{name} off; {name} off;"), false),
+                    (&format!("{name} off; {name} {pair};"), false),
+                    (&format!("{name} {pair}; {name} off;"), false),
+                    (&format!("{name} off; location /c {{ {name} {pair}; }}"), true),
+                ],
+            );
+        }
+    }
+    assert_verdicts(
+        LOCATION,
+        &[
+            ("proxy_redirect default;", false),
+            ("proxy_redirect default; proxy_pass http://127.0.0.1:1;", false),
+            ("proxy_pass http://127.0.0.1:1; proxy_redirect default;", true),
+            ("proxy_pass http://127.0.0.1:1; proxy_redirect default; proxy_redirect default;", true),
+            ("proxy_pass http://127.0.0.1:1; proxy_redirect default; proxy_redirect off;", false),
+            ("proxy_pass http://$host; proxy_redirect default;", false),
+        ],
+    );
+    assert_verdicts(HTTP, &[("proxy_redirect default;", false), ("proxy_redirect off;", true)]);
+}
+
+#[test]
+fn a_zone_has_one_use() {
+    let upstream = "upstream u { zone a 1m; server 127.0.0.1:1; }";
+    let (conn, req) = ("limit_conn_zone $host zone=a:1m;", "limit_req_zone $host zone=a:1m rate=1r/s;");
+    assert_verdicts(
+        HTTP,
+        &[
+            (&format!("{conn} {req}"), false),
+            (&format!("{req} {conn}"), false),
+            (&format!("{conn} {upstream}"), false),
+            (&format!("{upstream} {req}"), false),
+            (&format!("{conn} {conn}"), false),
+            (&format!("{conn} {}", req.replace("=a:", "=b:")), true),
+            (&format!("{upstream} {}", upstream.replace("u {", "v {")), true),
+            (&format!("{upstream} {}", upstream.replace("u {", "v {").replace("1m", "2m")), false),
+        ],
+    );
+    for (http, stream, right) in [
+        (conn, "limit_conn_zone $remote_addr zone=a:1m;", false),
+        (conn, "limit_conn_zone $remote_addr zone=b:1m;", true),
+        (req, "limit_conn_zone $remote_addr zone=a:1m;", false),
+        (upstream, upstream, false),
+    ] {
+        let outcome = check(&format!("events {{}} http {{ {http} }} stream {{ {stream} }}"));
+        assert_eq!(outcome.status.success(), right, "{http} {stream}: {}", outcome.stderr);
+    }
+    // The last of several is the one that is used.
+    assert_verdicts(
+        "http { upstream u { server 127.0.0.1:1; %s } server { listen 127.0.0.1:%%PORT_0%%; } }",
+        &[
+            ("zone a 1m; zone a 1m;", true),
+            ("zone a 1m; zone b 1m;", true),
+            ("zone a 1m; zone a;", true),
+            ("zone a 1m; zone a 2m;", false),
+            ("zone a; zone a;", false),
+        ],
+    );
+}
+
+#[test]
+fn what_comes_once_or_elsewhere_is_refused() {
+    for (text, right) in [
+        ("events { use epoll; }", true),
+        ("events { use epoll; use epoll; }", false),
+        ("events { use frob; use epoll; }", false),
+        ("events { multi_accept on; multi_accept on; }", false),
+        ("events {} http { types_hash_max_size 0; server { listen 127.0.0.1:%%PORT_0%%; } }", false),
+        ("events {} http { types_hash_bucket_size 0; server { listen 127.0.0.1:%%PORT_0%%; } }", false),
+        ("events {} http { types_hash_bucket_size 1; server { listen 127.0.0.1:%%PORT_0%%; } }", true),
+        ("events {} http { variables_hash_max_size 0; }", false),
+        ("events {} http { variables_hash_bucket_size 0; }", false),
+        ("events {} http { map_hash_max_size 0; map $host $m { a b; } }", false),
+        ("events {} http { map_hash_bucket_size 0; map $host $m { a b; } }", false),
+        ("events {} http { map_hash_bucket_size 128; map $host $m { a b; } }", true),
+        ("events {} http { map $host $m { a b; } map_hash_bucket_size 128; }", false),
+        ("events {} http { map $host $m { a b; } map_hash_max_size 128; }", false),
+        ("events {} http { proxy_headers_hash_max_size 0; server { listen 127.0.0.1:%%PORT_0%%; } }", false),
+        ("events {} http { proxy_headers_hash_bucket_size 0; server { listen 127.0.0.1:%%PORT_0%%; } }", false),
+        ("events {} stream { map_hash_max_size 0; map $remote_addr $m { a b; } }", false),
+        ("events {} stream { variables_hash_max_size 0; }", false),
+        ("events {} http { ssl_handshake_timeout 1s; }", false),
+        ("events {} http { server { listen 127.0.0.1:%%PORT_0%%; ssl_handshake_timeout 1s; } }", false),
+        ("events {} mail { ssl_handshake_timeout 1s; }", false),
+        ("events {} stream { ssl_handshake_timeout 1s; }", true),
+        ("events {} http { server { listen 127.0.0.1:%%PORT_0%%; location / { internal; internal; } } }", false),
+    ] {
+        let outcome = check(text);
+        assert_eq!(outcome.status.success(), right, "{text}: {}", outcome.stderr);
+    }
+}
+
+#[test]
+fn a_byte_order_mark_is_no_configuration() {
+    let marked = |text: &str| format!("\u{feff}{text}");
+    for (main, more) in [
+        (marked("events {}"), String::new()),
+        (marked("# a comment\nevents {}"), String::new()),
+        (marked("\nevents {}"), String::new()),
+        ("events {} include more.conf;".to_owned(), marked("http { }")),
+        ("events {} include more.conf;".to_owned(), marked("")),
+    ] {
+        let outcome = Server::config(&main).bare().file("more.conf", &more).run(&["-t"]);
+        let found = errors(&outcome);
+        assert!(!outcome.status.success() && found.len() == 1, "{main:?} {more:?}: {}", outcome.stderr);
+        assert!(is_nginx() || found[0].contains("byte order mark"), "{found:?}");
+    }
+}
+
+#[test]
+fn what_stands_twice_or_says_nothing_is_taken() {
+    let server = "http { server { listen 127.0.0.1:%%PORT_0%%; %s } }";
+    assert_verdicts(
+        server,
+        &[
+            ("location @a { } location @a { }", true),
+            ("location @a { return 200; } location @b { } location @a { frob; }", false),
+            ("location /a { } location /a { }", false),
+            ("location = /a { } location = /a { }", false),
+            ("location /a { } location ^~ /a { }", false),
+            ("location ~ a { } location ~ a { }", true),
+            ("access_log '';", true),
+            ("access_log '' combined;", true),
+            ("access_log '' nosuch;", false),
+            ("error_log '';", true),
+            ("error_log '' frob;", false),
+            ("proxy_cookie_flags a frob;", true),
+            ("proxy_cookie_flags a samesite=frob secure;", true),
+            ("proxy_cookie_flags frob;", false),
+            ("ssl_protocols SSLv3;", true),
+            ("ssl_protocols SSLv2 SSLv3 TLSv1;", true),
+            ("ssl_protocols TLSv1.1;", true),
+            ("ssl_protocols TLSv1 TLSv1.2;", true),
+            ("ssl_protocols TLSv9;", false),
+            ("ssl_protocols tlsv1.2 TLSv1.2;", true),
+            ("ssl_protocols TLSv1.2; ssl_protocols TLSv1.3;", true),
+            ("proxy_next_upstream error; proxy_next_upstream timeout error;", true),
+            ("proxy_next_upstream off error;", true),
+            ("proxy_next_upstream error; proxy_next_upstream frob;", false),
+        ],
+    );
+    for (text, right) in [("pid ''; events {}", true), ("error_log ''; events {}", true)] {
+        let outcome = check(text);
+        assert_eq!(outcome.status.success(), right, "{text}: {}", outcome.stderr);
+    }
+}
+
+#[test]
+fn of_named_locations_the_first_counts_and_of_flags_those_there_are() {
+    let server = Server::start(
+        "events {} http { access_log off; server { listen 127.0.0.1:%%PORT_0%%;
+           location / { error_page 404 = @a; } location /b { error_page 404 = @b; }
+           location @a { return 200 first; } location @b { return 200 other; } location @a { return 200 second; }
+           location /flags { proxy_pass http://127.0.0.1:%%PORT_1%%; proxy_cookie_flags x frob secure; } }
+         server { listen 127.0.0.1:%%PORT_1%%; add_header Set-Cookie x=1; return 200 flags; } }",
+    );
+    for (target, text) in [("/none", "first"), ("/b/none", "other"), ("/flags", "flags")] {
+        assert_eq!(server.http(0).get(target).text(), text, "{target}");
+    }
+    let answer = server.http(0).get("/flags");
+    assert_eq!(answer.field("Set-Cookie"), "x=1; Secure");
+}
+
+#[test]
+fn a_log_without_a_name_is_the_standard_error_stream() {
+    let text = "daemon off; pid nginx.pid; error_log ''; events {} http { access_log ''; \
+                server { listen 127.0.0.1:%%PORT_0%%; location /b { access_log '' combined buffer=4k; } } }";
+    let server = Server::config(text).bare().start();
+    for (path, is_held_back) in [("/a", false), ("/b/c", true), ("/b/d", true), ("/e", false)] {
+        if is_held_back && is_nginx() {
+            continue;
+        }
+        assert_eq!(server.http(0).get(path).status, 404);
+        let line = wait_until("it is logged", || {
+            let said = server.read("stderr.log");
+            said.lines().find(|line| line.contains("\" 404 ") && line.contains(path)).map(str::to_owned)
+        });
+        assert!(line.starts_with("127.0.0.1 - - ["), "{line}");
+        assert!(server.read("stderr.log").contains("[error]"), "{}", server.read("stderr.log"));
+    }
+}
+
+// Differs from nginx, where every handshake fails.
+#[test]
+fn protocols_that_are_all_obsolete_leave_those_that_are_not() {
+    if skip_on_nginx("nobody is served with these") {
+        return;
+    }
+    use tidegate_conformance::client::Offer;
+    for (protocols, remaining, version) in [
+        ("SSLv3", "\"SSLv3\" is obsolete and never offered, \"TLSv1.2\" and \"TLSv1.3\" remain", "TLSv1_3"),
+        ("SSLv2 TLSv1 TLSv1.1", "\"TLSv1.1\" are obsolete and never offered, \"TLSv1.2\" and", "TLSv1_3"),
+        ("TLSv1 TLSv1.1 TLSv1.2", "\"TLSv1.1\" are obsolete and never offered, \"TLSv1.2\" remains", "TLSv1_2"),
+        ("TLSv1.2; ssl_protocols SSLv3", "\"SSLv3\" is obsolete and never offered, \"TLSv1.2\" remains", "TLSv1_2"),
+        ("SSLv3 TLSv1.3", "\"SSLv3\" is obsolete and never offered, \"TLSv1.3\" remains", "TLSv1_3"),
+    ] {
+        let text = format!(
+            "events {{}} http {{ access_log off; server {{ listen 127.0.0.1:%%PORT_0%% ssl; ssl_certificate a.crt; \
+             ssl_certificate_key a.key; ssl_protocols {protocols}; return 200; }} }}"
+        );
+        let certificate = tidegate_conformance::Certificate::for_names(&["a.example"]);
+        let server = Server::config(&text).certificate("a", &certificate).start();
+        let wire = server.connect(0).start_tls(&Offer::name("a.example"));
+        assert_eq!(wire.tls().version, version, "{protocols}");
+        assert!(server.read("stderr.log").contains(remaining), "{protocols}: {}", server.read("stderr.log"));
+    }
+}
+
+// Differs from nginx, which listens on whatever port the system gives it, where nobody will look.
+#[test]
+fn a_port_is_needed_where_there_is_no_usual_one() {
+    if skip_on_nginx("any port will do") {
+        return;
+    }
+    for text in [
+        "stream { server { listen 127.0.0.1; return x; } }",
+        "stream { server { listen *; return x; } }",
+        "stream { server { listen localhost; return x; } }",
+        "stream { server { listen [::1]; return x; } }",
+        "mail { auth_http 127.0.0.1:1; server { listen 127.0.0.1; protocol imap; } }",
+    ] {
+        let outcome = check(&format!("events {{}}\n{text}"));
+        let found = errors(&outcome);
+        assert!(found.len() == 1 && found[0].contains("no port in"), "{text}: {found:?}");
+    }
+}

@@ -45,6 +45,8 @@ pub struct Install<'a, S: Subject> {
     pub errors: &'a mut Errors,
     /// Where the block begins, for errors that belong to no directive.
     pub at: Place,
+    /// What kind of block it is.
+    pub level: Levels,
 }
 
 impl<S: Subject> Install<'_, S> {
@@ -126,14 +128,21 @@ impl<S: Subject> Modules<S> {
         let mut block = self.tables.apply(&node.name, &node.args, Levels::PROTOCOL, body, build.setup, build.errors);
         let at = block.at().clone();
         let (setup, logs, zones) = (build.setup, build.logs, build.zones);
-        self.define(&block, &mut Install { variables, setup, logs, zones, errors: build.errors, at });
+        let mentioned = build.errors.take_mentioned();
+        let level = Levels::PROTOCOL;
+        let mut env = Install { variables, setup, logs, zones, errors: build.errors, at, level };
+        self.define(&block, &mut env);
+        for word in mentioned {
+            let template = env.template(&word);
+            env.errors.keep(template);
+        }
         block.inherit();
         block
     }
 
     /// Lets every module define its variables, for `block` and everything in it.
     fn define(&self, block: &Block, env: &mut Install<'_, S>) {
-        env.at = block.at().clone();
+        (env.at, env.level) = (block.at().clone(), block.level);
         for module in &self.list {
             if let Err(error) = module.define(block, env) {
                 env.errors.push(error);
@@ -146,7 +155,7 @@ impl<S: Subject> Modules<S> {
 
     /// Lets every module add to the plan of `block`.
     pub fn install(&self, block: &Block, plan: &mut S::Plan, env: &mut Install<'_, S>) {
-        env.at = block.at().clone();
+        (env.at, env.level) = (block.at().clone(), block.level);
         for module in &self.list {
             if let Err(error) = module.install(block, plan, env) {
                 env.errors.push(error);

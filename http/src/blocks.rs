@@ -85,7 +85,10 @@ impl Feature for Servers {
             name: "internal",
             levels: Levels::LOCATION,
             arity: Arity::Exactly(0),
-            set: Set::With(|conf, _| {
+            set: Set::With(|conf, line| {
+                if line.repeats() {
+                    return Err("is duplicate".into());
+                }
                 conf.internal = true;
                 Ok(())
             }),
@@ -171,6 +174,7 @@ pub fn load(modules: &Modules<Exchange>, node: &Node, build: &mut Build<'_>) {
         zones: build.zones,
         errors: build.errors,
         at: node.name.at().clone(),
+        level: Levels::PROTOCOL,
     };
     let shared = Rc::new(Shared::new(groups));
     let outer_log = build.error_log.clone();
@@ -349,7 +353,13 @@ impl Loader<'_> {
                 locations.add_regex(regex, plan, nested);
                 true
             }
-            _ => locations.add_named(name.bytes(), plan),
+            _ => {
+                if !locations.add_named(name.bytes(), plan) {
+                    let message = format!("location \"{name}\" is there already and is the one used, this one is not");
+                    self.env.errors.warn(ConfigError::new(block.at(), message));
+                }
+                true
+            }
         };
         if added { Ok(()) } else { Err(duplicate()) }
     }

@@ -147,6 +147,11 @@ impl<S: HasLimits> Module<S> for LimitReq {
         doc: "PASSED, DELAYED, REJECTED, DELAYED_DRY_RUN or REJECTED_DRY_RUN.",
     }];
 
+    fn define(conf: &LimitReqConf, env: &mut Install<'_, S>) -> Result<(), ConfigError> {
+        limits::judge_zones(&conf.zones, "limit_req", env);
+        Ok(())
+    }
+
     fn install(conf: &LimitReqConf, plan: &mut S::Plan, env: &mut Install<'_, S>) -> Result<(), ConfigError> {
         let mut list = Vec::new();
         for limit in &conf.limits {

@@ -4,7 +4,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use tidegate_core::conf::directive::{Arity, Directive, Feature, Levels, Set};
-use tidegate_core::conf::{Check, ConfigError, Line, Refusal, Setting, value};
+use tidegate_core::conf::{Check, ConfigError, Line, Place, Refusal, Setting, value};
 use tidegate_core::inherit;
 use tidegate_core::module::{Install, Module};
 use tidegate_http_wire::conditional::Since;
@@ -70,7 +70,8 @@ pub struct SettingsConf {
     keepalive_disable: Setting<Browsers>,
     client_header_timeout: Setting<Duration>,
     client_header_buffer_size: Setting<u64>,
-    large_client_header_buffers: Setting<(u64, u64)>,
+    large_client_header_buffers: Setting<(u64, u64, Place)>,
+    connection_pool_size: Setting<(u64, Place)>,
     max_headers: Setting<u64>,
     client_body_timeout: Setting<Duration>,
     client_body_buffer_size: Setting<u64>,
@@ -107,6 +108,7 @@ inherit!(SettingsConf {
     client_header_timeout,
     client_header_buffer_size,
     large_client_header_buffers,
+    connection_pool_size,
     max_headers,
     client_body_timeout,
     client_body_buffer_size,
@@ -429,18 +431,18 @@ impl Feature for Core {
             "server_names_hash_max_size",
             Levels::PROTOCOL,
             ONE,
-            Set::Checked(Check::Number),
+            Set::Checked(Check::TableSize),
             "Tables size themselves.",
         ),
         row(
             "server_names_hash_bucket_size",
             Levels::PROTOCOL,
             ONE,
-            Set::Checked(Check::Number),
+            Set::Checked(Check::TableSize),
             "Tables size themselves.",
         ),
-        row("types_hash_max_size", ANYWHERE, ONE, Set::Checked(Check::Number), "Tables size themselves."),
-        row("types_hash_bucket_size", ANYWHERE, ONE, Set::Checked(Check::Number), "Tables size themselves."),
+        row("types_hash_max_size", ANYWHERE, ONE, Set::Checked(Check::TableSize), "Tables size themselves."),
+        row("types_hash_bucket_size", ANYWHERE, ONE, Set::Checked(Check::TableSize), "Tables size themselves."),
         row(
             "client_body_temp_path",
             ANYWHERE,
@@ -471,8 +473,20 @@ impl Feature for Core {
             }),
             "Only off: bodies are held in memory or passed on, never in files.",
         ),
-        row("connection_pool_size", SERVERS, ONE, Set::Checked(Check::With(pool_size)), "There are no such pools."),
-        row("request_pool_size", SERVERS, ONE, Set::Checked(Check::With(pool_size)), "There are no such pools."),
+        row(
+            "connection_pool_size",
+            SERVERS,
+            ONE,
+            Set::Noted(|conf, line| conf.connection_pool_size.set((pool_size(line)?, line.at().clone()))),
+            "There are no such pools.",
+        ),
+        row(
+            "request_pool_size",
+            SERVERS,
+            ONE,
+            Set::Checked(Check::With(|line| pool_size(line).map(drop))),
+            "There are no such pools.",
+        ),
         row(
             "output_buffers",
             ANYWHERE,
@@ -499,12 +513,12 @@ fn keepalive_timeout(conf: &mut SettingsConf, line: &mut Line<'_>) -> Result<(),
 }
 
 /// nginx: what a pool is made of sets its least size and what its size is a multiple of.
-fn pool_size(line: &Line<'_>) -> Result<(), Refusal> {
+fn pool_size(line: &Line<'_>) -> Result<u64, Refusal> {
     match value::size(line.arg(0)?) {
         None => Err("invalid value".into()),
         Some(size) if size < 112 => Err("the pool size must be no less than 112".into()),
         Some(size) if size % 16 != 0 => Err("the pool size must be a multiple of 16".into()),
-        Some(_) => Ok(()),
+        Some(size) => Ok(size),
     }
 }
 
@@ -524,7 +538,7 @@ fn keepalive_disable(conf: &mut SettingsConf, line: &mut Line<'_>) -> Result<(),
 fn large_buffers(conf: &mut SettingsConf, line: &mut Line<'_>) -> Result<(), Refusal> {
     let number = value::number(line.arg(0)?).filter(|n| *n > 0).ok_or("invalid value")?;
     let size = value::size(line.arg(1)?).filter(|n| *n > 0).ok_or("invalid value")?;
-    conf.large_client_header_buffers.set((number, size))
+    conf.large_client_header_buffers.set((number, size, line.at().clone()))
 }
 
 fn lingering_close(conf: &mut SettingsConf, line: &mut Line<'_>) -> Result<(), Refusal> {
@@ -546,12 +560,34 @@ fn bytes(setting: &Setting<u64>, default: u64) -> usize {
     usize::try_from(setting.or(default)).unwrap_or(usize::MAX)
 }
 
+/// nginx's number and size of the large buffers, if nothing is said.
+const LARGE_BUFFERS: (u64, u64) = (4, 8 << 10);
+/// nginx's size of a connection's pool, if nothing is said.
+const POOL: u64 = 512;
+
 impl SettingsConf {
+    /// nginx: a buffer that is larger than the pool is not of the pool, and can be given back.
+    fn judge_buffers(&self) -> Result<(), ConfigError> {
+        let (large, pool) = (self.large_client_header_buffers.get(), self.connection_pool_size.get());
+        let size = large.map_or(LARGE_BUFFERS.1, |(_, size, _)| *size);
+        let least = pool.map_or(POOL, |(size, _)| *size);
+        match large.map(|(_, _, at)| at).or(pool.map(|(_, at)| at)) {
+            Some(at) if size < least => {
+                let message = format!(
+                    "the \"large_client_header_buffers\" size must be equal to or greater than \"connection_pool_size\", {least}"
+                );
+                Err(ConfigError::new(at, message))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// The settings in force, with nginx's defaults.
     pub fn build(&self) -> Settings {
         let seconds = Duration::from_secs;
         let (keepalive_timeout, keepalive_header) = self.keepalive_timeout.or((seconds(75), None));
-        let (number, size) = self.large_client_header_buffers.or((4, 8 << 10));
+        let (number, size) =
+            self.large_client_header_buffers.get().map_or(LARGE_BUFFERS, |(number, size, _)| (*number, *size));
         let first = self.client_header_buffer_size.or(1 << 10);
         let as_size = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
         Settings {
@@ -597,7 +633,10 @@ impl SettingsConf {
 }
 
 impl Module<Exchange> for Core {
-    fn install(conf: &SettingsConf, plan: &mut Plan, _env: &mut Install<'_, Exchange>) -> Result<(), ConfigError> {
+    fn install(conf: &SettingsConf, plan: &mut Plan, env: &mut Install<'_, Exchange>) -> Result<(), ConfigError> {
+        if env.level != Levels::PROTOCOL {
+            conf.judge_buffers()?;
+        }
         plan.settings = Rc::new(conf.build());
         plan.gates.any = conf.satisfy_any.or(false);
         Ok(())

@@ -143,6 +143,7 @@ pub fn load(modules: &Modules<Session>, node: &Node, build: &mut Build<'_>) {
         zones: build.zones,
         errors: build.errors,
         at: mail.at().clone(),
+        level: Levels::PROTOCOL,
     };
     let directory = Rc::new(Directory::default());
     let mut endpoints: Vec<Endpoint> = Vec::new();

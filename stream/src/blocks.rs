@@ -38,7 +38,7 @@ const OUTER: Levels = Levels::PROTOCOL;
 const ANYWHERE: Levels = Levels::PROTOCOL.or(Levels::SERVER);
 
 const fn accepted(name: &'static str, levels: Levels, doc: &'static str) -> Directive<ServerConf> {
-    Directive { name, levels, arity: Arity::Exactly(1), set: Set::Checked(Check::Number), doc }
+    Directive { name, levels, arity: Arity::Exactly(1), set: Set::Checked(Check::TableSize), doc }
 }
 
 impl Feature for Servers {
@@ -115,6 +115,7 @@ pub fn load(modules: &Modules<Session>, node: &Node, build: &mut Build<'_>) {
         zones: build.zones,
         errors: build.errors,
         at: block.at().clone(),
+        level: Levels::PROTOCOL,
     };
     let mut addresses = Addresses::default();
     for server in block.children_named("server") {

@@ -18,7 +18,7 @@ use tidegate_core::log::error::ErrorLogs;
 use tidegate_core::module::Modules;
 use tidegate_core::modules::{Access, Assign, BuiltIn, LimitConn, Map};
 use tidegate_core::process::{Build, Domain};
-use tidegate_core::tls::{ClientCertificates, Tls};
+use tidegate_core::tls::{ClientCertificates, HandshakeTimeout, Tls};
 
 use blocks::Servers;
 use proxy::Proxy;
@@ -62,6 +62,7 @@ fn modules() -> Modules<Session> {
     modules.add::<Proxy>().add::<Return>().add::<AccessLogs>();
     modules.tables.add::<ErrorLogs>();
     modules.tables.add::<Tls>();
+    modules.tables.add::<HandshakeTimeout>();
     modules.tables.add::<ClientCertificates>();
     modules
 }

@@ -99,6 +99,16 @@ impl<'a> Line<'a> {
         self.errors.push(ConfigError::new(at, message));
     }
 
+    /// True when the same directive stands in the same block before.
+    pub fn repeats(&self) -> bool {
+        self.repeats
+    }
+
+    /// Says that a word has variables in it. nginx: they must be there, whether or not anything uses the directive.
+    pub fn mention(&mut self, word: &Word) {
+        self.errors.mention(word);
+    }
+
     /// Reports something allowed but probably not meant.
     pub fn warn(&mut self, message: impl Into<String>) {
         self.errors.warn(ConfigError::new(self.node.name.at(), message));
@@ -294,7 +304,11 @@ impl<F: Feature> Erased for Of<F> {
             Set::Offset(field) => assign(field(conf), scalar(line, name, "size", value::offset)?, name)?,
             Set::Time(field) => assign(field(conf), scalar(line, name, "time", value::time)?, name)?,
             Set::Word(field) => assign(field(conf), line.arg(0)?.clone(), name)?,
-            Set::With(set) | Set::Body(set) => set(conf, line)?,
+            Set::With(set) | Set::Body(set) | Set::Noted(set) => set(conf, line)?,
+            Set::Template(field) => {
+                assign(field(conf), line.arg(0)?.clone(), name)?;
+                line.mention(line.arg(0)?);
+            }
             Set::Block(level) => return Ok(Then::Open(*level)),
             Set::BlockWith(level, set) => {
                 set(conf, child, line)?;
@@ -315,11 +329,15 @@ impl<F: Feature> Erased for Of<F> {
     }
 }
 
-fn look(check: &Check, line: &Line<'_>) -> Result<(), Refusal> {
+fn look(check: &Check, line: &mut Line<'_>) -> Result<(), Refusal> {
     if check.comes_once() && line.repeats {
         return Err("is duplicate".into());
     }
-    check.look(line)
+    check.look(line)?;
+    if check.has_variables() {
+        line.args().iter().for_each(|word| line.mention(word));
+    }
+    Ok(())
 }
 
 /// A line of documentation as the end of a sentence.

@@ -16,10 +16,16 @@ pub enum Check {
     Anything,
     /// Anything, once in a block.
     Once,
+    /// Text with variables, once in a block.
+    Template,
+    /// Texts with variables.
+    Templates,
     /// `on` or `off`.
     Flag,
     /// A number.
     Number,
+    /// A number that a table can have for its size. nginx: none is built with 0, if there is anything to put in.
+    TableSize,
     /// A number from the first to the second.
     Within(u64, u64),
     /// A size that memory can have.
@@ -58,9 +64,18 @@ impl Check {
         };
         let is = |parse: fn(&Word) -> Option<u64>| line.arg(0).is_ok_and(|word| parse(word).is_some());
         match self {
-            Check::Anything | Check::Once => Ok(()),
+            Check::Anything | Check::Once | Check::Template | Check::Templates => Ok(()),
             Check::Flag => flag(line).map(drop),
             Check::Number => scalar("number", is(value::number)),
+            Check::TableSize => {
+                scalar("number", is(value::number))?;
+                let name = line.name().to_string();
+                let table = name.trim_end_matches("_max_size").trim_end_matches("_bucket_size");
+                match value::number(line.arg(0)?) {
+                    Some(0) => Err(Refusal(format!("could not build {table}, you should increase {name}: 0"))),
+                    _ => Ok(()),
+                }
+            }
             Check::Within(least, most) => {
                 scalar("number", is(value::number))?;
                 match value::number(line.arg(0)?) {
@@ -92,7 +107,12 @@ impl Check {
 
     /// True when nginx takes the directive once in a block.
     pub fn comes_once(&self) -> bool {
-        !matches!(self, Check::Anything | Check::SomeOf(_) | Check::With(_))
+        !matches!(self, Check::Anything | Check::Templates | Check::SomeOf(_) | Check::With(_))
+    }
+
+    /// True when the arguments have variables that must be there.
+    pub fn has_variables(&self) -> bool {
+        matches!(self, Check::Template | Check::Templates)
     }
 }
 

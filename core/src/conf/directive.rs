@@ -105,8 +105,10 @@ pub enum Set<C: 'static> {
     Offset(fn(&mut C) -> &mut Setting<u64>),
     /// A time.
     Time(fn(&mut C) -> &mut Setting<Duration>),
-    /// One word, kept as it is: a path, a name, or a template that install compiles.
+    /// One word, kept as it is: a path or a name.
     Word(fn(&mut C) -> &mut Setting<Word>),
+    /// One word with variables that must be there, which install compiles.
+    Template(fn(&mut C) -> &mut Setting<Word>),
     /// Anything else.
     With(fn(&mut C, &mut Line<'_>) -> Result<(), Refusal>),
     /// A block of directives of the given level, kept as a child block.
@@ -119,6 +121,8 @@ pub enum Set<C: 'static> {
     Accepted,
     /// The same, with arguments that are as nginx wants them.
     Checked(Check),
+    /// Without effect here but for what other directives may say beside it: this looks at the arguments and notes them.
+    Noted(fn(&mut C, &mut Line<'_>) -> Result<(), Refusal>),
     /// Read, checked and not obeyed, where that is not what was asked for: a warning says so, once in each file.
     Unheeded(Check),
     /// Read, checked and not supported yet, where that costs speed and nothing else: a warning says so.
@@ -133,7 +137,7 @@ impl<C> Set<C> {
 
     /// True when the directive is read and has no effect.
     pub fn is_without_effect(&self) -> bool {
-        matches!(self, Set::Accepted | Set::Checked(_) | Set::Unheeded(_))
+        matches!(self, Set::Accepted | Set::Checked(_) | Set::Noted(_) | Set::Unheeded(_))
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::fmt;
 use std::rc::Rc;
 
-use super::tree::Node;
+use super::tree::{Node, Word};
 
 /// The name under which the brace that closes a block is missing.
 pub const CLOSING: &[u8] = b"}";
@@ -88,7 +88,8 @@ impl std::error::Error for ConfigError {}
 pub struct Errors {
     found: Vec<ConfigError>,
     warnings: Vec<ConfigError>,
-    excused: Excused,
+    excused: Box<Excused>,
+    mentioned: Vec<Word>,
 }
 
 /// The names that lines would have made that were refused: who uses one of them has made no mistake.
@@ -190,6 +191,18 @@ impl Errors {
         if !self.warnings.iter().any(|other| other.message == warning.message && file(other) == file(&warning)) {
             self.warnings.push(warning);
         }
+    }
+
+    /// Remembers a word whose variables must be there, whether or not anything will use it.
+    pub fn mention(&mut self, word: &Word) {
+        if word.bytes().contains(&b'$') {
+            self.mentioned.push(word.clone());
+        }
+    }
+
+    /// The words mentioned since this was last asked.
+    pub fn take_mentioned(&mut self) -> Vec<Word> {
+        std::mem::take(&mut self.mentioned)
     }
 
     /// Keeps the value of a result, or records its error.

@@ -20,6 +20,9 @@ pub enum Token {
     Close,
 }
 
+/// What some editors write in front of UTF-8.
+const MARK: &[u8] = b"\xef\xbb\xbf";
+
 /// Cuts one file into tokens.
 pub struct Lexer<'a> {
     text: &'a [u8],
@@ -32,8 +35,7 @@ pub struct Lexer<'a> {
 impl<'a> Lexer<'a> {
     /// A lexer at the beginning of `text`, which is the content of `file`.
     pub fn new(text: &'a [u8], file: Rc<str>) -> Self {
-        let at = if text.starts_with(b"\xef\xbb\xbf") { 3 } else { 0 };
-        Lexer { text, at, line: 1, line_start: at, file }
+        Lexer { text, at: 0, line: 1, line_start: 0, file }
     }
 
     /// The current position.
@@ -52,6 +54,12 @@ impl<'a> Lexer<'a> {
     /// # Errors
     /// An unfinished quote, or text glued to a closing quote. The lexer has moved past it and can go on.
     pub fn next_token(&mut self) -> Result<Option<(Token, Place)>, ConfigError> {
+        // nginx: the mark belongs to the first word, which then is no directive.
+        if self.at == 0 && self.text.starts_with(MARK) {
+            let place = self.place();
+            (self.at, self.line_start) = (MARK.len(), MARK.len());
+            return Err(ConfigError::new(&place, "the file begins with a byte order mark, which must be removed"));
+        }
         self.skip_blank();
         let place = self.place();
         let token = match self.peek() {

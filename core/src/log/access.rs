@@ -201,6 +201,10 @@ fn target<S: Subject>(destination: &Destination, env: &Install<'_, S>) -> Result
     if let Some(parameters) = syslog {
         return Ok(Target::Syslog(env.logs.syslog(parameters)));
     }
+    if path.is("") {
+        // nginx: the standard error stream, where nothing is held back.
+        return Ok(Target::File(env.logs.file(None)));
+    }
     let file = env.logs.file_at(&env.setup.path(path), path.at());
     let capacity = buffer.map(|bytes| usize::try_from(bytes).unwrap_or(usize::MAX));
     if let Some(capacity) = capacity

@@ -130,7 +130,9 @@ impl ErrorLogConf {
     pub fn build(&self, setup: &Setup, logs: &Logs, zones: &Zones) -> Result<Option<ErrorLog>, ConfigError> {
         let target = |named: &Named| {
             Ok(match named {
+                // nginx: an empty name is that of the standard error stream, too.
                 Named::Stderr => Target::File(logs.file(None)),
+                Named::File(path) if path.is("") => Target::File(logs.file(None)),
                 Named::File(path) => Target::File(logs.file_at(&setup.path(path), path.at())),
                 Named::Syslog(parameters) => Target::Syslog(logs.syslog(parameters)),
                 Named::Memory(parameters) => Target::Memory(parameters.open(zones)?),

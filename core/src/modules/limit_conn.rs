@@ -124,6 +124,11 @@ const fn variables<S: HasLimits>() -> [Variable<S>; 1] {
 impl<S: HasLimits> Module<S> for LimitConn {
     const VARIABLES: &'static [Variable<S>] = &variables::<S>();
 
+    fn define(conf: &LimitConnConf, env: &mut Install<'_, S>) -> Result<(), ConfigError> {
+        limits::judge_zones(&conf.zones, "limit_conn", env);
+        Ok(())
+    }
+
     fn install(conf: &LimitConnConf, plan: &mut S::Plan, env: &mut Install<'_, S>) -> Result<(), ConfigError> {
         install(conf, plan, env)
     }
@@ -131,6 +136,11 @@ impl<S: HasLimits> Module<S> for LimitConn {
 
 impl<S: HasLimits> Module<S> for LimitConnWithStatus {
     const VARIABLES: &'static [Variable<S>] = &variables::<S>();
+
+    fn define(conf: &LimitConnConf, env: &mut Install<'_, S>) -> Result<(), ConfigError> {
+        limits::judge_zones(&conf.zones, "limit_conn", env);
+        Ok(())
+    }
 
     fn install(conf: &LimitConnConf, plan: &mut S::Plan, env: &mut Install<'_, S>) -> Result<(), ConfigError> {
         install(conf, plan, env)

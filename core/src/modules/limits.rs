@@ -102,6 +102,16 @@ pub fn add_zone(zones: &mut Vec<Rc<WrittenZone>>, zone: WrittenZone, line: &Line
     Ok(())
 }
 
+/// Looks at zones, whether or not a limit counts in them: their keys, and that nothing else has their names.
+pub fn judge_zones<S: HasLimits>(zones: &[Rc<WrittenZone>], module: &str, env: &mut Install<'_, S>) {
+    for zone in zones {
+        let claimed = env.zones.claim(&zone.name.text(), &format!("{module} of {}", S::PROTOCOL), zone.name.at());
+        env.errors.keep(claimed);
+        let key = env.template(&zone.key);
+        env.errors.keep(key);
+    }
+}
+
 /// A zone in use: what is counted by, and where.
 pub struct KeyedZone<S: 'static> {
     /// What is counted by.

@@ -46,31 +46,39 @@ impl Feature for Map {
             name: "map_hash_max_size",
             levels: Levels::PROTOCOL,
             arity: Arity::Exactly(1),
-            set: Set::Checked(Check::Number),
+            set: Set::Noted(table_size),
             doc: "Tables size themselves.",
         },
         Directive {
             name: "map_hash_bucket_size",
             levels: Levels::PROTOCOL,
             arity: Arity::Exactly(1),
-            set: Set::Checked(Check::Number),
+            set: Set::Noted(table_size),
             doc: "Tables size themselves.",
         },
         Directive {
             name: "variables_hash_max_size",
             levels: Levels::PROTOCOL,
             arity: Arity::Exactly(1),
-            set: Set::Checked(Check::Within(1, i64::MAX.unsigned_abs())),
+            set: Set::Checked(Check::TableSize),
             doc: "Tables size themselves.",
         },
         Directive {
             name: "variables_hash_bucket_size",
             levels: Levels::PROTOCOL,
             arity: Arity::Exactly(1),
-            set: Set::Checked(Check::Within(1, i64::MAX.unsigned_abs())),
+            set: Set::Checked(Check::TableSize),
             doc: "Tables size themselves.",
         },
     ];
+}
+
+/// nginx: the first map settles the sizes of their tables.
+fn table_size(conf: &mut MapConf, line: &mut Line<'_>) -> Result<(), Refusal> {
+    if line.repeats() || !conf.maps.is_empty() {
+        return Err("is duplicate".into());
+    }
+    Check::TableSize.look(line)
 }
 
 fn map(conf: &mut MapConf, line: &mut Line<'_>) -> Result<(), Refusal> {

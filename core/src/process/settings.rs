@@ -289,7 +289,9 @@ impl Feature for Events {
             levels: Levels::EVENTS,
             arity: Arity::Exactly(1),
             set: Set::With(|_, line| {
-                if line.arg(0)?.is("epoll") {
+                if line.repeats() {
+                    Err("is duplicate".into())
+                } else if line.arg(0)?.is("epoll") {
                     Ok(())
                 } else {
                     Err(format!("invalid event type \"{}\", only epoll is available", line.arg(0)?).into())
@@ -433,11 +435,13 @@ impl Settings {
             })
         });
         let debugged = events.map(|events| events.confs.with::<Events, _>(|conf| conf.debugged.clone()));
+        // nginx: an empty name is none.
+        let named = |word: &&Word| !word.is("");
         main.confs.with::<Main, _>(|conf| Settings {
             daemon: conf.daemon.or(true),
             master_process: conf.master_process.or(true),
-            pid: conf.pid.get().map_or_else(|| PathBuf::from("/run/nginx.pid"), |word| setup.path(word)),
-            pid_at: conf.pid.get().map(|word| word.at().clone()),
+            pid: conf.pid.get().filter(named).map_or_else(|| PathBuf::from("/run/nginx.pid"), |word| setup.path(word)),
+            pid_at: conf.pid.get().filter(named).map(|word| word.at().clone()),
             user: conf.user.get().map(|(name, group)| (name.to_string(), group.as_ref().map(ToString::to_string))),
             worker_processes: conf.worker_processes.or(1),
             worker_connections: usize::try_from(connections.as_ref().map_or(512, |(number, _)| *number))

@@ -36,6 +36,8 @@ impl<S: Subject> Template<S> {
                 continue;
             }
             let invalid = || ConfigError::new(word.at(), "invalid variable name");
+            // nginx: `${1}` is a variable of that name, which nobody can define.
+            let is_capture = captures && matches!(rest.first(), Some(b'1'..=b'9'));
             let (name, tail) = match rest.strip_prefix(b"{") {
                 Some(inner) => {
                     let end = inner.iter().position(|byte| *byte == b'}').ok_or_else(|| {
@@ -44,9 +46,7 @@ impl<S: Subject> Template<S> {
                     let (name, tail) = inner.split_at_checked(end).ok_or_else(invalid)?;
                     (name, tail.split_first().map_or(tail, |(_, tail)| tail))
                 }
-                None if captures && matches!(rest.first(), Some(b'1'..=b'9')) => {
-                    rest.split_at_checked(1).ok_or_else(invalid)?
-                }
+                None if is_capture => rest.split_at_checked(1).ok_or_else(invalid)?,
                 None => {
                     rest.split_at_checked(rest.iter().take_while(|byte| is_name(**byte)).count()).ok_or_else(invalid)?
                 }
@@ -60,7 +60,7 @@ impl<S: Subject> Template<S> {
             }
             let name = std::str::from_utf8(name).map_err(|_| invalid())?;
             match name.parse::<usize>() {
-                Ok(group @ 1..=9) if captures => parts.push(Part::Capture(group)),
+                Ok(group @ 1..=9) if is_capture => parts.push(Part::Capture(group)),
                 _ => parts.push(Part::Variable(variables.refer(name, word.at()))),
             }
         }

@@ -10,5 +10,5 @@ pub mod server;
 pub mod session;
 
 pub use client_certificate::{ClientCertificate, ClientCertificateConf, ClientCertificates, Objection};
-pub use module::{Tls, TlsConf};
+pub use module::{HandshakeTimeout, Tls, TlsConf};
 pub use server::{ServerTls, TlsFailure};

@@ -16,7 +16,7 @@ use crate::inherit;
 pub struct TlsConf {
     certificates: Vec<Word>,
     keys: Vec<Word>,
-    protocols: Setting<Versions>,
+    protocols: Vec<Word>,
     handshake_timeout: Setting<std::time::Duration>,
     reject_handshake: Setting<bool>,
 }
@@ -27,6 +27,17 @@ inherit!(TlsConf { certificates, keys, protocols, handshake_timeout, reject_hand
 struct Versions {
     tls12: bool,
     tls13: bool,
+}
+
+impl Versions {
+    /// What is offered where these are asked for. What is obsolete never is; where nothing else is asked for, everything
+    /// that is not obsolete is, since nobody could be served otherwise.
+    fn of(words: &[Word]) -> Versions {
+        let asks = |name: &str| words.iter().any(|word| word.is_like(name));
+        let (tls12, tls13) = (asks("TLSv1.2"), asks("TLSv1.3"));
+        let nothing = !tls12 && !tls13;
+        Versions { tls12: tls12 || nothing, tls13: tls13 || nothing }
+    }
 }
 
 /// `ssl_certificate` and its family
@@ -66,31 +77,8 @@ impl Feature for Tls {
             name: "ssl_protocols",
             levels: ANYWHERE,
             arity: Arity::AtLeast(1),
-            set: Set::With(|conf, line| {
-                let mut versions = Versions { tls12: false, tls13: false };
-                for word in line.args() {
-                    match word.bytes() {
-                        b"TLSv1.2" => versions.tls12 = true,
-                        b"TLSv1.3" => versions.tls13 = true,
-                        b"SSLv2" | b"SSLv3" | b"TLSv1" | b"TLSv1.1" => line.warn(format!("\"{word}\" is obsolete and never offered")),
-                        _ => return Err(format!("invalid value \"{word}\" in \"ssl_protocols\" directive, it must be \"TLSv1.2\" or \"TLSv1.3\"").into()),
-                    }
-                }
-                if !versions.tls12 && !versions.tls13 {
-                    return Err(
-                        "\"ssl_protocols\" leaves nothing to offer, it must name \"TLSv1.2\" or \"TLSv1.3\"".into()
-                    );
-                }
-                conf.protocols.set(versions)
-            }),
+            set: Set::With(protocols),
             doc: "Protocol versions offered: TLSv1.2 and TLSv1.3.",
-        },
-        Directive {
-            name: "ssl_handshake_timeout",
-            levels: ANYWHERE,
-            arity: Arity::Exactly(1),
-            set: Set::Time(|conf| &mut conf.handshake_timeout),
-            doc: "Longest time for a handshake to finish.",
         },
         Directive {
             name: "ssl_reject_handshake",
@@ -139,6 +127,51 @@ impl Feature for Tls {
             doc: "Records are as large as what is written.",
         },
     ];
+}
+
+/// `ssl_handshake_timeout`, which nginx has for streams alone
+pub struct HandshakeTimeout;
+
+impl Feature for HandshakeTimeout {
+    type Conf = TlsConf;
+    const NAME: &'static str = "ssl_handshake_timeout";
+    const DIRECTIVES: &'static [Directive<TlsConf>] = &[Directive {
+        name: "ssl_handshake_timeout",
+        levels: ANYWHERE,
+        arity: Arity::Exactly(1),
+        set: Set::Time(|conf| &mut conf.handshake_timeout),
+        doc: "Longest time for a handshake to finish.",
+    }];
+}
+
+/// Reads `ssl_protocols`. nginx: each line adds to those before it.
+fn protocols(conf: &mut TlsConf, line: &mut Line<'_>) -> Result<(), Refusal> {
+    const OBSOLETE: [&str; 4] = ["SSLv2", "SSLv3", "TLSv1", "TLSv1.1"];
+    let mut obsolete = Vec::new();
+    for word in line.args() {
+        if OBSOLETE.iter().any(|name| word.is_like(name)) {
+            obsolete.push(format!("\"{word}\""));
+        } else if !word.is_like("TLSv1.2") && !word.is_like("TLSv1.3") {
+            return Err(format!(
+                "invalid value \"{word}\" in \"ssl_protocols\" directive, it must be \"TLSv1.2\" or \"TLSv1.3\""
+            )
+            .into());
+        }
+        if conf.protocols.iter().any(|other| other.is_like(&word.text())) {
+            line.warn(format!("duplicate value \"{word}\""));
+        }
+        conf.protocols.push(word.clone());
+    }
+    if !obsolete.is_empty() {
+        let remaining = match Versions::of(&conf.protocols) {
+            Versions { tls12: true, tls13: true } => "\"TLSv1.2\" and \"TLSv1.3\" remain",
+            Versions { tls12: true, .. } => "\"TLSv1.2\" remains",
+            _ => "\"TLSv1.3\" remains",
+        };
+        let verb = if obsolete.len() == 1 { "is" } else { "are" };
+        line.warn(format!("{} {verb} obsolete and never offered, {remaining}", obsolete.join(", ")));
+    }
+    Ok(())
 }
 
 /// `off`, `none`, `builtin[:number]`, `shared:name:size`
@@ -217,7 +250,7 @@ impl TlsConf {
         if choice.is_empty() {
             return Ok(None);
         }
-        let versions = self.protocols.or(Versions { tls12: true, tls13: true });
+        let versions = Versions::of(&self.protocols);
         let mut list = Vec::new();
         if versions.tls13 {
             list.push(&rustls::version::TLS13);

@@ -510,6 +510,8 @@ pub struct Zones {
     /// Later loads of this process have higher numbers than those that were taken into use before them.
     load: u64,
     list: RefCell<Vec<(Rc<Zone>, Place)>>,
+    /// The names that the configuration gives to zones, and what for.
+    claims: RefCell<Vec<(String, String, Place)>>,
     previous: Vec<Rc<Zone>>,
 }
 
@@ -520,12 +522,12 @@ impl Zones {
         let load = previous.map_or(0, |zones| zones.load.saturating_add(1));
         let previous = previous.map(Zones::all).unwrap_or_default();
         previous.iter().for_each(|zone| zone.take_back());
-        Zones { load, list: RefCell::default(), previous }
+        Zones { load, list: RefCell::default(), claims: RefCell::default(), previous }
     }
 
     /// No zones yet; these, which another process has left us, are found again under the same name and size.
     pub fn after_upgrade(inherited: Vec<Rc<Zone>>) -> Zones {
-        Zones { load: 0, list: RefCell::default(), previous: inherited }
+        Zones { load: 0, list: RefCell::default(), claims: RefCell::default(), previous: inherited }
     }
 
     /// The zone of this name. Several users may share one; `size` may be left out by all but one of them.
@@ -553,6 +555,27 @@ impl Zones {
         }
     }
 
+    /// Says that the configuration has a zone of this name for users of one kind, whether or not there are any.
+    ///
+    /// # Errors
+    /// It has one for users of another kind.
+    pub fn claim(&self, name: &str, kind: &str, at: &Place) -> Result<(), ConfigError> {
+        let mut claims = self.claims.borrow_mut();
+        match claims.iter().find(|(known, ..)| known == name) {
+            Some((_, other, first)) if other != kind => {
+                let message = format!(
+                    "the shared memory zone \"{name}\" is already declared for a different use, {other}, at {first}"
+                );
+                Err(ConfigError::new(at, message))
+            }
+            Some(_) => Ok(()),
+            None => {
+                claims.push((name.to_owned(), kind.to_owned(), at.clone()));
+                Ok(())
+            }
+        }
+    }
+
     /// The zone of this name for all users of one kind, with room for the regions that they need. If there is no room left
     /// in that of the generation before, or if that was of another kind, the zone is begun anew: workers of that
     /// generation keep theirs. nginx begins the zones of upstreams anew whenever it reads its configuration.
@@ -565,15 +588,10 @@ impl Zones {
         (name, size, at): (&str, Option<u64>, &Place),
         needs: &[Need],
     ) -> Result<Rc<Zone>, ConfigError> {
+        self.claim(name, kind, at)?;
         let is_new = self.declared(name).is_none();
         let mut zone = self.declare(name, size, at)?;
         let same_kind = zone.purpose.borrow().as_ref().is_none_or(|other| other == kind);
-        if !is_new && !same_kind {
-            return Err(ConfigError::new(
-                at,
-                format!("the shared memory zone \"{name}\" is already declared for a different use"),
-            ));
-        }
         let room = |zone: &Zone| zone.exclusively(|| zone.room_for(needs));
         if is_new && (!same_kind || room(&zone).is_err()) {
             self.list.borrow_mut().retain(|(other, _)| !Rc::ptr_eq(other, &zone));
@@ -749,7 +767,7 @@ mod tests {
         let error = declare(&Zones::after(Some(&next)), "x", &needs(4000)).err().unwrap().to_string();
         assert_eq!(error, "zone \"z\" is too small: 7232 bytes more are needed in f:3");
         let error = declare(&next, "y", &needs(1)).err().unwrap().to_string();
-        assert!(error.contains("already declared for a different use in f:3"), "{error}");
+        assert!(error.contains("already declared for a different use, x, at f:3 in f:3"), "{error}");
         let other = declare(&Zones::after(Some(&next)), "y", &needs(1001)).unwrap();
         assert_eq!(other.region("a", 1000, always_sound).unwrap().words()[0].load(Relaxed), 0);
     }

@@ -83,9 +83,13 @@ impl<T: Clone> Locations<T> {
         self.regexes.prepare();
     }
 
-    /// Adds `@name`. `false` if it is there already.
+    /// Adds `@name`. nginx: of several the first; `false` says that this is not it.
     pub fn add_named(&mut self, name: &[u8], value: T) -> bool {
-        self.named.insert(name.into(), value).is_none()
+        let is_first = !self.named.contains_key(name);
+        if is_first {
+            self.named.insert(name.into(), value);
+        }
+        is_first
     }
 
     /// The location of this name.

@@ -23,49 +23,55 @@ impl CookiesConf {
     ///
     /// # Errors
     /// One argument that is not `off`.
-    pub fn domain(&mut self, line: &Line<'_>) -> Result<(), Refusal> {
-        self.domains.push(pair(line)?);
-        Ok(())
+    pub fn domain(&mut self, line: &mut Line<'_>) -> Result<(), Refusal> {
+        let written = pair(line)?;
+        add(&mut self.domains, written)
     }
 
     /// Reads `proxy_cookie_path`.
     ///
     /// # Errors
     /// One argument that is not `off`.
-    pub fn path(&mut self, line: &Line<'_>) -> Result<(), Refusal> {
-        self.paths.push(pair(line)?);
-        Ok(())
+    pub fn path(&mut self, line: &mut Line<'_>) -> Result<(), Refusal> {
+        let written = pair(line)?;
+        add(&mut self.paths, written)
     }
 
     /// Reads `proxy_cookie_flags`.
     ///
     /// # Errors
-    /// A flag that is none.
-    pub fn flags(&mut self, line: &Line<'_>) -> Result<(), Refusal> {
+    /// One argument that is not `off`.
+    pub fn flags(&mut self, line: &mut Line<'_>) -> Result<(), Refusal> {
         let (cookie, flags) = line.args().split_first().ok_or("invalid number of arguments")?;
         if flags.is_empty() {
             if !cookie.is("off") {
                 return Err(format!("invalid parameter \"{cookie}\"").into());
             }
-            self.flags.push(None);
-            return Ok(());
+            return add(&mut self.flags, None);
         }
+        mention_text(cookie, line);
         for flag in flags {
+            line.mention(flag);
+            // nginx: it is taken, and told of whenever a cookie would get it.
             if !flag.bytes().contains(&b'$') && Flag::parse(flag.bytes()).is_none() {
-                return Err(format!("invalid parameter \"{flag}\"").into());
+                line.warn(format!("invalid proxy_cookie_flags flag \"{flag}\", ignored"));
             }
         }
-        self.flags.push(Some((cookie.clone(), flags.to_vec())));
-        Ok(())
+        add(&mut self.flags, Some((cookie.clone(), flags.to_vec())))
+    }
+
+    /// Makes the groups of all patterns known.
+    pub fn define(&self, env: &mut Install<'_, Exchange>) {
+        let pairs = self.domains.iter().chain(&self.paths).flatten().map(|(from, _)| from);
+        pairs.chain(self.flags.iter().flatten().map(|(cookie, _)| cookie)).for_each(|word| define_groups(word, env));
     }
 
     /// The settings in force.
     ///
     /// # Errors
     /// A bad pattern or template.
-    pub fn build(&self, env: &Install<'_, Exchange>) -> Result<Cookies, ConfigError> {
+    pub fn build(&self, env: &mut Install<'_, Exchange>) -> Result<Cookies, ConfigError> {
         let mut cookies = Cookies::default();
-        // nginx: off means that there is none, whatever else the block says.
         if let Some(domains) = self.domains.iter().cloned().collect::<Option<Vec<_>>>() {
             for (from, to) in domains {
                 let bare = |word: &Word| word.after(".").unwrap_or_else(|| word.clone());
@@ -88,10 +94,45 @@ impl CookiesConf {
     }
 }
 
-fn pair(line: &Line<'_>) -> Result<Option<(Word, Word)>, Refusal> {
+/// Adds to a list in which `off` must be alone.
+fn add<T>(list: &mut Vec<Option<T>>, written: Option<T>) -> Result<(), Refusal> {
+    if list.iter().any(Option::is_none) || (written.is_none() && !list.is_empty()) {
+        return Err("is duplicate".into());
+    }
+    list.push(written);
+    Ok(())
+}
+
+/// What a part of a reply is compared with if it is a pattern, behind `~`, and whether that has no case.
+pub fn pattern_in(word: &Word) -> Option<(Word, bool)> {
+    let pattern = word.after("~")?;
+    Some(pattern.after("*").map_or((pattern, false), |pattern| (pattern, true)))
+}
+
+/// Names the variables of what a part of a reply is compared with, if it is text.
+pub fn mention_text(word: &Word, line: &mut Line<'_>) {
+    if pattern_in(word).is_none() {
+        line.mention(word);
+    }
+}
+
+/// Makes the groups of a pattern known, whether or not any reply will be compared with it.
+pub fn define_groups(word: &Word, env: &mut Install<'_, Exchange>) {
+    if let Some((pattern, ignore_case)) = pattern_in(word) {
+        let regex = env.regex(pattern.bytes(), ignore_case, word.at());
+        env.errors.keep(regex);
+    }
+}
+
+fn pair(line: &mut Line<'_>) -> Result<Option<(Word, Word)>, Refusal> {
     match line.args() {
         [word] if word.is("off") => Ok(None),
-        [from, to] => literal::one_line(to).map(|()| Some((from.clone(), to.clone()))),
+        [from, to] => {
+            literal::one_line(to)?;
+            mention_text(from, line);
+            line.mention(to);
+            Ok(Some((from.clone(), to.clone())))
+        }
         _ => Err(format!("invalid parameter \"{}\"", line.arg(0)?).into()),
     }
 }
@@ -102,11 +143,10 @@ enum Pattern {
 }
 
 impl Pattern {
-    fn compile(word: &Word, ignore_case: bool, env: &Install<'_, Exchange>) -> Result<Pattern, ConfigError> {
-        let Some(pattern) = word.after("~") else { return Ok(Pattern::Text(env.template(word)?)) };
-        let (pattern, ignore_case) = pattern.after("*").map_or((pattern, ignore_case), |pattern| (pattern, true));
-        let regex = Regex::new(pattern.bytes(), ignore_case).map_err(|message| ConfigError::new(word.at(), message))?;
-        Ok(Pattern::Regex(regex.written_at(word.at())))
+    fn compile(word: &Word, ignore_case: bool, env: &mut Install<'_, Exchange>) -> Result<Pattern, ConfigError> {
+        let Some((pattern, no_case)) = pattern_in(word) else { return Ok(Pattern::Text(env.template(word)?)) };
+        let regex = env.regex(pattern.bytes(), ignore_case || no_case, word.at())?;
+        Ok(Pattern::Regex(regex))
     }
 
     /// True when the pattern is all of `text`, in any case, or occurs in it.

@@ -1,6 +1,7 @@
 //! Proxying: a peer is leased, asked, judged and, if need be, replaced by the next.
 
 pub mod attempt;
+pub mod buffers;
 pub mod cookies;
 pub mod judge;
 pub mod module;

@@ -4,7 +4,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use tidegate_core::conf::directive::{Arity, Directive, Feature, Levels, Set};
-use tidegate_core::conf::{Check, ConfigError, Line, Refusal, Setting, Word, literal, value};
+use tidegate_core::conf::{Check, ConfigError, Line, Refusal, Setting, Word, literal};
 use tidegate_core::inherit;
 use tidegate_core::module::{Install, Module};
 use tidegate_core::script::Template;
@@ -13,6 +13,7 @@ use tidegate_http_wire::{Field, Known, Version};
 use super::ProxyPass;
 use super::attempt::Fault;
 use super::attempt::local_address;
+use super::buffers::BuffersConf;
 use super::cookies::{Cookies, CookiesConf};
 use super::pass::Pass;
 use super::redirect::{Redirects, WrittenRedirect};
@@ -48,6 +49,9 @@ const IGNORABLE: [&str; 9] = [
     "Vary",
 ];
 
+/// What `proxy_next_upstream` can name besides statuses.
+const CONDITIONS: [&str; 6] = ["error", "timeout", "invalid_header", "non_idempotent", "updating", "off"];
+
 /// The statuses that `proxy_next_upstream` can name.
 const STATUSES: [(&str, u16); 7] = [
     ("http_500", 500),
@@ -66,6 +70,33 @@ impl Default for NextUpstream {
 }
 
 impl NextUpstream {
+    /// `off`
+    const NOTHING: NextUpstream =
+        NextUpstream { error: false, timeout: false, invalid_header: false, non_idempotent: false, statuses: 0 };
+
+    /// What these words ask for; the default without any. nginx: `off` outdoes all others.
+    fn of(words: &[Word]) -> NextUpstream {
+        if words.is_empty() {
+            return NextUpstream::default();
+        }
+        let mut next = NextUpstream::NOTHING;
+        for word in words {
+            match &*word.bytes().to_ascii_lowercase() {
+                b"off" => return NextUpstream::NOTHING,
+                b"error" => next.error = true,
+                b"timeout" => next.timeout = true,
+                b"invalid_header" => next.invalid_header = true,
+                b"non_idempotent" => next.non_idempotent = true,
+                name => {
+                    if let Some(bit) = STATUSES.iter().position(|(text, _)| text.as_bytes() == name) {
+                        next.statuses |= 1 << bit;
+                    }
+                }
+            }
+        }
+        next
+    }
+
     /// True when a reply of this status is reason to ask another peer.
     pub fn status(&self, status: u16) -> bool {
         STATUSES.iter().enumerate().any(|(bit, (_, code))| *code == status && self.statuses & (1 << bit) != 0)
@@ -97,13 +128,12 @@ pub struct ProxyConf {
     connect_timeout: Setting<Duration>,
     send_timeout: Setting<Duration>,
     read_timeout: Setting<Duration>,
-    next_upstream: Setting<NextUpstream>,
+    next_upstream: Vec<Word>,
     next_upstream_tries: Setting<u64>,
     next_upstream_timeout: Setting<Duration>,
     buffering: Setting<bool>,
     request_buffering: Setting<bool>,
-    buffer_size: Setting<u64>,
-    buffers: Setting<(u64, u64)>,
+    buffers: BuffersConf,
     hide_header: Vec<Word>,
     pass_header: Vec<Word>,
     redirect: Vec<WrittenRedirect>,
@@ -116,8 +146,8 @@ pub struct ProxyConf {
 
 inherit!(ProxyConf {
     set_header, http_version, method, set_body, pass_request_headers, pass_request_body, pass_trailers, connect_timeout, send_timeout,
-    read_timeout, next_upstream, next_upstream_tries, next_upstream_timeout, buffering, request_buffering, buffer_size,
-    buffers, hide_header, pass_header, redirect, intercept_errors, ignore_client_abort, ignore_headers, cookies, bind,
+    read_timeout, next_upstream, next_upstream_tries, next_upstream_timeout, buffering, request_buffering, buffers,
+    hide_header, pass_header, redirect, intercept_errors, ignore_client_abort, ignore_headers, cookies, bind,
 } own { pass });
 
 /// `proxy_pass` and its family
@@ -147,6 +177,7 @@ impl Feature for Proxy {
             Set::With(|c, line| {
                 literal::field_name(line.arg(0)?)?;
                 literal::one_line(line.arg(1)?)?;
+                line.mention(line.arg(1)?);
                 c.set_header.push((line.arg(0)?.clone(), line.arg(1)?.clone()));
                 Ok(())
             }),
@@ -169,11 +200,12 @@ impl Feature for Proxy {
             ONE,
             Set::With(|c, line| {
                 literal::method(line.arg(0)?)?;
+                line.mention(line.arg(0)?);
                 c.method.set(line.arg(0)?.clone())
             }),
             "The method of the request to the upstream.",
         ),
-        row("proxy_set_body", ONE, Set::Word(|c| &mut c.set_body), "The body of the request to the upstream."),
+        row("proxy_set_body", ONE, Set::Template(|c| &mut c.set_body), "The body of the request to the upstream."),
         row(
             "proxy_pass_request_headers",
             ONE,
@@ -225,15 +257,11 @@ impl Feature for Proxy {
             Set::Flag(|c| &mut c.request_buffering),
             "Whether the first client_body_buffer_size of a body is held before the upstream is asked.",
         ),
-        row("proxy_buffer_size", ONE, Set::Size(|c| &mut c.buffer_size), "The largest head of a reply."),
+        row("proxy_buffer_size", ONE, Set::With(|c, line| c.buffers.first(line)), "The largest head of a reply."),
         row(
             "proxy_buffers",
             Arity::Exactly(2),
-            Set::With(|c, line| {
-                let number = value::number(line.arg(0)?).filter(|n| *n > 1).ok_or("invalid value")?;
-                let size = value::size(line.arg(1)?).filter(|n| *n > 0).ok_or("invalid value")?;
-                c.buffers.set((number, size))
-            }),
+            Set::With(|c, line| c.buffers.buffers(line)),
             "Number and size of the buffers a reply is read ahead into.",
         ),
         row(
@@ -260,7 +288,12 @@ impl Feature for Proxy {
             "proxy_redirect",
             Arity::Between(1, 2),
             Set::With(|c, line| {
-                c.redirect.push(WrittenRedirect::parse(line)?);
+                let redirect = WrittenRedirect::parse(line, c.pass.get())?;
+                let is_off = |redirect: &WrittenRedirect| matches!(redirect, WrittenRedirect::Off);
+                if c.redirect.iter().any(is_off) || (is_off(&redirect) && !c.redirect.is_empty()) {
+                    return Err("is duplicate".into());
+                }
+                c.redirect.push(redirect);
                 Ok(())
             }),
             "How Location and Refresh of replies are rewritten.",
@@ -295,6 +328,7 @@ impl Feature for Proxy {
                 if literal && local_address(word.bytes()).is_none() {
                     return Err(format!("invalid address \"{word}\"").into());
                 }
+                line.mention(word);
                 c.bind.set(word.clone())
             }),
             "The local address of connections to the upstream, which are not kept then; off leaves it to the system.",
@@ -326,7 +360,7 @@ impl Feature for Proxy {
         row(
             "proxy_busy_buffers_size",
             ONE,
-            Set::Checked(Check::Size),
+            Set::Noted(|c, line| c.buffers.busy(line)),
             "What is read ahead is bounded by proxy_buffers alone.",
         ),
         row(
@@ -335,40 +369,36 @@ impl Feature for Proxy {
             Set::Checked(Check::Directories),
             "Replies are never kept in files.",
         ),
-        row("proxy_max_temp_file_size", ONE, Set::Checked(Check::Size), "Replies are never kept in files."),
-        row("proxy_temp_file_write_size", ONE, Set::Checked(Check::Size), "Replies are never kept in files."),
-        row("proxy_headers_hash_max_size", ONE, Set::Checked(Check::Number), "Tables size themselves."),
-        row("proxy_headers_hash_bucket_size", ONE, Set::Checked(Check::Number), "Tables size themselves."),
+        row(
+            "proxy_max_temp_file_size",
+            ONE,
+            Set::Noted(|c, line| c.buffers.file(line)),
+            "Replies are never kept in files.",
+        ),
+        row(
+            "proxy_temp_file_write_size",
+            ONE,
+            Set::Noted(|c, line| c.buffers.file_write(line)),
+            "Replies are never kept in files.",
+        ),
+        row("proxy_headers_hash_max_size", ONE, Set::Checked(Check::TableSize), "Tables size themselves."),
+        row("proxy_headers_hash_bucket_size", ONE, Set::Checked(Check::TableSize), "Tables size themselves."),
     ];
 }
 
-/// Whether a connection can come from there: an address, perhaps with a port.
+/// nginx: each line adds to those before it.
 fn next_upstream(conf: &mut ProxyConf, line: &mut Line<'_>) -> Result<(), Refusal> {
-    let mut next =
-        NextUpstream { error: false, timeout: false, invalid_header: false, non_idempotent: false, statuses: 0 };
     for word in line.args() {
-        match &*word.bytes().to_ascii_lowercase() {
-            b"error" => next.error = true,
-            b"timeout" => next.timeout = true,
-            b"invalid_header" => next.invalid_header = true,
-            b"non_idempotent" => next.non_idempotent = true,
-            b"updating" => {}
-            b"off" => {
-                next = NextUpstream {
-                    error: false,
-                    timeout: false,
-                    invalid_header: false,
-                    non_idempotent: next.non_idempotent,
-                    statuses: 0,
-                }
-            }
-            name => match STATUSES.iter().position(|(text, _)| text.as_bytes() == name) {
-                Some(bit) => next.statuses |= 1 << bit,
-                None => return Err(format!("invalid value \"{word}\"").into()),
-            },
+        let is_status = STATUSES.iter().any(|(name, _)| word.is_like(name));
+        if !is_status && !CONDITIONS.iter().any(|name| word.is_like(name)) {
+            return Err(format!("invalid value \"{word}\"").into());
         }
+        if conf.next_upstream.iter().any(|other| other.is_like(&word.text())) {
+            line.warn(format!("duplicate value \"{word}\""));
+        }
+        conf.next_upstream.push(word.clone());
     }
-    conf.next_upstream.set(next)
+    Ok(())
 }
 
 /// The settings in force.
@@ -460,7 +490,17 @@ const HIDDEN: [&str; 8] = [
 ];
 
 impl Module<Exchange> for Proxy {
+    fn define(conf: &ProxyConf, env: &mut Install<'_, Exchange>) -> Result<(), ConfigError> {
+        conf.redirect.iter().for_each(|redirect| redirect.define(env));
+        conf.cookies.define(env);
+        Ok(())
+    }
+
     fn install(conf: &ProxyConf, plan: &mut Plan, env: &mut Install<'_, Exchange>) -> Result<(), ConfigError> {
+        // nginx: servers and what is in them are looked at, what they inherit from has been completed by then.
+        if env.level != Levels::PROTOCOL {
+            conf.buffers.judge()?;
+        }
         let Some(word) = conf.pass.get() else { return Ok(()) };
         let pass = Pass::compile(word, plan, env)?;
         if matches!(plan.kind, Kind::Prefix(_)) && plan.name.ends_with(b"/") {
@@ -478,9 +518,11 @@ fn is_framing(name: &[u8]) -> bool {
 }
 
 impl ProxyConf {
-    fn build(&self, pass: &Word, plan: &Plan, env: &Install<'_, Exchange>) -> Result<Settings, ConfigError> {
+    fn build(&self, pass: &Word, plan: &Plan, env: &mut Install<'_, Exchange>) -> Result<Settings, ConfigError> {
         let seconds = Duration::from_secs;
         let size = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
+        let redirects = Redirects::build(&self.redirect, pass, plan, env)?;
+        let cookies = self.cookies.build(env)?;
         let template = |setting: &Setting<Word>| setting.get().map(|word| env.template(word)).transpose();
         let mut set_names = NameSet::default();
         let mut set_headers = Vec::new();
@@ -503,9 +545,8 @@ impl ProxyConf {
         self.pass_header.iter().for_each(|name| hidden.remove(name.bytes()));
         let mut ignored = NameSet::default();
         self.ignore_headers.iter().for_each(|name| ignored.add(name.bytes()));
-        let (number, buffer) = self.buffers.or((8, 4096));
-        let buffer_size = size(self.buffer_size.or(4096)).max(64);
-        let relay_limit = if self.buffering.or(true) { size(number.saturating_mul(buffer)) } else { buffer_size };
+        let buffer_size = size(self.buffers.first_size()).max(64);
+        let relay_limit = if self.buffering.or(true) { size(self.buffers.total()) } else { buffer_size };
         Ok(Settings {
             host,
             set_headers,
@@ -519,7 +560,7 @@ impl ProxyConf {
             connect_timeout: self.connect_timeout.or(seconds(60)),
             send_timeout: self.send_timeout.or(seconds(60)),
             read_timeout: self.read_timeout.or(seconds(60)),
-            next_upstream: self.next_upstream.or(NextUpstream::default()),
+            next_upstream: NextUpstream::of(&self.next_upstream),
             next_upstream_tries: self.next_upstream_tries.get().filter(|n| **n > 0).map(|n| size(*n)),
             next_upstream_timeout: self.next_upstream_timeout.get().copied(),
             request_buffering: self.request_buffering.or(true),
@@ -527,12 +568,36 @@ impl ProxyConf {
             relay_size: relay_limit.clamp(4096, 64 << 10),
             relay_limit,
             hidden,
-            redirects: Redirects::build(&self.redirect, pass, plan, env)?,
+            redirects,
             intercept_errors: self.intercept_errors.or(false),
             ignore_client_abort: self.ignore_client_abort.or(false),
             ignored,
-            cookies: self.cookies.build(env)?,
+            cookies,
             bind: self.bind.get().filter(|word| !word.is("off")).map(|word| env.template(word)).transpose()?,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tidegate_core::conf::Place;
+
+    #[test]
+    fn what_makes_the_next_peer_be_asked_adds_up_unless_it_is_off() {
+        let at = Place { file: "f".into(), line: 1, column: 1 };
+        for (text, error, timeout, bad_gateway) in [
+            ("", true, true, false),
+            ("error", true, false, false),
+            ("TIMEOUT http_502", false, true, true),
+            ("error timeout http_502", true, true, true),
+            ("updating", false, false, false),
+            ("off error", false, false, false),
+            ("error http_502 off", false, false, false),
+        ] {
+            let words: Vec<Word> = text.split_whitespace().map(|word| Word::new(word.as_bytes(), at.clone())).collect();
+            let next = NextUpstream::of(&words);
+            assert_eq!((next.error, next.timeout, next.status(502)), (error, timeout, bad_gateway), "{text}");
+        }
     }
 }

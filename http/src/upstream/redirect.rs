@@ -13,7 +13,7 @@ use tidegate_http_wire::{Fields, Known, Method};
 
 use super::ProxyPass;
 use super::attempt::Arrived;
-use super::cookies::Cookies;
+use super::cookies::{Cookies, define_groups, mention_text, pattern_in};
 use crate::answer::{Answer, Body};
 use crate::content::Outcome;
 use crate::exchange::Exchange;
@@ -32,19 +32,33 @@ pub enum WrittenRedirect {
 }
 
 impl WrittenRedirect {
-    /// Reads the arguments of `proxy_redirect`.
+    /// Reads the arguments of `proxy_redirect`. `pass` is what stands in the same block before it.
     ///
     /// # Errors
-    /// One argument that is neither `default` nor `off`.
-    pub fn parse(line: &Line<'_>) -> Result<WrittenRedirect, Refusal> {
+    /// One argument that is neither `default` nor `off`, or `default` without a `proxy_pass`.
+    pub fn parse(line: &mut Line<'_>, pass: Option<&Word>) -> Result<WrittenRedirect, Refusal> {
         match line.args() {
+            [word] if word.is("default") && pass.is_none() => {
+                Err("\"proxy_redirect default\" should be placed after the \"proxy_pass\" directive".into())
+            }
             [word] if word.is("default") => Ok(WrittenRedirect::Default),
             [word] if word.is("off") => Ok(WrittenRedirect::Off),
             [word] => Err(format!("invalid parameter \"{word}\"").into()),
             _ => {
                 literal::one_line(line.arg(1)?)?;
+                mention_text(line.arg(0)?, line);
+                line.mention(line.arg(1)?);
                 Ok(WrittenRedirect::Pair(line.arg(0)?.clone(), line.arg(1)?.clone()))
             }
+        }
+    }
+}
+
+impl WrittenRedirect {
+    /// Makes the groups of its pattern known.
+    pub fn define(&self, env: &mut Install<'_, Exchange>) {
+        if let WrittenRedirect::Pair(from, _) = self {
+            define_groups(from, env);
         }
     }
 }
@@ -67,7 +81,7 @@ impl Redirects {
         written: &[WrittenRedirect],
         pass: &Word,
         plan: &Plan,
-        env: &Install<'_, Exchange>,
+        env: &mut Install<'_, Exchange>,
     ) -> Result<Redirects, ConfigError> {
         if written.iter().any(|redirect| matches!(redirect, WrittenRedirect::Off)) {
             return Ok(Redirects::default());
@@ -96,13 +110,9 @@ impl Redirects {
                         "\"proxy_redirect default\" cannot be used with \"proxy_pass\" directive with variables, or in a location given by a pattern or a name",
                     ));
                 }
-                WrittenRedirect::Pair(from, to) => list.push(match from.after("~") {
-                    Some(pattern) => {
-                        let (pattern, ignore_case) =
-                            pattern.after("*").map_or((pattern, false), |pattern| (pattern, true));
-                        let regex = Regex::new(pattern.bytes(), ignore_case)
-                            .map_err(|message| ConfigError::new(from.at(), message))?
-                            .written_at(from.at());
+                WrittenRedirect::Pair(from, to) => list.push(match pattern_in(from) {
+                    Some((pattern, ignore_case)) => {
+                        let regex = env.regex(pattern.bytes(), ignore_case, from.at())?;
                         Redirect::Pattern(regex, env.template(to)?)
                     }
                     None => Redirect::Prefix(env.template(from)?, env.template(to)?),
