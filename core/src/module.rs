@@ -41,6 +41,8 @@ pub struct Install<'a, S: Subject> {
     pub logs: &'a Logs,
     /// The zones of the generation.
     pub zones: &'a crate::zone::Zones,
+    /// The folders of temporary files of the generation.
+    pub folders: &'a crate::file::folder::Folders,
     /// Where further mistakes and warnings go.
     pub errors: &'a mut Errors,
     /// Where the block begins, for errors that belong to no directive.
@@ -125,8 +127,8 @@ impl<S: Subject> Modules<S> {
         let body = node.body.as_deref().unwrap_or_default();
         let mut block = self.tables.apply(&node.name, &node.args, Levels::PROTOCOL, body, build.setup, build.errors);
         let at = block.at().clone();
-        let (setup, logs, zones) = (build.setup, build.logs, build.zones);
-        self.define(&block, &mut Install { variables, setup, logs, zones, errors: build.errors, at });
+        let (setup, logs, zones, folders) = (build.setup, build.logs, build.zones, build.folders);
+        self.define(&block, &mut Install { variables, setup, logs, zones, folders, errors: build.errors, at });
         block.inherit();
         block
     }
