@@ -9,6 +9,7 @@ use tidegate_core::inherit;
 use tidegate_core::module::{Install, Module};
 use tidegate_core::script::Template;
 use tidegate_http_wire::Version;
+use tidegate_http_wire::framing::Framing;
 
 use super::ProxyPass;
 use super::attempt::Fault;
@@ -18,6 +19,7 @@ use super::pass::Pass;
 use super::redirect::{Redirects, WrittenRedirect};
 use super::request::NameSet;
 use crate::exchange::Exchange;
+use crate::held_body::BodyPlace;
 use crate::plan::{Kind, Plan};
 
 /// `proxy_next_upstream`
@@ -78,7 +80,7 @@ impl NextUpstream {
             Fault::Connect(_) | Fault::Send(_) | Fault::Read(_) | Fault::Closed => self.error,
             Fault::Reply(_) | Fault::TooManyInterim => self.invalid_header,
             Fault::Status(status) => self.status(*status),
-            Fault::BadRequest | Fault::ClientGone | Fault::ClientBody(_) => false,
+            Fault::BadRequest | Fault::ClientGone | Fault::ClientBody(_) | Fault::Own(_) => false,
         }
     }
 }
@@ -216,7 +218,7 @@ impl Feature for Proxy {
             "proxy_request_buffering",
             ONE,
             Set::Flag(|c| &mut c.request_buffering),
-            "Whether the first client_body_buffer_size of a body is held before the upstream is asked.",
+            "Whether the whole body of a request is read before the upstream is asked.",
         ),
         row("proxy_buffer_size", ONE, Set::Size(|c| &mut c.buffer_size), "The largest head of a reply."),
         row(
@@ -401,6 +403,8 @@ pub struct Settings {
     pub relay_size: usize,
     /// What may be read ahead of the client.
     pub relay_limit: usize,
+    /// Where request bodies go that are read whole.
+    pub bodies: BodyPlace,
     /// Fields that the client does not see.
     pub hidden: NameSet,
     /// `proxy_redirect`
@@ -427,9 +431,11 @@ impl Settings {
         self.ignore_client_abort
     }
 
-    /// True when the whole body has to be there first: an HTTP/1.0 peer knows no chunks.
-    pub fn holds_whole_body(&self, exchange: &Exchange) -> bool {
-        self.http_version == Version::Http10 && exchange.head.framing == tidegate_http_wire::Framing::Chunked
+    /// True when the whole body is read first. nginx: also where it is not passed on, and where an HTTP/1.0 peer would need
+    /// to know chunks.
+    pub fn holds_body(&self, exchange: &Exchange) -> bool {
+        let needs_length = self.http_version == Version::Http10 && exchange.head.framing == Framing::Chunked;
+        self.request_buffering || self.set_body.is_some() || !self.pass_request_body || needs_length
     }
 }
 
@@ -503,6 +509,7 @@ impl ProxyConf {
             buffer_size,
             relay_size: relay_limit.clamp(4096, 64 << 10),
             relay_limit,
+            bodies: plan.bodies.place(env)?,
             hidden,
             redirects: Redirects::build(&self.redirect, pass, plan, env)?,
             intercept_errors: self.intercept_errors.or(false),
