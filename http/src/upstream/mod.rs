@@ -8,6 +8,7 @@ pub mod pass;
 pub mod redirect;
 pub mod relay;
 pub mod request;
+pub mod spill;
 
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};

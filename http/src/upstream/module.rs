@@ -1,15 +1,17 @@
 //! The directives of the proxy.
 
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tidegate_core::conf::directive::{Arity, Directive, Feature, Levels, Set};
 use tidegate_core::conf::{Check, ConfigError, Line, Refusal, Setting, Word, literal, value};
+use tidegate_core::file::folder::{Folder, WrittenFolder};
 use tidegate_core::inherit;
 use tidegate_core::module::{Install, Module};
 use tidegate_core::script::Template;
-use tidegate_http_wire::Version;
 use tidegate_http_wire::framing::Framing;
+use tidegate_http_wire::{Fields, Known, Version};
 
 use super::ProxyPass;
 use super::attempt::Fault;
@@ -20,6 +22,7 @@ use super::redirect::{Redirects, WrittenRedirect};
 use super::request::NameSet;
 use crate::exchange::Exchange;
 use crate::held_body::BodyPlace;
+use crate::limit_rate::Size;
 use crate::plan::{Kind, Plan};
 
 /// `proxy_next_upstream`
@@ -113,12 +116,18 @@ pub struct ProxyConf {
     ignore_headers: Vec<Word>,
     cookies: CookiesConf,
     bind: Setting<Word>,
+    limit_rate: Setting<Word>,
+    busy_buffers_size: Setting<u64>,
+    temp_path: Setting<WrittenFolder>,
+    max_temp_file_size: Setting<u64>,
+    temp_file_write_size: Setting<u64>,
 }
 
 inherit!(ProxyConf {
     set_header, http_version, method, set_body, pass_request_headers, pass_request_body, connect_timeout, send_timeout,
     read_timeout, next_upstream, next_upstream_tries, next_upstream_timeout, buffering, request_buffering, buffer_size,
     buffers, hide_header, pass_header, redirect, intercept_errors, ignore_client_abort, ignore_headers, cookies, bind,
+    limit_rate, busy_buffers_size, temp_path, max_temp_file_size, temp_file_write_size,
 } own { pass });
 
 /// `proxy_pass` and its family
@@ -212,7 +221,7 @@ impl Feature for Proxy {
             "proxy_buffering",
             ONE,
             Set::Flag(|c| &mut c.buffering),
-            "Whether replies are read ahead of the client, within proxy_buffers.",
+            "Whether replies are read ahead of the client, within proxy_buffers, and then into a file.",
         ),
         row(
             "proxy_request_buffering",
@@ -319,19 +328,35 @@ impl Feature for Proxy {
             "X-Accel fields of replies that have no effect.",
         ),
         row(
+            "proxy_limit_rate",
+            ONE,
+            Set::Word(|c| &mut c.limit_rate),
+            "Bytes a second that a reply is read with where it is buffered; 0 for as fast as it comes.",
+        ),
+        row(
             "proxy_busy_buffers_size",
             ONE,
-            Set::Checked(Check::Size),
-            "What is read ahead is bounded by proxy_buffers alone.",
+            Set::Size(|c| &mut c.busy_buffers_size),
+            "How much of a reply that is in a file the client is given at a time, as long as the upstream sends.",
         ),
         row(
             "proxy_temp_path",
             Arity::Between(1, 4),
-            Set::Checked(Check::Directories),
-            "Replies are never kept in files.",
+            Set::With(|c, line| c.temp_path.set(WrittenFolder::parse(line)?)),
+            "The folder of replies that slow clients have yet to take, and the lengths of the levels below it.",
         ),
-        row("proxy_max_temp_file_size", ONE, Set::Checked(Check::Size), "Replies are never kept in files."),
-        row("proxy_temp_file_write_size", ONE, Set::Checked(Check::Size), "Replies are never kept in files."),
+        row(
+            "proxy_max_temp_file_size",
+            ONE,
+            Set::Size(|c| &mut c.max_temp_file_size),
+            "The largest such file; the upstream waits for the client beyond it. 0 is none.",
+        ),
+        row(
+            "proxy_temp_file_write_size",
+            ONE,
+            Set::Size(|c| &mut c.temp_file_write_size),
+            "How much is written to such a file at a time.",
+        ),
         row("proxy_headers_hash_max_size", ONE, Set::Checked(Check::Number), "Tables size themselves."),
         row("proxy_headers_hash_bucket_size", ONE, Set::Checked(Check::Number), "Tables size themselves."),
     ];
@@ -399,10 +424,14 @@ pub struct Settings {
     pub request_buffering: bool,
     /// `proxy_buffer_size`
     pub buffer_size: usize,
-    /// What one read of a body takes.
-    pub relay_size: usize,
-    /// What may be read ahead of the client.
-    pub relay_limit: usize,
+    /// `proxy_buffering`
+    buffering: bool,
+    /// `proxy_buffers`, all of them.
+    buffers: usize,
+    /// `proxy_limit_rate`
+    pub limit_rate: Size,
+    /// Where a reply goes that the client has yet to take.
+    pub spill: SpillSettings,
     /// Where request bodies go that are read whole.
     pub bodies: BodyPlace,
     /// Fields that the client does not see.
@@ -437,6 +466,47 @@ impl Settings {
         let needs_length = self.http_version == Version::Http10 && exchange.head.framing == Framing::Chunked;
         self.request_buffering || self.set_body.is_some() || !self.pass_request_body || needs_length
     }
+
+    /// Whether a reply is buffered: what it says itself counts more than the configuration.
+    pub fn buffers_reply(&self, fields: &Fields) -> bool {
+        let told = fields.get(Known::XAccelBuffering).filter(|_| !self.ignored.contains(b"X-Accel-Buffering"));
+        match told {
+            Some(value) if value.eq_ignore_ascii_case(b"no") => false,
+            Some(value) if value.eq_ignore_ascii_case(b"yes") => true,
+            _ => self.buffering,
+        }
+    }
+
+    /// How a reply is read.
+    pub fn reading(&self, buffered: bool) -> Reading {
+        let limit = if buffered { self.buffers } else { self.buffer_size };
+        Reading { limit, piece: limit.clamp(LEAST_READ, MOST_READ) }
+    }
+}
+
+/// What one read of a reply takes at least, and at most.
+pub const LEAST_READ: usize = 4096;
+const MOST_READ: usize = 64 << 10;
+
+/// How a reply is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reading {
+    /// What may be read ahead of the client.
+    pub limit: usize,
+    /// What one read takes.
+    pub piece: usize,
+}
+
+/// Where a reply goes that the client has yet to take.
+pub struct SpillSettings {
+    /// `proxy_temp_path`
+    pub folder: Arc<Folder>,
+    /// `proxy_max_temp_file_size`
+    pub most: u64,
+    /// `proxy_temp_file_write_size`
+    pub write: usize,
+    /// `proxy_busy_buffers_size`
+    pub busy: usize,
 }
 
 /// nginx: fields of replies that are the proxy's own business.
@@ -453,7 +523,13 @@ const HIDDEN: [&str; 8] = [
 
 impl Module<Exchange> for Proxy {
     fn install(conf: &ProxyConf, plan: &mut Plan, env: &mut Install<'_, Exchange>) -> Result<(), ConfigError> {
-        let Some(word) = conf.pass.get() else { return Ok(()) };
+        conf.check_sizes().map_err(|message| ConfigError::new(&env.at, message))?;
+        let Some(word) = conf.pass.get() else {
+            if let Some(written) = conf.temp_path.get() {
+                env.folders.find(Some(written), TEMP, env.setup)?;
+            }
+            return Ok(());
+        };
         let pass = Pass::compile(word, plan, env)?;
         if matches!(plan.kind, Kind::Prefix(_)) && plan.name.ends_with(b"/") {
             plan.auto_redirect = true;
@@ -464,7 +540,44 @@ impl Module<Exchange> for Proxy {
     }
 }
 
+/// nginx: the folder that nobody has named.
+const TEMP: &str = "proxy_temp";
+
 impl ProxyConf {
+    /// The size of a page, of which nginx's buffers are by default.
+    const PAGE: u64 = 4096;
+
+    /// nginx: the larger of the two kinds of buffers.
+    fn largest_buffer(&self) -> u64 {
+        self.buffer_size.or(Self::PAGE).max(self.buffers.or((8, Self::PAGE)).1)
+    }
+
+    /// nginx: what must fit to what.
+    fn check_sizes(&self) -> Result<(), String> {
+        const LARGEST: &str = "the maximum of the value of \"proxy_buffer_size\" and one of the \"proxy_buffers\"";
+        let (number, size) = self.buffers.or((8, Self::PAGE));
+        let largest = self.largest_buffer();
+        let (busy, write) = (self.busy_buffers_size.or(2 * largest), self.temp_file_write_size.or(2 * largest));
+        if busy < largest {
+            return Err(format!("\"proxy_busy_buffers_size\" must be equal to or greater than {LARGEST}"));
+        }
+        if busy > number.saturating_sub(1).saturating_mul(size) {
+            return Err(
+                "\"proxy_busy_buffers_size\" must be less than the size of all \"proxy_buffers\" minus one buffer"
+                    .into(),
+            );
+        }
+        if write < largest {
+            return Err(format!("\"proxy_temp_file_write_size\" must be equal to or greater than {LARGEST}"));
+        }
+        match self.max_temp_file_size.get() {
+            Some(most) if *most != 0 && *most < largest => Err(format!(
+                "\"proxy_max_temp_file_size\" must be equal to zero to disable temporary files usage or must be equal to or greater than {LARGEST}"
+            )),
+            _ => Ok(()),
+        }
+    }
+
     fn build(&self, pass: &Word, plan: &Plan, env: &Install<'_, Exchange>) -> Result<Settings, ConfigError> {
         let seconds = Duration::from_secs;
         let size = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
@@ -487,9 +600,9 @@ impl ProxyConf {
         self.pass_header.iter().for_each(|name| hidden.remove(name.bytes()));
         let mut ignored = NameSet::default();
         self.ignore_headers.iter().for_each(|name| ignored.add(name.bytes()));
-        let (number, buffer) = self.buffers.or((8, 4096));
+        let (number, buffer) = self.buffers.or((8, Self::PAGE));
+        let largest = self.largest_buffer();
         let buffer_size = size(self.buffer_size.or(4096)).max(64);
-        let relay_limit = if self.buffering.or(true) { size(number.saturating_mul(buffer)) } else { buffer_size };
         Ok(Settings {
             host,
             set_headers,
@@ -507,8 +620,15 @@ impl ProxyConf {
             next_upstream_timeout: self.next_upstream_timeout.get().copied(),
             request_buffering: self.request_buffering.or(true),
             buffer_size,
-            relay_size: relay_limit.clamp(4096, 64 << 10),
-            relay_limit,
+            buffering: self.buffering.or(true),
+            buffers: size(number.saturating_mul(buffer)),
+            limit_rate: self.limit_rate.get().map_or(Ok(Size::Fixed(0)), |word| Size::compile(word, env))?,
+            spill: SpillSettings {
+                folder: env.folders.find(self.temp_path.get(), TEMP, env.setup)?,
+                most: self.max_temp_file_size.or(1 << 30),
+                write: size(self.temp_file_write_size.or(2 * largest)),
+                busy: size(self.busy_buffers_size.or(2 * largest)),
+            },
             bodies: plan.bodies.place(env)?,
             hidden,
             redirects: Redirects::build(&self.redirect, pass, plan, env)?,
