@@ -100,6 +100,9 @@ impl Bodies {
     /// The folder has other levels elsewhere.
     pub fn place(&self, env: &Install<'_, Exchange>) -> Result<BodyPlace, ConfigError> {
         let folder = env.folders.find(self.written.as_ref(), "client_body_temp", env.setup)?;
+        if self.in_file == InFile::Clean {
+            folder.expect_names();
+        }
         Ok(BodyPlace { folder, in_file: self.in_file })
     }
 }

@@ -7,7 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use rustix::fs::{CWD, FileType, FlockOperation, Mode, OFlags, flock, openat};
 
@@ -63,17 +63,30 @@ pub struct Folder {
     /// Where the one above it is not there either, it is made too: nobody has named it.
     deep: bool,
     next: AtomicU32,
+    /// Files with names that are not kept are made in it.
+    has_names: AtomicBool,
 }
 
 impl Folder {
     /// A folder that is nobody's but the caller's.
     pub fn new(path: &Path, levels: [usize; 3]) -> Folder {
-        Folder { path: path.to_owned(), levels, deep: false, next: AtomicU32::new(0) }
+        Folder {
+            path: path.to_owned(),
+            levels,
+            deep: false,
+            next: AtomicU32::new(0),
+            has_names: AtomicBool::new(false),
+        }
     }
 
     /// Its path.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Says that files with names that are not kept will be made in it: they are looked for when a worker starts.
+    pub fn expect_names(&self) {
+        self.has_names.store(true, Ordering::Relaxed);
     }
 
     /// Makes it, if it is not there yet, and sees to it that `owner` can use it. nginx: no more than one level.
@@ -223,9 +236,12 @@ impl Folders {
         self.0.borrow().iter().filter_map(failed).collect()
     }
 
-    /// Has a thread remove what processes that were killed have left in them.
+    /// Has a thread remove what processes that were killed have left in them. Where nothing can have been left none is
+    /// started for it.
     pub fn sweep(&self) {
-        let folders: Vec<Arc<Folder>> = self.0.borrow().iter().map(|(folder, _)| folder.clone()).collect();
+        let known = self.0.borrow();
+        let has_names = |folder: &&Arc<Folder>| folder.has_names.load(Ordering::Relaxed);
+        let folders: Vec<Arc<Folder>> = known.iter().map(|(folder, _)| folder).filter(has_names).cloned().collect();
         if folders.is_empty() {
             return;
         }
