@@ -569,13 +569,14 @@ fn a_full_disk_is_an_error_of_one_request() {
 
 #[test]
 fn folders_are_made_at_start_and_their_faults_are_told_by_a_test_too() {
-    let config = |folder: &str| {
-        Server::config(&format!(
+    let text = |folder: &str| {
+        format!(
             "events {{}} http {{ client_body_temp_path {folder} 2; proxy_temp_path other/;
                 server {{ listen 127.0.0.1:%%PORT_0%%; location / {{ proxy_pass http://127.0.0.1:1; }} }} }}"
-        ))
+        )
     };
-    let server = config("body").start();
+    let config = |folder: &str| Server::config(&text(folder));
+    let mut server = config("body").start();
     for name in ["body", "other"] {
         let about = fs::metadata(server.folder().join(name)).unwrap();
         assert_eq!(about.permissions().mode() & 0o7777, 0o700, "{name}");
@@ -584,6 +585,11 @@ fn folders_are_made_at_start_and_their_faults_are_told_by_a_test_too() {
             (fs::metadata(format!("/proc/{worker}")).ok()?.uid() == about.uid()).then_some(())
         });
     }
+    server.reload_with(&text("later"));
+    assert!(server.folder().join("later").is_dir());
+    server.rewrite(&text("missing/later"));
+    server.signal(Signal::SIGHUP);
+    server.wait_for_log(r#"\[emerg\].* mkdir\(\) ".*missing/later" failed \(2: No such file or directory\)"#);
     for arguments in [&["-t"][..], &[]] {
         let outcome = config("missing/body").run(arguments);
         assert!(!outcome.status.success());

@@ -204,8 +204,11 @@ pub struct Spool {
 #[derive(Debug)]
 struct Writing {
     count: u64,
-    done: Pending<Result<Arc<TempFile>, TempError>>,
+    done: Pending<Done>,
 }
+
+/// What a thread gives back. The pieces come along: what one thread has allocated another does well not to free.
+type Done = (Result<Arc<TempFile>, TempError>, Vec<Bytes>);
 
 /// What became of something that was written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -260,10 +263,11 @@ impl Spool {
                 Some(file) => Ok(file),
                 None => TempFile::make(&folder, naming, &table).map(Arc::new),
             };
-            Ok(file.and_then(|file| {
+            let written = file.and_then(|file| {
                 file.write(&pieces, at)?;
                 Ok(file)
-            }))
+            });
+            Ok((written, pieces))
         });
         let done = done.map_err(|error| self.failed(error))?;
         self.writing = Some(Writing { count: u64::try_from(count).unwrap_or(u64::MAX), done });
@@ -279,7 +283,8 @@ impl Spool {
         let done = ready!(Pin::new(&mut writing.done).poll(cx));
         let count = writing.count;
         self.writing = None;
-        let file = done.map_err(|error| self.failed(error))??;
+        let (written, _) = done.map_err(|error| self.failed(error))?;
+        let file = written?;
         self.length = self.length.saturating_add(count);
         let is_first = self.file.is_none();
         self.file = Some(file);

@@ -67,7 +67,7 @@ pub enum Fault {
     /// The rest of the client's body cannot be had.
     ClientBody(BodyFault),
     /// What is held of the client's body cannot be read.
-    Own(io::Error),
+    HeldBody(io::Error),
 }
 
 impl Fault {
@@ -76,7 +76,7 @@ impl Fault {
         match self {
             Fault::ConnectTimeout | Fault::SendTimeout | Fault::ReadTimeout => 504,
             Fault::Status(status) => *status,
-            Fault::BadRequest | Fault::Own(_) => 500,
+            Fault::BadRequest | Fault::HeldBody(_) => 500,
             Fault::ClientGone => 499,
             Fault::ClientBody(fault) => fault.status(),
             _ => 502,
@@ -97,7 +97,9 @@ impl Fault {
     pub fn action(&self) -> &'static str {
         match self {
             Fault::Connect(_) | Fault::ConnectTimeout => "connecting to upstream",
-            Fault::Send(_) | Fault::SendTimeout | Fault::BadRequest | Fault::Own(_) => "sending request to upstream",
+            Fault::Send(_) | Fault::SendTimeout | Fault::BadRequest | Fault::HeldBody(_) => {
+                "sending request to upstream"
+            }
             _ => "reading response header from upstream",
         }
     }
@@ -118,7 +120,7 @@ impl fmt::Display for Fault {
             Fault::Status(status) => write!(f, "upstream answered with status {status}")?,
             Fault::BadRequest => f.write_str("a request field contains a line break or a zero byte")?,
             Fault::ClientGone => f.write_str("client prematurely closed connection")?,
-            Fault::Own(error) => write!(f, "pread() of the request body failed ({})", os_error(error))?,
+            Fault::HeldBody(error) => write!(f, "pread() of the request body failed ({})", os_error(error))?,
             Fault::ClientBody(_) => f.write_str("the rest of the request body cannot be read")?,
         }
         write!(f, " while {}", self.action())
@@ -297,9 +299,11 @@ impl Sending<'_> {
         let mut at = 0;
         while at < length {
             let wanted = usize::try_from(length - at).unwrap_or(PIECE).min(PIECE);
-            let bytes = file.open().read(wanted, at).wait().await.map_err(Fault::Own)?;
+            let reading = file.open().read(wanted, at).wait();
+            let read = presence::unless_given_up(exchange, reading).await.ok_or(Fault::ClientGone)?;
+            let bytes = read.map_err(Fault::HeldBody)?;
             if bytes.is_empty() {
-                return Err(Fault::Own(io::ErrorKind::UnexpectedEof.into()));
+                return Err(Fault::HeldBody(io::ErrorKind::UnexpectedEof.into()));
             }
             let writing = write(peer, &bytes, settings.send_timeout);
             if !unless_client_leaves(exchange, settings.ignores_abort(), writing).await?? {

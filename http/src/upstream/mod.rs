@@ -300,7 +300,8 @@ impl ProxyPass {
     fn report(&self, exchange: &Exchange, lease: Option<tidegate_balancer::Lease>, fault: &Fault, reused: bool) {
         let Some(lease) = lease else { return };
         // nginx: 403 and 404 send a request on without counting against the peer.
-        let outcome = if matches!(fault, Fault::Status(403 | 404) | Fault::Own(_)) || (reused && fault.is_closed()) {
+        let outcome = if matches!(fault, Fault::Status(403 | 404) | Fault::HeldBody(_)) || (reused && fault.is_closed())
+        {
             PeerOutcome::Declined
         } else {
             PeerOutcome::Failure

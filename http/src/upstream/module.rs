@@ -83,7 +83,7 @@ impl NextUpstream {
             Fault::Connect(_) | Fault::Send(_) | Fault::Read(_) | Fault::Closed => self.error,
             Fault::Reply(_) | Fault::TooManyInterim => self.invalid_header,
             Fault::Status(status) => self.status(*status),
-            Fault::BadRequest | Fault::ClientGone | Fault::ClientBody(_) | Fault::Own(_) => false,
+            Fault::BadRequest | Fault::ClientGone | Fault::ClientBody(_) | Fault::HeldBody(_) => false,
         }
     }
 }

@@ -124,6 +124,11 @@ impl Reply {
         self.reading.piece = piece;
     }
 
+    /// Lets go of the buffer. Nothing is read any more.
+    pub fn let_go(&mut self) {
+        self.buffer = BytesMut::new();
+    }
+
     /// Ready at `deadline`. The peer must not be waited for meanwhile.
     pub fn poll_until(&mut self, cx: &mut Context<'_>, deadline: Instant) -> Poll<()> {
         match &mut self.used {

@@ -23,6 +23,7 @@ use super::module::{LEAST_READ, Reading, SpillSettings};
 use super::relay::Reply;
 use crate::answer::{Broken, Chunk, Source};
 use crate::exchange::Exchange;
+use crate::presence::Lookout;
 
 /// How long, all in all, the upstream waits for a client before a file is begun. A client that is only late now and then
 /// costs no file; a slow one costs the upstream no more than this.
@@ -50,6 +51,8 @@ struct Backlog {
     /// Behind what is in the file.
     memory: Vec<Bytes>,
     queued: usize,
+    /// Whether the client is still there, while the disk is waited for.
+    lookout: Lookout,
     /// How the reply ended.
     end: Option<Result<Option<Box<Fields>>, Broken>>,
 }
@@ -123,6 +126,7 @@ impl Spill {
             reading: None,
             memory: Vec::new(),
             queued: 0,
+            lookout: Lookout::default(),
             end: None,
         }));
         self.reply.set_piece(sizes.write);
@@ -146,7 +150,10 @@ impl Spill {
             {
                 backlog.take(chunk);
             }
-            if backlog.queued >= sizes.write && !backlog.spool.is_writing() && backlog.fits(&sizes) {
+            if backlog.end.is_some() {
+                self.reply.let_go();
+            }
+            if backlog.is_due(&sizes) {
                 backlog.write(exchange)?;
                 continue;
             }
@@ -166,8 +173,12 @@ impl Backlog {
         self.spool.len().saturating_add(self.spool.being_written())
     }
 
-    fn fits(&self, sizes: &Sizes) -> bool {
-        self.in_file().saturating_add(u64::try_from(self.queued).unwrap_or(u64::MAX)) <= sizes.most
+    /// There is enough to write; of what is left at the end of a reply any is, so that none of it keeps memory.
+    fn is_due(&self, sizes: &Sizes) -> bool {
+        let rest = self.end.is_some() && self.in_file() > self.given;
+        let total = self.in_file().saturating_add(u64::try_from(self.queued).unwrap_or(u64::MAX));
+        let is_enough = self.queued >= sizes.write || (rest && self.queued > 0);
+        is_enough && !self.spool.is_writing() && total <= sizes.most
     }
 
     fn take(&mut self, chunk: Result<Chunk, Broken>) {
@@ -221,16 +232,22 @@ impl Backlog {
         if waiting > 0 {
             return Poll::Pending;
         }
-        if self.given < self.spool.len() {
-            let read = ready!(self.poll_read(cx, sizes));
+        let must_read = self.given < self.spool.len();
+        let read = if must_read { self.poll_read(cx, sizes) } else { Poll::Ready(Ok(Vec::new())) };
+        if read.is_pending() || (!must_read && self.spool.is_writing()) {
+            // Nothing but the disk is waited for.
+            ready!(self.lookout.poll_gone(cx, &*exchange.carrier));
+            log!(exchange.logger(), Info, "client prematurely closed connection while sending response to client");
+            return Poll::Ready(Err(Broken));
+        }
+        self.lookout.rest(&*exchange.carrier);
+        if must_read {
+            let read = ready!(read);
             return Poll::Ready(match read {
                 Ok(bytes) if !bytes.is_empty() => Ok(Next::Chunk(data([Bytes::from(bytes)]))),
                 Ok(_) => Err(unread(exchange, &std::io::ErrorKind::UnexpectedEof.into())),
                 Err(error) => Err(unread(exchange, &error)),
             });
-        }
-        if self.spool.is_writing() {
-            return Poll::Pending;
         }
         if self.queued > 0 {
             self.queued = 0;
