@@ -149,6 +149,11 @@ impl Held {
         self.file.as_ref().map_or(memory, |(_, length)| *length)
     }
 
+    /// All of it is in memory.
+    pub fn is_in_memory(&self) -> bool {
+        self.complete && self.file.is_none()
+    }
+
     /// Nothing is held.
     pub fn is_empty(&self) -> bool {
         self.len() == 0

@@ -232,10 +232,9 @@ impl Sending<'_> {
         let peer = &mut used.connection;
         let mut whole = write(peer, &out, settings.send_timeout).await?;
         let mut sent = out.len();
-        if let Some((file, length)) = self.held.file.as_ref().filter(|_| whole && !own_body) {
-            (whole, sent) = Box::pin(self.send_file(exchange, peer, file, *length, sent)).await?;
-        } else if whole && !own_body && !self.held.complete {
-            (whole, sent) = self.stream_body(exchange, peer, framing, sent).await?;
+        if whole && !own_body && !self.held.is_in_memory() {
+            // Boxed, as all that is long: the usual attempt does not carry the room for it.
+            (whole, sent) = Box::pin(self.send_rest(exchange, peer, framing, sent)).await?;
         }
         exchange.attempts.current(|attempt| attempt.sent = u64::try_from(sent).unwrap_or(0));
         let (head, buffer) = read_head(exchange, peer, settings).await?;
@@ -283,6 +282,20 @@ impl Sending<'_> {
             }
             Ok(Err(error)) => Err(Fault::Connect(error)),
             Err(_) => Err(Fault::ConnectTimeout),
+        }
+    }
+
+    /// Sends what of the body is not in memory. `false` when the peer has answered before its end.
+    async fn send_rest(
+        &self,
+        exchange: &Exchange,
+        peer: &mut PeerConnection,
+        framing: BodyFraming,
+        sent: usize,
+    ) -> Result<(bool, usize), Fault> {
+        match &self.held.file {
+            Some((file, length)) => self.send_file(exchange, peer, file, *length, sent).await,
+            None => self.stream_body(exchange, peer, framing, sent).await,
         }
     }
 

@@ -194,17 +194,19 @@ impl ProxyPass {
             }
         };
         *exchange.proxied_to.borrow_mut() = Some(destination.host.clone());
-        match self.body(exchange).await {
-            Ok(held) => self.attempts(exchange, &destination, held).await,
-            Err(status) => Outcome::Status(status),
-        }
+        let held = match exchange.head.framing {
+            Framing::None => Held::nothing(),
+            // Boxed, so that a request without a body does not carry the room for it.
+            _ => match Box::pin(self.body(exchange)).await {
+                Ok(held) => held,
+                Err(status) => return Outcome::Status(status),
+            },
+        };
+        self.attempts(exchange, &destination, held).await
     }
 
     /// The body of the request: all of it, or what has arrived where the rest is passed on as it comes.
     async fn body(&self, exchange: &Exchange) -> Result<Held, u16> {
-        if exchange.head.framing == Framing::None {
-            return Ok(Held::nothing());
-        }
         let known = exchange.body.borrow().clone();
         if known.complete {
             return Ok(known);

@@ -37,7 +37,7 @@ pub struct Reply {
     settings: Rc<Settings>,
     reading: Reading,
     /// `proxy_limit_rate`, and how much of the body has come.
-    pace: Option<(Pace, u64)>,
+    pace: Option<Box<(Pace, u64)>>,
     begun: Instant,
     /// When the head was complete.
     arrived: Instant,
@@ -106,7 +106,7 @@ impl Reply {
     pub fn set_reading(&mut self, reading: Reading, rate: u64) {
         self.reading = reading;
         let arrived = u64::try_from(self.buffer.len()).unwrap_or(u64::MAX);
-        self.pace = Pace::new(rate, 0, self.arrived).map(|pace| (pace, arrived));
+        self.pace = Pace::new(rate, 0, self.arrived).map(|pace| Box::new((pace, arrived)));
     }
 
     /// How it is read.
@@ -248,9 +248,10 @@ impl Reply {
                 self.buffer.reserve(piece);
             }
         }
-        let Some((_, read)) = &mut self.pace else {
+        let Some(paced) = &mut self.pace else {
             return poll_read_into(&mut used.connection.transport, cx, &mut self.buffer);
         };
+        let (_, read) = &mut **paced;
         let count = ready!(poll_read_up_to(&mut used.connection.transport, cx, &mut self.buffer, most))?;
         *read = read.saturating_add(u64::try_from(count).unwrap_or(u64::MAX));
         Poll::Ready(Ok(count))
@@ -259,7 +260,8 @@ impl Reply {
     /// How much may be read now, as soon as something may.
     fn poll_allowance(&mut self, cx: &mut Context<'_>) -> Poll<usize> {
         loop {
-            let Some((pace, read)) = &self.pace else { return Poll::Ready(usize::MAX) };
+            let Some(paced) = &self.pace else { return Poll::Ready(usize::MAX) };
+            let (pace, read) = &**paced;
             match pace.may(*read, Instant::now()) {
                 May::Go(most) => return Poll::Ready(most),
                 May::Wait(until) => {
