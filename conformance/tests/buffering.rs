@@ -255,13 +255,13 @@ fn slow_clients_do_not_tie_up_a_backend() {
 
 #[test]
 fn a_client_that_keeps_up_costs_no_file() {
-    let fountain = Fountain::start(4 << 20, "");
+    let fountain = Fountain::start(1 << 20, "");
     let server = proxy(&fountain.tcp.address(), "").start();
     if skip_on_nginx("it writes files as soon as its buffers are full") {
         return;
     }
     let mut http = asking(&server);
-    assert_eq!(http.response().body.len(), 4 << 20);
+    assert_eq!(http.response().body.len(), 1 << 20);
     assert!(!server.read("error.log").contains("buffered to a temporary file"));
 }
 
@@ -557,9 +557,8 @@ fn a_full_disk_is_an_error_of_one_request() {
             r#"\[crit\].* pwritev?\(\) ".*disk/reply/.*" (failed \(28: No space left on device\)|has written only)"#,
         );
         assert!(http.try_response_to("GET").is_err());
-        // Who reads is served as ever.
+        // What fits is served as ever.
         let body = content(1 << 20);
-        assert!(asking(&server).response().body == content(LARGE) || is_nginx());
         let fits = &body[..100_000];
         assert!(server.http(0).post("/echo", fits, &[]).body == fits);
         assert_eq!(server.workers(), workers);
