@@ -2,17 +2,19 @@
 
 use std::cell::RefCell;
 use std::io::Write;
+use std::rc::Rc;
 use std::time::Duration;
 
+use smallvec::SmallVec;
 use tidegate_core::script::Variable;
 use tidegate_core::script::variable::Get;
 use tidegate_core::subject::Subject;
 
 /// One try of one peer.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Attempt {
     /// The peer's name; the group's when no peer could be chosen.
-    pub address: String,
+    pub address: Rc<str>,
     /// Time to connect.
     pub connected: Option<Duration>,
     /// Time to the first byte, or to the end of the head.
@@ -31,14 +33,30 @@ pub struct Attempt {
     pub ends_group: bool,
 }
 
-/// All tries so far.
+impl Attempt {
+    fn of(address: &Rc<str>) -> Self {
+        Self {
+            address: address.clone(),
+            connected: None,
+            first_byte: None,
+            finished: None,
+            status: 0,
+            sent: 0,
+            received: 0,
+            body: 0,
+            ends_group: false,
+        }
+    }
+}
+
+/// All tries so far; mostly there is one.
 #[derive(Debug, Default)]
-pub struct Attempts(RefCell<Vec<Attempt>>);
+pub struct Attempts(RefCell<SmallVec<[Attempt; 1]>>);
 
 impl Attempts {
     /// Begins another.
-    pub fn begin(&self, address: &str) {
-        self.0.borrow_mut().push(Attempt { address: address.to_owned(), ..Attempt::default() });
+    pub fn begin(&self, address: &Rc<str>) {
+        self.0.borrow_mut().push(Attempt::of(address));
     }
 
     /// Changes the current one.

@@ -13,7 +13,7 @@ use crate::peer::{self, Peer, State, WORDS};
 
 /// Peers that do the same work.
 pub struct Group {
-    name: String,
+    name: Rc<str>,
     peers: Vec<Peer>,
     state: Region,
     connections: PerWorker,
@@ -59,7 +59,7 @@ impl Group {
         };
         let lone = peers.len() == 1;
         let group = Group {
-            name: name.to_owned(),
+            name: name.into(),
             peers,
             state,
             connections,
@@ -91,7 +91,7 @@ impl Group {
     }
 
     /// The group's name.
-    pub fn name(&self) -> &str {
+    pub fn name(&self) -> &Rc<str> {
         &self.name
     }
 
@@ -195,8 +195,8 @@ impl Lease {
     }
 
     /// How the peer is called in variables and logs.
-    pub fn name(&self) -> &str {
-        self.group.peers.get(self.peer).map_or("", |peer| &peer.name)
+    pub fn name(&self) -> &Rc<str> {
+        self.group.peers.get(self.peer).map_or(&self.group.name, |peer| &peer.name)
     }
 
     /// Says that the peer works while the lease goes on: sessions may last for days, and what is known of the peer

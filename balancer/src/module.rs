@@ -310,7 +310,11 @@ fn peers(name: &str, block: &Block, conf: &UpstreamConf, default_port: Option<u1
     let mut peers = Vec::new();
     for (settings, word) in &conf.servers {
         let found = addresses(word.bytes(), default_port).map_err(|why| ConfigError::new(word.at(), why))?;
-        peers.extend(found.into_iter().map(|address| Peer { name: address.to_string(), address, ..settings.clone() }));
+        peers.extend(found.into_iter().map(|address| Peer {
+            name: address.to_string().into(),
+            address,
+            ..settings.clone()
+        }));
     }
     Ok(peers)
 }

@@ -1,5 +1,6 @@
 //! One server of a group: what the configuration says of it, and the words of its shared state.
 
+use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ pub struct Peer {
     /// Where it is.
     pub address: Address,
     /// How the configuration and the logs call it.
-    pub name: String,
+    pub name: Rc<str>,
     /// `weight`
     pub weight: u32,
     /// `backup`: used only when no other server can be.
@@ -30,7 +31,7 @@ pub struct Peer {
 impl Peer {
     /// A server with the defaults of the `server` directive.
     pub fn new(address: Address) -> Peer {
-        let name = address.to_string();
+        let name = address.to_string().into();
         Peer {
             address,
             name,

@@ -91,6 +91,28 @@ fn fields_are_set_changed_and_dropped_on_the_way_up() {
 }
 
 #[test]
+fn what_is_set_on_the_way_up_stays_in_its_line_and_frames_nothing() {
+    for (set, target, status, name, value) in [
+        ("X-A 'a b'", "/", 200, "X-A", Some("a b")),
+        ("X-A $uri", "/a%09b", 200, "X-A", Some("/a\tb")),
+        ("X-A $uri", "/a%0d%0aX-B:%20c", 500, "X-B", None),
+        ("X-A -$uri-", "/a%0ab", 500, "X-A", None),
+        ("Host $uri", "/a%0db", 500, "Host", None),
+        ("X-A $arg_none", "/", 200, "X-A", None),
+        ("Content-Length 5", "/", 200, "Content-Length", None),
+        ("content-length $arg_a", "/?a=5", 200, "Content-Length", None),
+        ("Transfer-Encoding chunked", "/", 200, "Transfer-Encoding", None),
+    ] {
+        let backend = HttpBackend::saying("ok");
+        let server = proxy(&backend, &format!("proxy_set_header {set};")).start();
+        assert_eq!(server.http(0).get(target).status, status, "{set} {target}");
+        let seen = backend.requests();
+        assert_eq!(seen.len(), usize::from(status == 200), "{set} {target}");
+        assert_eq!(seen.first().and_then(|seen| seen.fields.get(name)), value, "{set} {target}");
+    }
+}
+
+#[test]
 fn fields_are_hidden_and_passed_on_the_way_down() {
     let backend = HttpBackend::start(|_| {
         Reply::status(

@@ -5,6 +5,7 @@ pub mod clock;
 pub mod conf;
 pub mod file;
 pub mod log;
+pub mod lookup;
 pub mod module;
 pub mod modules;
 pub mod net;

@@ -10,6 +10,7 @@ use tidegate_core::inherit;
 use tidegate_core::log::error::ErrorLogs;
 use tidegate_core::log::{ErrorLog, Shown};
 use tidegate_core::module::{Install, Module, Modules};
+use tidegate_core::net::Address;
 use tidegate_core::net::listen::{Endpoint, Listen, Takes};
 use tidegate_core::phase::Gates;
 use tidegate_core::process::Build;
@@ -28,6 +29,7 @@ use crate::limit_rate::RateLimit;
 use crate::plan::{Kind, Plan};
 use crate::route::location::Locations;
 use crate::route::server_name::ServerNames;
+use crate::server::h2::module as http2;
 use crate::settings::SettingsConf;
 use crate::upstream::Shared;
 
@@ -95,6 +97,9 @@ impl Feature for Servers {
 
 fn listen(conf: &mut ServersConf, line: &mut Line<'_>) -> Result<(), Refusal> {
     let found = Listen::read(line, Takes { default_server: true, tuning: true, default_port: Some(80) })?;
+    if found.iter().any(|listen| listen.http2) {
+        line.warn("the \"listen ... http2\" directive is deprecated, use the \"http2\" directive instead");
+    }
     if let Some(twice) = found.iter().find(|new| conf.listens.iter().any(|old| old.address == new.address)) {
         return Err(format!("a duplicate listen {}", twice.address).into());
     }
@@ -121,6 +126,8 @@ pub struct Server {
     pub tls: Option<ServerTls>,
     /// What it would offer is wrong, and has been told of.
     lost_tls: bool,
+    /// How it speaks HTTP/2, if it does.
+    pub http2: Option<Rc<http2::Settings>>,
     /// It asks clients for certificates, whether it has one of its own or not.
     pub asks_clients: bool,
     patterns: Vec<(Word, Rc<Regex>)>,
@@ -168,7 +175,8 @@ pub fn load(modules: &Modules<Exchange>, node: &Node, build: &mut Build<'_>) {
         at: node.name.at().clone(),
     };
     let shared = Rc::new(Shared::new(groups));
-    let mut loader = Loader { modules, env, outer_log: build.error_log.clone(), shared: shared.clone() };
+    let outer_log = build.error_log.clone();
+    let mut loader = Loader { modules, env, outer_log, shared: shared.clone(), http2: http2_addresses(&http) };
     // What every server says otherwise is checked all the same, and what no server is there for.
     drop(loader.plan(&http, b"", Kind::Server));
     let servers: Vec<(Rc<Server>, &Block)> =
@@ -183,6 +191,8 @@ struct Loader<'a> {
     env: Install<'a, Exchange>,
     outer_log: ErrorLog,
     shared: Rc<Shared>,
+    /// Where HTTP/2 is spoken whatever the servers there say.
+    http2: Vec<Address>,
 }
 
 impl Loader<'_> {
@@ -231,7 +241,11 @@ impl Loader<'_> {
     }
 
     fn server(&mut self, block: &Block) -> Rc<Server> {
-        let tls = self.tls(block);
+        let is_listened_for = block
+            .confs
+            .with::<Servers, _>(|conf| conf.listens.iter().any(|listen| self.http2.contains(&listen.address)));
+        let http2 = block.confs.with::<http2::Http2, _>(|conf| conf.build(is_listened_for));
+        let tls = self.tls(block, http2.is_some());
         let lost_tls = tls.is_err() || block.had("ssl_certificate") || block.had("ssl_certificate_key");
         let tls = self.env.errors.keep(tls).flatten();
         let name =
@@ -248,16 +262,18 @@ impl Loader<'_> {
         let plan = Rc::new(self.plan(block, b"", Kind::Server));
         let locations = self.locations(block);
         let asks_clients = block.confs.with::<ClientCertificates, _>(ClientCertificateConf::asks);
-        Rc::new(Server { name, plan, locations, tls, lost_tls, asks_clients, patterns })
+        Rc::new(Server { name, plan, locations, tls, lost_tls, http2, asks_clients, patterns })
     }
 
     /// What a server offers in a handshake; without a certificate it has nothing to offer, or to demand.
-    fn tls(&self, block: &Block) -> Result<Option<ServerTls>, ConfigError> {
+    fn tls(&self, block: &Block, http2: bool) -> Result<Option<ServerTls>, ConfigError> {
+        const PROTOCOLS: &[&[u8]] = &[b"h2", b"http/1.1", b"http/1.0"];
+        let protocols = if http2 { PROTOCOLS } else { PROTOCOLS.get(1..).unwrap_or_default() };
         let setup = self.env.setup;
         let has_certificate = block.confs.with::<Tls, _>(TlsConf::has_certificate);
         let clients =
             if has_certificate { block.confs.with::<ClientCertificates, _>(|conf| conf.policy(setup))? } else { None };
-        block.confs.with::<Tls, _>(|conf| conf.build_with(setup, &[b"http/1.1", b"http/1.0"], clients))
+        block.confs.with::<Tls, _>(|conf| conf.build_with(setup, protocols, clients))
     }
 
     fn locations(&mut self, block: &Block) -> Locations<Rc<Plan>> {
@@ -350,6 +366,13 @@ pub fn glued(name: &Word) -> (String, Word) {
         }
     }
     (String::new(), name.clone())
+}
+
+/// The addresses that HTTP/2 is spoken on whatever the servers there say: `listen .. http2`.
+fn http2_addresses(http: &Block) -> Vec<Address> {
+    let of = |block: &Block| block.confs.with::<Servers, _>(|conf| conf.listens.clone());
+    let listens = http.children_named("server").flat_map(of);
+    listens.filter(|listen| listen.http2).map(|listen| listen.address).collect()
 }
 
 /// One address while its servers are collected.

@@ -30,11 +30,11 @@ pub trait RequestBody {
     /// It is malformed.
     fn piece(&self) -> Result<Decoded, BadBody>;
 
-    /// Waits until more has arrived; how much, 0 at the end of what the client sends.
+    /// Waits until more has arrived, be it the end of the body. False when the client sends no more before that.
     ///
     /// # Errors
     /// The connection has failed.
-    fn poll_more(&self, cx: &mut Context<'_>) -> Poll<io::Result<usize>>;
+    fn poll_more(&self, cx: &mut Context<'_>) -> Poll<io::Result<bool>>;
 
     /// Bytes that are certain to follow what has been taken, as far as they are announced.
     fn announced(&self) -> u64;

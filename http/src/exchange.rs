@@ -251,7 +251,7 @@ impl fmt::Display for Exchange {
             write!(f, ", request: \"{}\"", Shown(line))?;
         }
         self.attempts.look(|attempts| match attempts.last() {
-            Some(attempt) => write!(f, ", upstream: \"http://{}{}\"", attempt.address, Shown(&self.head.target.raw)),
+            Some(attempt) => write!(f, ", upstream: \"http://{}{}\"", attempt.address, Shown(self.head.target.raw())),
             None => Ok(()),
         })?;
         if let Some(host) = self.head.fields.get(tidegate_http_wire::Known::Host) {

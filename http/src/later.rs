@@ -47,7 +47,6 @@ fn instead(name: &[u8]) -> Option<&'static str> {
 }
 
 const SERVERS: Levels = Levels::PROTOCOL.or(Levels::SERVER);
-const ONE_ONLY: &str = "Not supported yet: clients are offered HTTP/1.1 only.";
 const COMPRESSED: &str = "Not supported yet: answers are not compressed.";
 const CACHED: &str = "Not supported yet: replies are not cached.";
 const GZIP_PROXIED: [&str; 9] =
@@ -94,13 +93,6 @@ impl Feature for Later {
         row("proxy_cache_revalidate", ANYWHERE, ONE, Check::Flag, CACHED),
         row("proxy_cache_background_update", ANYWHERE, ONE, Check::Flag, CACHED),
         row("proxy_no_cache", ANYWHERE, SOME, Check::Anything, CACHED),
-        row("http2", SERVERS, ONE, Check::Flag, ONE_ONLY),
-        row("http2_max_concurrent_streams", SERVERS, ONE, Check::Number, ONE_ONLY),
-        row("http2_recv_buffer_size", Levels::PROTOCOL, ONE, Check::Size, ONE_ONLY),
-        row("http2_pool_size", SERVERS, ONE, Check::Size, ONE_ONLY),
-        row("http2_body_preread_size", SERVERS, ONE, Check::Size, ONE_ONLY),
-        row("http2_streams_index_size", SERVERS, ONE, Check::Number, ONE_ONLY),
-        row("http2_chunk_size", SERVERS.or(Levels::LOCATION), ONE, Check::Size, ONE_ONLY),
         obsolete("http2_max_concurrent_pushes", SERVERS),
         obsolete("http2_push", SERVERS.or(Levels::LOCATION)),
         obsolete("http2_push_preload", SERVERS.or(Levels::LOCATION)),
@@ -120,7 +112,6 @@ const fn nothing(name: &'static str, doc: &'static str) -> Variable<Exchange> {
 impl Module<Exchange> for Later {
     const VARIABLES: &'static [Variable<Exchange>] = &[
         nothing("gzip_ratio", "Absent: answers are not compressed yet."),
-        nothing("http2", "Absent: HTTP/2 is not spoken yet."),
         nothing("http3", "Absent: HTTP/3 is not spoken yet."),
         nothing("upstream_cache_status", "Absent: replies are not cached yet."),
         nothing("upstream_cache_last_modified", "Absent: replies are not cached yet."),

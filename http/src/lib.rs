@@ -13,6 +13,7 @@ pub mod limit_except;
 pub mod limit_rate;
 pub mod limit_req;
 pub mod output;
+mod placed;
 pub mod plan;
 pub mod presence;
 pub mod request_body;
@@ -77,6 +78,7 @@ pub fn modules() -> Modules<Exchange> {
         .add::<variables::Variables>()
         .add::<settings::Core>()
         .add::<blocks::Servers>()
+        .add::<server::h2::module::Http2>()
         .add::<Upstreams>()
         .add::<Map>()
         .add::<rewrite::Rewrite>()

@@ -134,11 +134,11 @@ async fn more(exchange: &Exchange) -> Result<(), BodyFault> {
     go_on(exchange).await?;
     let limit = exchange.plan().settings.client_body_timeout;
     match within(exchange, limit, |cx| exchange.carrier.poll_more(cx)).await {
-        Some(Ok(0)) => {
+        Some(Ok(false)) => {
             log!(exchange.logger(), Info, "client prematurely closed connection while reading client request body");
             Err(BodyFault::Gone)
         }
-        Some(Ok(_)) => Ok(()),
+        Some(Ok(true)) => Ok(()),
         Some(Err(error)) => {
             log!(
                 exchange.logger(),

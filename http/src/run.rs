@@ -140,12 +140,13 @@ pub struct Arrival {
     pub started: Instant,
 }
 
-/// An exchange at its beginning.
+/// An exchange at its beginning. It is large: made where it stays, not here and then moved.
+#[inline(always)]
 pub fn begin(arrival: Arrival, server: Rc<Server>, head: RequestHead, slots: Slots) -> Exchange {
     let Arrival { carrier, peer, number, pipelined, started } = arrival;
     let target = Target {
         path: head.target.path.clone(),
-        args: head.target.args.clone(),
+        args: head.target.args(),
         changed: head.target.empty_path,
         ..Target::default()
     };

@@ -95,7 +95,7 @@ impl Module<Exchange> for Variables {
     const VARIABLES: &'static [Variable<Exchange>] = &[
         row("uri", |x, out| put(out, &x.target.borrow().path), "The path, decoded and normalised."),
         row("document_uri", |x, out| put(out, &x.target.borrow().path), "The same as $uri."),
-        row("request_uri", |x, out| put(out, &x.head.target.raw), "The path and arguments as received."),
+        row("request_uri", |x, out| put(out, x.head.target.raw()), "The path and arguments as received."),
         Variable {
             name: "args",
             get: Get::Assigned(

@@ -392,7 +392,7 @@ mod tests {
         ] {
             let target = Target::parse(text).unwrap();
             assert_eq!((&*target.host, &*target.uri), (host, uri), "{text}");
-            assert_eq!(target.addresses.peers()[0].name, address, "{text}");
+            assert_eq!(target.addresses.peers()[0].name.as_ref(), address, "{text}");
         }
         for (text, why) in [
             ("http://127.0.0.1:99999/", "invalid port in auth_http \"127.0.0.1:99999/\""),

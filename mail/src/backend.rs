@@ -173,7 +173,7 @@ impl Trouble {
 /// See [`Trouble`].
 pub async fn log_in(session: &Session, address: &Address, mut login: impl Login) -> Result<Backend, Trouble> {
     session.acts(Action::ConnectingToUpstream);
-    session.attempts().begin(&address.to_string());
+    session.attempts().begin(&address.to_string().into());
     let server = session.server();
     let Ok(lease) = server.directory.lease(address, &session.peer().client) else {
         Trouble::Resting.log(session, address);

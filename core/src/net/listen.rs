@@ -67,6 +67,8 @@ pub struct Listen {
     pub default_server: bool,
     /// `ssl`
     pub tls: bool,
+    /// `http2`
+    pub http2: bool,
     /// Parameters without effect here: what they ask for makes things faster and changes nothing else.
     pub ignored: Vec<String>,
     /// Where it is written.
@@ -120,6 +122,7 @@ impl Listen {
             options: SocketOptions::default(),
             default_server: false,
             tls: false,
+            http2: false,
             ignored: Vec::new(),
             at: at.clone(),
         };
@@ -170,7 +173,7 @@ impl Listen {
                     return Ok(());
                 }
                 b"http2" if takes.default_server => {
-                    self.ignored.push(word.to_string());
+                    self.http2 = true;
                     return Ok(());
                 }
                 b"deferred" if takes.tuning => options.deferred = true,

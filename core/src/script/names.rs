@@ -1,6 +1,6 @@
 //! Host names with wildcards: exact names, `*.example.org`, `.example.org`, `mail.*`; the most specific wins.
 
-use std::collections::HashMap;
+use crate::lookup::Lookup;
 use std::collections::hash_map::Entry;
 
 use crate::conf::{Line, Refusal};
@@ -8,16 +8,16 @@ use crate::conf::{Line, Refusal};
 /// A table from host name patterns to values.
 #[derive(Debug)]
 pub struct Names<T> {
-    exact: HashMap<Box<[u8]>, T>,
+    exact: Lookup<Box<[u8]>, T>,
     /// By suffix, with its leading dot.
-    leading: HashMap<Box<[u8]>, T>,
+    leading: Lookup<Box<[u8]>, T>,
     /// By prefix, with its trailing dot.
-    trailing: HashMap<Box<[u8]>, T>,
+    trailing: Lookup<Box<[u8]>, T>,
 }
 
 impl<T> Default for Names<T> {
     fn default() -> Self {
-        Names { exact: HashMap::new(), leading: HashMap::new(), trailing: HashMap::new() }
+        Names { exact: Lookup::default(), leading: Lookup::default(), trailing: Lookup::default() }
     }
 }
 
@@ -56,7 +56,7 @@ impl<T: Clone> Names<T> {
     /// See [`BadName`].
     pub fn add(&mut self, pattern: &[u8], value: T) -> Result<(), BadName> {
         let pattern = pattern.to_ascii_lowercase();
-        let put = |table: &mut HashMap<Box<[u8]>, T>, key: &[u8], value: T| match table.entry(key.into()) {
+        let put = |table: &mut Lookup<Box<[u8]>, T>, key: &[u8], value: T| match table.entry(key.into()) {
             Entry::Occupied(_) => Err(BadName::Conflict),
             Entry::Vacant(place) => {
                 place.insert(value);

@@ -1,11 +1,11 @@
 //! `root`, `alias`, `types`, `default_type`: files as answers.
 
-use std::collections::HashMap;
 use std::ffi::OsString;
 use std::io;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
+use tidegate_core::lookup::Lookup;
 
 use tidegate_core::conf::directive::{Arity, Directive, Feature, Levels, Set};
 use tidegate_core::conf::{Check, ConfigError, Line, Refusal, Setting, Word, literal, value};
@@ -25,7 +25,7 @@ use crate::exchange::Exchange;
 use crate::plan::Plan;
 
 /// The table from extensions, in lower case, to content types.
-pub type Types = HashMap<Vec<u8>, Rc<[u8]>>;
+pub type Types = Lookup<Vec<u8>, Rc<[u8]>>;
 
 /// The settings of one block.
 #[derive(Default)]

@@ -65,7 +65,7 @@ impl Trailers {
     pub fn are_due(&self, exchange: &Exchange, status: u16) -> bool {
         !self.0.is_empty()
             && exchange.head.version >= Version::Http11
-            && exchange.plan().settings.chunked_transfer_encoding
+            && (exchange.head.version == Version::Http2 || exchange.plan().settings.chunked_transfer_encoding)
             && self.0.iter().any(|(_, _, always)| *always || is_usual(status))
     }
 

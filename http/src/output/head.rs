@@ -1,6 +1,6 @@
 //! The head of an answer: how the body is framed, and the fields in nginx's order.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 
 use tidegate_core::clock;
 use tidegate_core::log;
@@ -12,6 +12,7 @@ use tidegate_http_wire::{Fields, Known, Version, date};
 use crate::answer::{Answer, Body, product};
 use crate::exchange::Exchange;
 use crate::filters::headers::in_one_line;
+use crate::settings::Tokens;
 
 /// How the client learns where the body ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,6 +25,8 @@ pub enum Framing {
     Chunked,
     /// By the end of the connection.
     Close,
+    /// By the end of its stream: the wire marks it itself.
+    Stream,
     /// The connection is no longer HTTP.
     Switched,
 }
@@ -61,6 +64,7 @@ pub fn framing_of(exchange: &Exchange, answer: &Answer, transformed: bool) -> Fr
             // nginx: nothing is said of a body that does not come.
             (None, _) if exchange.is_head() => Framing::Empty,
             (Some(length), _) => Framing::Length(length),
+            (None, Version::Http2) => Framing::Stream,
             (None, Version::Http10) => Framing::Close,
             (None, _) if exchange.plan().settings.chunked_transfer_encoding => Framing::Chunked,
             (None, _) => Framing::Close,
@@ -68,8 +72,43 @@ pub fn framing_of(exchange: &Exchange, answer: &Answer, transformed: bool) -> Fr
     }
 }
 
+/// How most answers of a second begin.
+struct Opening {
+    second: i64,
+    tokens: Tokens,
+    /// The status line of 200, `Server` and `Date`.
+    text: Vec<u8>,
+}
+
+/// The status line of most answers.
+const OK: &[u8] = b"HTTP/1.1 200 OK\r\n";
+
+impl Opening {
+    /// Makes the text anew where it is no longer true.
+    fn at(&mut self, second: i64, tokens: Tokens) -> &[u8] {
+        if self.second != second || self.tokens != tokens {
+            (self.second, self.tokens) = (second, tokens);
+            self.text.clear();
+            self.text.extend_from_slice(OK);
+            constant(b"Server: ", product(tokens).as_bytes(), &mut self.text);
+            constant(b"Date: ", &date::format(second), &mut self.text);
+        }
+        &self.text
+    }
+}
+
 thread_local! {
-    static DATE: RefCell<(i64, [u8; 29])> = const { RefCell::new((i64::MIN, [0; 29])) };
+    static OPENING: RefCell<Opening> =
+        const { RefCell::new(Opening { second: i64::MIN, tokens: Tokens::Off, text: Vec::new() }) };
+    /// The last time written in `Last-Modified`: most files of a site are asked for more than once.
+    static MODIFIED: Cell<(i64, [u8; 29])> = const { Cell::new((i64::MIN, [0; 29])) };
+}
+
+/// A line whose value is our own, and needs no check.
+fn constant(beginning: &[u8], value: &[u8], out: &mut Vec<u8>) {
+    out.extend_from_slice(beginning);
+    out.extend_from_slice(value);
+    out.extend_from_slice(b"\r\n");
 }
 
 /// Writes the head. What would break out of its line is put in line first.
@@ -85,7 +124,7 @@ pub fn write(exchange: &Exchange, answer: &mut Answer, framing: Framing, keep: b
 }
 
 /// Escapes in URLs what would end their line, and puts spaces elsewhere; fields whose name is none are left out.
-fn put_in_line(answer: &mut Answer) {
+pub fn put_in_line(answer: &mut Answer) {
     let mut fields = Fields::new();
     for field in answer.fields.iter() {
         let is_name =
@@ -113,54 +152,79 @@ fn try_write(exchange: &Exchange, answer: &Answer, framing: Framing, keep: bool)
     }
     let plan = exchange.plan();
     let settings = &plan.settings;
-    match &answer.reason {
-        Some(reason) => write::status_line_with(answer.status, reason, &mut out)?,
-        None => write::status_line(answer.status, &mut out),
-    }
     let fields = &answer.fields;
-    if !fields.has(Known::Server) {
-        write::known(Known::Server, product(settings.server_tokens).as_bytes(), &mut out)?;
-    }
-    if !fields.has(Known::Date) {
-        let now = clock::seconds();
-        DATE.with_borrow_mut(|(second, text)| {
-            if *second != now {
-                (*second, *text) = (now, date::format(now));
-            }
-            write::known(Known::Date, &*text, &mut out)
-        })?;
-    }
+    write_opening(answer, settings.server_tokens, &mut out)?;
     let mut content_type_written = false;
     if let Some(content_type) = fields.get(Known::ContentType) {
         write::known(Known::ContentType, content_type, &mut out)?;
     }
     match framing {
         Framing::Length(length) => write::number(Known::ContentLength, length, &mut out),
-        Framing::Chunked => write::known(Known::TransferEncoding, b"chunked", &mut out)?,
+        Framing::Chunked => out.extend_from_slice(b"Transfer-Encoding: chunked\r\n"),
         _ => {}
     }
     // nginx: what an upstream says of it stays a field like any other.
     if let Some(modified) = answer.last_modified.filter(|_| !fields.has(Known::LastModified)) {
-        write::known(Known::LastModified, &date::format(modified), &mut out)?;
+        constant(b"Last-Modified: ", &date_of(modified), &mut out);
     }
-    match framing {
-        Framing::Switched => write::known(Known::Connection, b"upgrade", &mut out)?,
-        _ if keep => write::known(Known::Connection, b"keep-alive", &mut out)?,
-        _ => write::known(Known::Connection, b"close", &mut out)?,
-    }
+    out.extend_from_slice(match framing {
+        Framing::Switched => b"Connection: upgrade\r\n",
+        _ if keep => b"Connection: keep-alive\r\n",
+        _ => b"Connection: close\r\n",
+    });
     if let (true, Some(told)) = (keep, settings.keepalive_header) {
-        write::known(Known::KeepAlive, format!("timeout={}", told.as_secs()).as_bytes(), &mut out)?;
+        constant(b"Keep-Alive: timeout=", itoa::Buffer::new().format(told.as_secs()).as_bytes(), &mut out);
     }
     for field in fields.iter() {
         // nginx: another type that `add_header` adds follows as a field like any other.
         let written = field.known == Known::ContentType && !std::mem::replace(&mut content_type_written, true);
         let switches = field.known == Known::Upgrade && (answer.passed_on || framing == Framing::Switched);
         if !written && (switches || !write::is_hop_by_hop(field.known)) {
-            write::field(field.name, field.value, &mut out)?;
+            write::copy(field, &mut out)?;
         }
     }
     write::end(&mut out);
     Ok(out)
+}
+
+/// The status line, and what every answer says of the server and of the time unless its fields do.
+fn write_opening(answer: &Answer, tokens: Tokens, out: &mut Vec<u8>) -> Result<(), BadPart> {
+    let is_ok = answer.status == 200 && answer.reason.as_ref().is_none_or(|reason| reason == "OK");
+    let has_server = answer.fields.has(Known::Server);
+    let has_date = answer.fields.has(Known::Date);
+    OPENING.with_borrow_mut(|opening| {
+        let usual = opening.at(clock::seconds(), tokens);
+        if is_ok && !has_server && !has_date {
+            out.extend_from_slice(usual);
+            return Ok(());
+        }
+        match &answer.reason {
+            Some(reason) => write::status_line_with(answer.status, reason, out)?,
+            None => write::status_line(answer.status, out),
+        }
+        let lines = usual.get(OK.len()..).unwrap_or_default();
+        let (server, date) = lines.split_at_checked(lines.len().saturating_sub(DATE_LINE)).unwrap_or_default();
+        if !has_server {
+            out.extend_from_slice(server);
+        }
+        if !has_date {
+            out.extend_from_slice(date);
+        }
+        Ok(())
+    })
+}
+
+/// How long the line of a date is.
+const DATE_LINE: usize = b"Date: Sun, 06 Nov 1994 08:49:37 GMT\r\n".len();
+
+fn date_of(modified: i64) -> [u8; 29] {
+    let (second, text) = MODIFIED.get();
+    if second == modified {
+        return text;
+    }
+    let text = date::format(modified);
+    MODIFIED.set((modified, text));
+    text
 }
 
 /// What nginx does to an answer of its own behind all filters.

@@ -91,7 +91,7 @@ impl<'a> Sink<'a> {
         while !self.out.is_empty() {
             let most = match &self.pace {
                 None => usize::MAX,
-                Some(_) => ready!(self.poll_allowance(cx)),
+                Some(_) => ready!(self.poll_allowance(cx))?,
             };
             match carrier.poll_write(cx, &mut self.out, most) {
                 Poll::Ready(Ok(count)) => {
@@ -108,13 +108,17 @@ impl<'a> Sink<'a> {
         Poll::Ready(Ok(()))
     }
 
-    /// How much may leave now, as soon as something may.
-    fn poll_allowance(&mut self, cx: &mut Context<'_>) -> Poll<usize> {
+    /// How much may leave now, as soon as something may. nginx: a client that closes meanwhile is not waited for.
+    fn poll_allowance(&mut self, cx: &mut Context<'_>) -> Poll<Result<usize, IoFailure>> {
+        let carrier = &*self.exchange.carrier;
         loop {
-            let Some(pace) = &self.pace else { return Poll::Ready(usize::MAX) };
+            let Some(pace) = &self.pace else { return Poll::Ready(Ok(usize::MAX)) };
             match pace.may(self.exchange.bytes_sent(), Instant::now()) {
-                May::Go(most) => return Poll::Ready(most),
-                May::Wait(until) => ready!(self.exchange.carrier.poll_until(cx, until)),
+                May::Go(most) => return Poll::Ready(Ok(most)),
+                May::Wait(until) if carrier.poll_until(cx, until).is_pending() => {
+                    return carrier.poll_gone(cx).map(|error| Err(error.into()));
+                }
+                May::Wait(_) => {}
             }
         }
     }
@@ -231,7 +235,7 @@ impl<'a> Sink<'a> {
     ) -> Poll<Result<Option<usize>, IoFailure>> {
         let most = match &self.pace {
             None => wanted,
-            Some(_) => wanted.min(ready!(self.poll_allowance(cx))),
+            Some(_) => wanted.min(ready!(self.poll_allowance(cx))?),
         };
         match self.exchange.carrier.poll_send_file(cx, &part.file, at, most, sure) {
             Poll::Ready(sent) => {

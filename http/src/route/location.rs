@@ -1,18 +1,18 @@
 //! The location for a path: `=`, the longest prefix, `^~`, then regular expressions in order, nested ones first.
 
-use std::collections::HashMap;
 use std::rc::Rc;
+use tidegate_core::lookup::Lookup;
 
 use tidegate_core::script::regex::Matches;
 use tidegate_core::script::{PatternList, Regex, Slots};
 
 /// The locations of a server, or those nested in a location.
 pub struct Locations<T> {
-    exact: HashMap<Box<[u8]>, T>,
+    exact: Lookup<Box<[u8]>, T>,
     /// Sorted by length, longest first.
     prefixes: Vec<Prefix<T>>,
     regexes: PatternList<Pattern<T>>,
-    named: HashMap<Box<[u8]>, T>,
+    named: Lookup<Box<[u8]>, T>,
 }
 
 struct Prefix<T> {
@@ -31,10 +31,10 @@ struct Pattern<T> {
 impl<T> Default for Locations<T> {
     fn default() -> Self {
         Locations {
-            exact: HashMap::new(),
+            exact: Lookup::default(),
             prefixes: Vec::new(),
             regexes: PatternList::default(),
-            named: HashMap::new(),
+            named: Lookup::default(),
         }
     }
 }
@@ -103,7 +103,9 @@ impl<T: Clone> Locations<T> {
 
     /// What is found, and whether it is final (exact, or a regex) or only the best prefix so far.
     fn search(&self, path: &[u8], slots: &Slots) -> Matches<(Found<T>, bool)> {
-        if let Some(value) = self.exact.get(path) {
+        if !self.exact.is_empty()
+            && let Some(value) = self.exact.get(path)
+        {
             return Ok((Found::Location(value.clone()), true));
         }
         let mut best = Found::Nothing;

@@ -1,6 +1,7 @@
 //! The client's side of a connection: what the wires share, and each wire.
 
 pub mod h1;
+pub mod h2;
 
 use std::rc::Rc;
 

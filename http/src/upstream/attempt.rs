@@ -15,7 +15,7 @@ use tidegate_balancer::idle::Used;
 use tidegate_core::file::temp::TempFile;
 use tidegate_core::log;
 use tidegate_core::log::{Shown, os_error};
-use tidegate_core::net::connection::{self, IoFailure};
+use tidegate_core::net::connection::poll_read_into;
 use tidegate_core::net::timer::later;
 use tidegate_core::net::{Timer, Transport, buffers};
 use tidegate_core::subject::Subject;
@@ -31,7 +31,7 @@ use super::{Kept, PeerConnection, ProxyPass};
 use crate::content::Outcome;
 use crate::exchange::Exchange;
 use crate::held_body::Held;
-use crate::presence;
+use crate::presence::{self, within};
 use crate::request_body::{self, BodyFault};
 
 /// Pieces in which a body is read from its file.
@@ -230,7 +230,7 @@ impl Sending<'_> {
         exchange.attempts.current(|attempt| attempt.connected = Some(connected));
         used.uses += 1;
         let peer = &mut used.connection;
-        let mut whole = write(peer, &out, settings.send_timeout).await?;
+        let mut whole = write(exchange, peer, &out, settings.send_timeout).await?;
         let mut sent = out.len();
         if whole && !own_body && !self.held.is_in_memory() {
             // Boxed, as all that is long: the usual attempt does not carry the room for it.
@@ -278,7 +278,7 @@ impl Sending<'_> {
         match connected {
             Ok(Ok(transport)) => {
                 transport.set_nodelay();
-                Ok(PeerConnection { transport, timer })
+                Ok(PeerConnection { transport })
             }
             Ok(Err(error)) => Err(Fault::Connect(error)),
             Err(_) => Err(Fault::ConnectTimeout),
@@ -318,7 +318,7 @@ impl Sending<'_> {
             if bytes.is_empty() {
                 return Err(Fault::HeldBody(io::ErrorKind::UnexpectedEof.into()));
             }
-            let writing = write(peer, &bytes, settings.send_timeout);
+            let writing = write(exchange, peer, &bytes, settings.send_timeout);
             if !unless_client_leaves(exchange, settings.ignores_abort(), writing).await?? {
                 return Ok((false, sent));
             }
@@ -361,7 +361,7 @@ impl Sending<'_> {
                 None if framing == BodyFraming::Chunked => out.extend_from_slice(LAST_CHUNK),
                 None => {}
             }
-            if !write(peer, &out, limit).await? {
+            if !write(exchange, peer, &out, limit).await? {
                 return Ok((false, sent));
             }
             sent += out.len();
@@ -386,7 +386,12 @@ fn together(exchange: &Exchange, count: usize) -> Result<Vec<Bytes>, BodyFault> 
 }
 
 /// Writes everything. `Ok(false)` when the peer does not take it but has something to say already.
-async fn write(peer: &mut PeerConnection, mut bytes: &[u8], limit: std::time::Duration) -> Result<bool, Fault> {
+async fn write(
+    exchange: &Exchange,
+    peer: &mut PeerConnection,
+    mut bytes: &[u8],
+    limit: std::time::Duration,
+) -> Result<bool, Fault> {
     let mut deadline = None;
     while !bytes.is_empty() {
         let written = poll_fn(|cx| {
@@ -399,7 +404,7 @@ async fn write(peer: &mut PeerConnection, mut bytes: &[u8], limit: std::time::Du
                 return Poll::Ready(Ok(None));
             }
             let until = *deadline.get_or_insert_with(|| later(limit));
-            peer.timer.poll_until(cx, until).map(|()| Err(Fault::SendTimeout))
+            exchange.carrier.poll_until(cx, until).map(|()| Err(Fault::SendTimeout))
         });
         match written.await {
             Ok(Some(count)) => {
@@ -425,7 +430,7 @@ async fn peer_spoke(peer: &mut PeerConnection) -> bool {
     match peer.transport.tcp() {
         Some(tcp) => {
             let mut one = [0];
-            matches!(peer.timer.limit(std::time::Duration::from_millis(100), tcp.peek(&mut one)).await, Ok(Ok(1)))
+            matches!(Timer::default().limit(std::time::Duration::from_millis(100), tcp.peek(&mut one)).await, Ok(Ok(1)))
         }
         None => false,
     }
@@ -448,12 +453,13 @@ async fn read_head(
         if buffer.len() == buffer.capacity() {
             buffer.reserve(settings.buffer_size.min(4096));
         }
-        let reading = connection::read(&mut peer.transport, &mut peer.timer, &mut buffer, settings.read_timeout);
+        let reading =
+            within(exchange, settings.read_timeout, |cx| poll_read_into(&mut peer.transport, cx, &mut buffer));
         match unless_client_leaves(exchange, ignore, reading).await? {
-            Ok(0) => return Err(Fault::Closed),
-            Ok(_) => {}
-            Err(IoFailure::TimedOut) => return Err(Fault::ReadTimeout),
-            Err(IoFailure::Io(error)) => return Err(Fault::Read(error)),
+            Some(Ok(0)) => return Err(Fault::Closed),
+            Some(Ok(_)) => {}
+            None => return Err(Fault::ReadTimeout),
+            Some(Err(error)) => return Err(Fault::Read(error)),
         }
         while let Some(head) = parser.parse(&mut buffer).map_err(Fault::Reply)? {
             if head.status >= 200 || (head.status == 101 && head.version >= Version::Http11) {

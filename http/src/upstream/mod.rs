@@ -31,6 +31,7 @@ use tokio::sync::Notify;
 use crate::content::{Content, Outcome, Produce};
 use crate::exchange::Exchange;
 use crate::held_body::{self, Held};
+use crate::placed::placed;
 use crate::request_body::{self, BodyFault};
 use attempt::{Fault, Sending};
 use judge::{Judge, Next};
@@ -41,8 +42,6 @@ use pass::{Destination, Pass};
 pub struct PeerConnection {
     /// The transport.
     pub transport: Transport,
-    /// Its timer.
-    pub timer: Timer,
 }
 
 /// Idle connections of one group.
@@ -178,7 +177,7 @@ pub struct ProxyPass {
 
 impl Content for ProxyPass {
     fn answer<'a>(&'a self, exchange: &'a Exchange) -> Produce<'a> {
-        Produce::Later(Box::pin(self.proxy(exchange)))
+        Produce::Later(placed(|| self.proxy(exchange)))
     }
 }
 

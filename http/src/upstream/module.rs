@@ -11,7 +11,7 @@ use tidegate_core::inherit;
 use tidegate_core::module::{Install, Module};
 use tidegate_core::script::Template;
 use tidegate_http_wire::framing::Framing;
-use tidegate_http_wire::{Fields, Known, Version};
+use tidegate_http_wire::{Field, Fields, Known, Version};
 
 use super::ProxyPass;
 use super::attempt::Fault;
@@ -98,6 +98,7 @@ pub struct ProxyConf {
     set_body: Setting<Word>,
     pass_request_headers: Setting<bool>,
     pass_request_body: Setting<bool>,
+    pass_trailers: Setting<bool>,
     connect_timeout: Setting<Duration>,
     send_timeout: Setting<Duration>,
     read_timeout: Setting<Duration>,
@@ -124,7 +125,7 @@ pub struct ProxyConf {
 }
 
 inherit!(ProxyConf {
-    set_header, http_version, method, set_body, pass_request_headers, pass_request_body, connect_timeout, send_timeout,
+    set_header, http_version, method, set_body, pass_request_headers, pass_request_body, pass_trailers, connect_timeout, send_timeout,
     read_timeout, next_upstream, next_upstream_tries, next_upstream_timeout, buffering, request_buffering, buffer_size,
     buffers, hide_header, pass_header, redirect, intercept_errors, ignore_client_abort, ignore_headers, cookies, bind,
     limit_rate, busy_buffers_size, temp_path, max_temp_file_size, temp_file_write_size,
@@ -195,6 +196,12 @@ impl Feature for Proxy {
             ONE,
             Set::Flag(|c| &mut c.pass_request_body),
             "Whether the client's body is passed on.",
+        ),
+        row(
+            "proxy_pass_trailers",
+            ONE,
+            Set::Flag(|c| &mut c.pass_trailers),
+            "Whether what upstreams send behind a body in chunks is passed on.",
         ),
         row("proxy_connect_timeout", ONE, Set::Time(|c| &mut c.connect_timeout), "Longest time to connect."),
         row(
@@ -395,7 +402,7 @@ fn next_upstream(conf: &mut ProxyConf, line: &mut Line<'_>) -> Result<(), Refusa
 pub struct Settings {
     /// `proxy_set_header Host`; `None` where nothing sets it.
     pub host: Option<Template<Exchange>>,
-    /// `proxy_set_header`, without `Host` and those that are removed.
+    /// `proxy_set_header`, without `Host`, the framing and those that are removed.
     pub set_headers: Vec<(Rc<[u8]>, Template<Exchange>)>,
     set_names: NameSet,
     /// `proxy_http_version`
@@ -406,6 +413,8 @@ pub struct Settings {
     pub set_body: Option<Template<Exchange>>,
     /// `proxy_pass_request_headers`
     pub pass_request_headers: bool,
+    /// `proxy_pass_trailers`
+    pub pass_trailers: bool,
     /// `proxy_pass_request_body`
     pub pass_request_body: bool,
     /// `proxy_connect_timeout`
@@ -451,8 +460,13 @@ pub struct Settings {
 
 impl Settings {
     /// True when the configuration says what this field of the request is.
-    pub fn sets(&self, name: &[u8]) -> bool {
-        self.set_names.contains(name)
+    pub fn sets(&self, field: Field<'_>) -> bool {
+        self.set_names.has(field)
+    }
+
+    /// As [`sets`](Self::sets), of a known name.
+    pub fn sets_known(&self, known: Known) -> bool {
+        self.set_names.has_known(known)
     }
 
     /// True when the upstream is asked to the end although the client has gone.
@@ -469,7 +483,7 @@ impl Settings {
 
     /// Whether a reply is buffered: what it says itself counts more than the configuration.
     pub fn buffers_reply(&self, fields: &Fields) -> bool {
-        let told = fields.get(Known::XAccelBuffering).filter(|_| !self.ignored.contains(b"X-Accel-Buffering"));
+        let told = fields.get(Known::XAccelBuffering).filter(|_| !self.ignored.has_known(Known::XAccelBuffering));
         match told {
             Some(value) if value.eq_ignore_ascii_case(b"no") => false,
             Some(value) if value.eq_ignore_ascii_case(b"yes") => true,
@@ -543,6 +557,11 @@ impl Module<Exchange> for Proxy {
 /// nginx: the folder that nobody has named.
 const TEMP: &str = "proxy_temp";
 
+/// The framing is ours to say, whatever the configuration sets.
+fn is_framing(name: &[u8]) -> bool {
+    matches!(Known::of(name), Known::ContentLength | Known::TransferEncoding)
+}
+
 impl ProxyConf {
     /// The size of a page, of which nginx's buffers are by default.
     const PAGE: u64 = 4096;
@@ -591,7 +610,10 @@ impl ProxyConf {
                 // nginx: of several the last.
                 host = Some(env.template(value)?);
             } else if !value.bytes().is_empty() {
-                set_headers.push((name.bytes().into(), env.template(value)?));
+                let template = env.template(value)?;
+                if !is_framing(name.bytes()) {
+                    set_headers.push((name.bytes().into(), template));
+                }
             }
         }
         let mut hidden = NameSet::default();
@@ -612,6 +634,7 @@ impl ProxyConf {
             set_body: template(&self.set_body)?,
             pass_request_headers: self.pass_request_headers.or(true),
             pass_request_body: self.pass_request_body.or(true),
+            pass_trailers: self.pass_trailers.or(false),
             connect_timeout: self.connect_timeout.or(seconds(60)),
             send_timeout: self.send_timeout.or(seconds(60)),
             read_timeout: self.read_timeout.or(seconds(60)),

@@ -174,7 +174,7 @@ impl Destination {
         let target = exchange.target.borrow();
         match &self.uri {
             Some(uri) if self.whole => out.extend_from_slice(uri),
-            None if !target.changed => out.extend_from_slice(&exchange.head.target.raw),
+            None if !target.changed => out.extend_from_slice(exchange.head.target.raw()),
             uri => {
                 let mut rest = &*target.path;
                 if let Some(uri) = uri.as_ref().filter(|_| !target.left_location) {

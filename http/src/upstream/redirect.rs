@@ -148,7 +148,7 @@ pub fn answer(arrived: Arrived, exchange: &Exchange, pass: &ProxyPass) -> Outcom
     }
     limit_rate(exchange, settings, &head.fields);
     if let Some(target) =
-        head.fields.get(Known::XAccelRedirect).filter(|_| !settings.ignored.contains(b"X-Accel-Redirect"))
+        head.fields.get(Known::XAccelRedirect).filter(|_| !settings.ignored.has_known(Known::XAccelRedirect))
     {
         for field in head.fields.iter().filter(|field| is_kept(field.known)) {
             exchange.carry(field.known, field.value);
@@ -161,7 +161,7 @@ pub fn answer(arrived: Arrived, exchange: &Exchange, pass: &ProxyPass) -> Outcom
         exchange.rate.set(Some(0));
     }
     let mut fields = head.fields;
-    fields.retain(|field| !settings.hidden.contains(field.name));
+    fields.retain(|field| !settings.hidden.has(field));
     for known in [Known::Location, Known::Refresh] {
         let Some(value) = fields.get(known) else { continue };
         let prefix = if known == Known::Refresh {
@@ -196,7 +196,7 @@ pub fn answer(arrived: Arrived, exchange: &Exchange, pass: &ProxyPass) -> Outcom
     }
     let last_modified = fields.get(Known::LastModified).and_then(tidegate_http_wire::date::parse);
     let body = if reply.switches() {
-        if !exchange.head.fields.has(Known::Upgrade) || !settings.sets(b"upgrade") {
+        if !exchange.head.fields.has(Known::Upgrade) || !settings.sets_known(Known::Upgrade) {
             log!(
                 exchange.logger(),
                 Error,
@@ -234,7 +234,7 @@ pub fn answer(arrived: Arrived, exchange: &Exchange, pass: &ProxyPass) -> Outcom
 
 /// `X-Accel-Limit-Rate`: how fast the answer leaves, whoever gives it in the end.
 fn limit_rate(exchange: &Exchange, settings: &Settings, fields: &Fields) {
-    let told = fields.get(Known::XAccelLimitRate).filter(|_| !settings.ignored.contains(b"X-Accel-Limit-Rate"));
+    let told = fields.get(Known::XAccelLimitRate).filter(|_| !settings.ignored.has_known(Known::XAccelLimitRate));
     let rate = told.and_then(|value| std::str::from_utf8(value).ok()).and_then(|value| value.parse().ok());
     if rate.is_some() {
         exchange.rate.set(rate);

@@ -129,14 +129,6 @@ impl Reply {
         self.buffer = BytesMut::new();
     }
 
-    /// Ready at `deadline`. The peer must not be waited for meanwhile.
-    pub fn poll_until(&mut self, cx: &mut Context<'_>, deadline: Instant) -> Poll<()> {
-        match &mut self.used {
-            Some(used) => used.connection.timer.poll_until(cx, deadline),
-            None => Poll::Pending,
-        }
-    }
-
     /// The length, if the head tells it.
     fn announced(&self) -> Option<u64> {
         match self.framing {
@@ -224,7 +216,8 @@ impl Reply {
             self.trailers = end.flatten();
             return Ok(Some(Chunk::Data(pieces)));
         }
-        Ok(end.map(|trailers| Chunk::End(trailers.or_else(|| self.trailers.take()))))
+        let passes = self.settings.pass_trailers;
+        Ok(end.map(|trailers| Chunk::End(trailers.or_else(|| self.trailers.take()).filter(|_| passes))))
     }
 
     /// True when there is room for more than the client has yet to take. What it has yet to take keeps the buffer that it
@@ -258,7 +251,7 @@ impl Reply {
     }
 
     /// How much may be read now, as soon as something may.
-    fn poll_allowance(&mut self, cx: &mut Context<'_>) -> Poll<usize> {
+    fn poll_allowance(&mut self, cx: &mut Context<'_>, exchange: &Exchange) -> Poll<usize> {
         loop {
             let Some(paced) = &self.pace else { return Poll::Ready(usize::MAX) };
             let (pace, read) = &**paced;
@@ -267,7 +260,7 @@ impl Reply {
                 May::Wait(until) => {
                     // It is not the peer that is waited for.
                     self.deadline = None;
-                    ready!(self.poll_until(cx, until));
+                    ready!(exchange.carrier.poll_until(cx, until));
                 }
             }
         }
@@ -296,14 +289,13 @@ impl Source for Reply {
                 self.deadline = None;
                 return Poll::Pending;
             }
-            let most = ready!(self.poll_allowance(cx));
+            let most = ready!(self.poll_allowance(cx, exchange));
             let count = match self.poll_fill(cx, waiting, most) {
                 Poll::Ready(Ok(count)) => count,
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(upstream_failed(exchange, &error))),
                 Poll::Pending => {
                     let deadline = *self.deadline.get_or_insert_with(|| later(self.settings.read_timeout));
-                    let Some(used) = &mut self.used else { return Poll::Pending };
-                    ready!(used.connection.timer.poll_until(cx, deadline));
+                    ready!(exchange.carrier.poll_until(cx, deadline));
                     let error = io::Error::other("upstream timed out (110: Connection timed out)");
                     return Poll::Ready(Err(upstream_failed(exchange, &error)));
                 }

@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use tidegate_http_wire::framing::Framing;
 use tidegate_http_wire::h1::write::{self, BadPart};
-use tidegate_http_wire::{Known, Version};
+use tidegate_http_wire::{Field, Known, KnownSet, Version};
 
 use super::module::Settings;
 use super::pass::Destination;
@@ -49,36 +49,29 @@ pub fn write_head(
     destination.write_target(exchange, out);
     out.extend_from_slice(if settings.http_version == Version::Http11 { b" HTTP/1.1\r\n" } else { b" HTTP/1.0\r\n" });
     // nginx: first, and HTTP/1.1 never without.
-    let mut value = Vec::new();
-    if let Some(host) = &settings.host {
-        host.write(exchange, &mut value);
-    }
-    if settings.host.is_none() || (value.is_empty() && settings.http_version == Version::Http11) {
+    let has_host = match &settings.host {
+        Some(host) => write::field_with(b"Host", out, |out| host.write(exchange, out))?,
+        None => false,
+    };
+    if settings.host.is_none() || (!has_host && settings.http_version == Version::Http11) {
         write::known(Known::Host, &destination.host, out)?;
-    } else if !value.is_empty() {
-        write::known(Known::Host, &value, out)?;
     }
     for (name, template) in &settings.set_headers {
-        value.clear();
-        template.write(exchange, &mut value);
-        // The framing is ours to say, and an empty value removes a field.
-        let framing = matches!(Known::of(name), Known::ContentLength | Known::TransferEncoding);
-        if !value.is_empty() && !framing {
-            write::field(name, &value, out)?;
-        }
+        // An empty value removes a field.
+        write::field_with(name, out, |out| template.write(exchange, out))?;
     }
-    if settings.http_version == Version::Http10 && !settings.sets(b"connection") {
-        write::known(Known::Connection, b"close", out)?;
+    if settings.http_version == Version::Http10 && !settings.sets_known(Known::Connection) {
+        out.extend_from_slice(b"Connection: close\r\n");
     }
     match framing {
         BodyFraming::None => {}
         BodyFraming::Length(length) => write::number(Known::ContentLength, length, out),
-        BodyFraming::Chunked => write::known(Known::TransferEncoding, b"chunked", out)?,
+        BodyFraming::Chunked => out.extend_from_slice(b"Transfer-Encoding: chunked\r\n"),
     }
     if settings.pass_request_headers {
         for field in exchange.head.fields.iter() {
-            if !is_withheld(field.known) && !settings.sets(field.name) {
-                write::field(field.name, field.value, out)?;
+            if !is_withheld(field.known) && !settings.sets(field) {
+                write::copy(field, out)?;
             }
         }
     }
@@ -100,32 +93,49 @@ fn is_withheld(known: Known) -> bool {
     ) || write::is_hop_by_hop(known)
 }
 
-/// A set of names in lower case, for a quick look at each field.
+/// A set of names, for a quick look at each field.
 #[derive(Debug, Default)]
 pub struct NameSet {
-    names: Vec<Rc<[u8]>>,
+    known: KnownSet,
+    /// The names that are not known.
+    others: Vec<Rc<[u8]>>,
 }
 
 impl NameSet {
     /// Adds a name.
     pub fn add(&mut self, name: &[u8]) {
-        self.names.push(name.to_ascii_lowercase().into());
+        match Known::of(name) {
+            Known::Other => self.others.push(name.into()),
+            known => self.known.insert(known),
+        }
     }
 
-    /// True when the name is in the set, whatever its case.
-    pub fn contains(&self, name: &[u8]) -> bool {
-        self.names.iter().any(|own| own.len() == name.len() && own.eq_ignore_ascii_case(name))
+    /// True when the name of a field is in the set, whatever its case.
+    pub fn has(&self, field: Field<'_>) -> bool {
+        match field.known {
+            Known::Other => self.others.iter().any(|own| own.eq_ignore_ascii_case(field.name)),
+            known => self.known.contains(known),
+        }
     }
 
-    /// Removes a name.
+    /// True when a known name is in the set.
+    pub fn has_known(&self, known: Known) -> bool {
+        self.known.contains(known)
+    }
+
+    /// Removes a name, whatever its case.
     pub fn remove(&mut self, name: &[u8]) {
-        self.names.retain(|own| !own.eq_ignore_ascii_case(name));
+        match Known::of(name) {
+            Known::Other => self.others.retain(|own| !own.eq_ignore_ascii_case(name)),
+            known => self.known.remove(known),
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tidegate_http_wire::Fields;
 
     #[test]
     fn a_held_body_has_a_length() {
@@ -137,6 +147,31 @@ mod tests {
             (Framing::Chunked, 7, false, BodyFraming::Chunked),
         ] {
             assert_eq!(body_framing(client, held, complete), expected);
+        }
+    }
+
+    #[test]
+    fn a_set_has_the_names_that_were_added_and_not_removed() {
+        let mut set = NameSet::default();
+        for name in ["X-Own", "date", "SERVER", "x-other", "Content-Type"] {
+            set.add(name.as_bytes());
+        }
+        set.remove(b"X-OTHER");
+        set.remove(b"content-type");
+        for (name, inside) in [
+            ("x-own", true),
+            ("X-OWN", true),
+            ("X-Ow", false),
+            ("Date", true),
+            ("server", true),
+            ("X-Other", false),
+            ("Content-Type", false),
+            ("Host", false),
+        ] {
+            let fields: Fields = [(name.as_bytes(), &b"a"[..])].into_iter().collect();
+            assert!(fields.iter().all(|field| set.has(field) == inside), "{name}");
+            let known = Known::of(name.as_bytes());
+            assert_eq!(set.has_known(known), inside && known != Known::Other, "{name}");
         }
     }
 }

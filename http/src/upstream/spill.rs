@@ -101,13 +101,13 @@ impl Spill {
     }
 
     /// True when the upstream has waited long enough for the client, which has yet to take `waiting` bytes.
-    fn poll_patience(&mut self, cx: &mut Context<'_>, waiting: usize) -> Poll<()> {
+    fn poll_patience(&mut self, cx: &mut Context<'_>, exchange: &Exchange, waiting: usize) -> Poll<()> {
         if self.reply.may_fill(waiting) {
             self.calm();
             return Poll::Pending;
         }
         let since = *self.held_up.get_or_insert_with(Instant::now);
-        self.reply.poll_until(cx, since + self.patience)
+        exchange.carrier.poll_until(cx, since + self.patience)
     }
 
     /// It is not the client that is waited for.
@@ -302,7 +302,7 @@ impl Source for Spill {
                 self.calm();
                 return polled;
             }
-            ready!(self.poll_patience(cx, waiting));
+            ready!(self.poll_patience(cx, exchange, waiting));
             self.begin();
         }
         match ready!(self.poll_backlog(cx, exchange, waiting))? {

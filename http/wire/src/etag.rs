@@ -1,14 +1,24 @@
 //! Entity tags: nginx's own, and the lists that conditions compare them with.
 
-use std::io::Write;
-
 /// nginx's tag of a file: modification time and size in hexadecimal, in quotes.
 #[must_use]
 pub fn of_file(modified: i64, size: u64) -> Vec<u8> {
     let mut tag = Vec::with_capacity(36);
-    // writing to a vector cannot fail
-    let _ = write!(tag, "\"{modified:x}-{size:x}\"");
+    tag.push(b'"');
+    put_hex(modified.cast_unsigned(), &mut tag);
+    tag.push(b'-');
+    put_hex(size, &mut tag);
+    tag.push(b'"');
     tag
+}
+
+/// Appends a number in hexadecimal, without zeros before it.
+fn put_hex(number: u64, out: &mut Vec<u8>) {
+    let digits = (64 - number.leading_zeros()).div_ceil(4).max(1);
+    for place in (0..digits).rev() {
+        let digit = u8::try_from(number >> (4 * place) & 0xf).unwrap_or(0);
+        out.push(if digit < 10 { b'0' + digit } else { b'a' + digit - 10 });
+    }
 }
 
 /// The weak form of a tag, for a body that is transformed on its way; `None` if it is no tag at all, and has to go, as
@@ -66,6 +76,11 @@ mod tests {
     fn files_have_tags() {
         assert_eq!(of_file(0x5f00_0001, 0x264), b"\"5f000001-264\"");
         assert_eq!(of_file(0, 0), b"\"0-0\"");
+        for number in [0, 1, 9, 10, 15, 16, 0xff, 0x100, 0xdead_beef, 1 << 60, i64::MAX, -1, i64::MIN] {
+            for size in [0, 7, 0xfff, 0x1000, u64::MAX] {
+                assert_eq!(of_file(number, size), format!("\"{number:x}-{size:x}\"").as_bytes());
+            }
+        }
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::fmt;
 
 use bytes::Bytes;
 
-use crate::known::Known;
+use crate::known::{Known, KnownSet};
 use crate::span::Span;
 
 /// Room in the list from the first field on: more than a browser's request usually has. The list is not kept inline,
@@ -15,7 +15,7 @@ use crate::span::Span;
 const ROOM: usize = 16;
 
 /// One field line.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy)]
 pub struct Field<'a> {
     /// The name in the case received.
     pub name: &'a [u8],
@@ -23,7 +23,34 @@ pub struct Field<'a> {
     pub value: &'a [u8],
     /// Which name it is, if it is a known one.
     pub known: Known,
+    received: Option<Received<'a>>,
 }
+
+/// Where a field lies in the head that it was received in.
+#[derive(Clone, Copy)]
+struct Received<'a> {
+    base: &'a [u8],
+    name: Span,
+    value: Span,
+}
+
+impl<'a> Field<'a> {
+    /// Of a field that a parser has read and checked, and that nobody has changed since: its line up to the end of the
+    /// value, if there is exactly `: ` between name and value, else nothing. `None` for any other field. Nobody but
+    /// [`Fields`] can say this of a field.
+    #[inline]
+    pub(crate) fn received(&self) -> Option<&'a [u8]> {
+        self.received.map(|place| place.name.joined(place.value, b": ", place.base))
+    }
+}
+
+impl PartialEq for Field<'_> {
+    fn eq(&self, other: &Self) -> bool {
+        self.name == other.name && self.value == other.value
+    }
+}
+
+impl Eq for Field<'_> {}
 
 impl fmt::Debug for Field<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -37,8 +64,10 @@ pub struct Fields {
     base: Bytes,
     own: Vec<u8>,
     entries: Vec<Entry>,
+    /// The base is a head of HTTP/1, whose parser has checked every field in it.
+    lines: bool,
     /// The known names that may be present: a clear bit is certain, a set one may be stale.
-    seen: u128,
+    seen: KnownSet,
 }
 
 /// Which buffer a part of a field lies in.
@@ -159,7 +188,11 @@ impl Fields {
     /// Whether one of the comma-separated lists under this name has `token`, in any case (RFC 9110 section 5.6.1).
     #[must_use]
     pub fn contains_token(&self, known: Known, token: &[u8]) -> bool {
-        self.all(known).any(|value| tokens(value).any(|item| item.eq_ignore_ascii_case(token)))
+        !token.is_empty()
+            && self.all(known).any(|value| match memchr::memchr(b',', value) {
+                None => value.trim_ascii().eq_ignore_ascii_case(token),
+                Some(_) => tokens(value).any(|item| item.eq_ignore_ascii_case(token)),
+            })
     }
 
     /// Adds a field at the end. Nothing is checked: the writer refuses what must not be sent.
@@ -217,7 +250,7 @@ impl Fields {
         }
         let before = self.entries.len();
         self.entries.retain(|entry| entry.known != known);
-        self.seen &= !known.bit();
+        self.seen.remove(known);
         self.entries.len() != before
     }
 
@@ -240,7 +273,7 @@ impl Fields {
         self.entries = entries;
     }
 
-    /// Adds a field that lies in the buffer to be given to [`set_base`](Self::set_base).
+    /// Adds a field that lies in the buffer to be given to [`set_base`](Self::set_base) or [`set_lines`](Self::set_lines).
     #[inline]
     pub(crate) fn push_parsed(&mut self, name: Span, value: Span, known: Known) {
         self.add(Entry { name, value, known, name_in: Source::Base, value_in: Source::Base });
@@ -249,6 +282,13 @@ impl Fields {
     /// Gives the buffer that the parsed fields lie in.
     pub(crate) fn set_base(&mut self, base: Bytes) {
         self.base = base;
+    }
+
+    /// As [`set_base`](Self::set_base), where each field is a line that the parser of HTTP/1 has checked: it may be written
+    /// into a head as it is.
+    pub(crate) fn set_lines(&mut self, base: Bytes) {
+        self.base = base;
+        self.lines = true;
     }
 
     /// The frozen head as received, from its first line on; empty for fields that no parser made.
@@ -260,12 +300,12 @@ impl Fields {
     /// A certain no, or a maybe.
     #[inline]
     pub(crate) fn may_have(&self, known: Known) -> bool {
-        known == Known::Other || self.seen & known.bit() != 0
+        self.seen.contains(known)
     }
 
     #[inline]
     fn add(&mut self, entry: Entry) {
-        self.seen |= entry.known.bit();
+        self.seen.insert(entry.known);
         if self.entries.capacity() == 0 {
             self.entries.reserve_exact(ROOM);
         }
@@ -280,7 +320,13 @@ impl Fields {
 
     #[inline]
     fn field(&self, entry: &Entry) -> Field<'_> {
-        Field { name: self.name(entry), value: self.value(entry), known: entry.known }
+        Field { name: self.name(entry), value: self.value(entry), known: entry.known, received: self.received(entry) }
+    }
+
+    #[inline]
+    fn received(&self, entry: &Entry) -> Option<Received<'_>> {
+        let untouched = self.lines && entry.name_in == Source::Base && entry.value_in == Source::Base;
+        untouched.then_some(Received { base: &self.base, name: entry.name, value: entry.value })
     }
 
     #[inline]

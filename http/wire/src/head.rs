@@ -60,6 +60,7 @@ pub struct RequestHead {
 
 impl RequestHead {
     /// A head that no HTTP/1 parser made: HTTP/2 and 3, and tests.
+    #[inline]
     #[must_use]
     pub fn new(method: Method, target: Target, version: Version, fields: Fields) -> Self {
         Self {
@@ -73,6 +74,18 @@ impl RequestHead {
             protocol: Span::default(),
             ignored: Vec::new(),
         }
+    }
+
+    /// What stands for a head of which nothing is known yet.
+    #[inline]
+    pub(crate) fn unknown() -> Self {
+        Self::new(Method::Get, Target::unknown(), Version::Http11, Fields::new())
+    }
+
+    /// Gives the buffer that a head was received in, from the request line on.
+    pub(crate) fn set_base(&mut self, base: Bytes) {
+        self.target.set_base(base.clone());
+        self.fields.set_lines(base);
     }
 
     /// The request line as received, without its line end (`$request`); empty for a head no HTTP/1 parser made.
@@ -120,6 +133,7 @@ pub struct ReplyHead {
 
 impl ReplyHead {
     /// A head that no HTTP/1 parser made.
+    #[inline]
     #[must_use]
     pub fn new(version: Version, status: u16, fields: Fields) -> Self {
         Self { version, status, reason: Bytes::new(), fields, ignored: Vec::new() }

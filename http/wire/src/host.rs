@@ -27,14 +27,17 @@ impl fmt::Display for BadHost {
 impl std::error::Error for BadHost {}
 
 impl Host {
-    /// Checks `text` and shares its buffer where nothing had to be changed.
-    pub fn parse(text: &Bytes) -> Result<Self, BadHost> {
-        let (name, port) = validate_host(text)?;
-        let name = match name {
-            Cow::Borrowed(name) => text.slice(..name.len()),
-            Cow::Owned(name) => Bytes::from(name),
-        };
-        Ok(Self { name, port })
+    /// Checks `text` and keeps its buffer where nothing had to be changed.
+    pub fn parse(mut text: Bytes) -> Result<Self, BadHost> {
+        let (name, port) = validate_host(&text)?;
+        match name {
+            Cow::Borrowed(name) => {
+                let len = name.len();
+                text.truncate(len);
+                Ok(Self { name: text, port })
+            }
+            Cow::Owned(name) => Ok(Self { name: Bytes::from(name), port }),
+        }
     }
 }
 
@@ -47,42 +50,91 @@ impl Host {
 /// # Errors
 /// [`BadHost`] for anything else, an empty name included.
 pub fn validate_host(host: &[u8]) -> Result<(Cow<'_, [u8]>, Option<u16>), BadHost> {
-    let (name, rest) = if host.first() == Some(&b'[') {
-        let close = host.iter().position(|byte| *byte == b']').ok_or(BadHost)?;
-        host.split_at_checked(close + 1).ok_or(BadHost)?
-    } else {
-        let end = host.iter().position(|byte| *byte == b':').unwrap_or(host.len());
-        host.split_at_checked(end).ok_or(BadHost)?
-    };
-    check_name(name)?;
+    let (name_end, has_upper) = if host.first() == Some(&b'[') { literal_end(host)? } else { name_end(host)? };
+    let (name, rest) = host.split_at_checked(name_end).ok_or(BadHost)?;
     let port = parse_port(rest)?;
     let name = name.strip_suffix(b".").unwrap_or(name);
     if name.is_empty() {
         return Err(BadHost);
     }
-    if name.iter().any(u8::is_ascii_uppercase) {
+    if has_upper {
         return Ok((Cow::Owned(name.to_ascii_lowercase()), port));
     }
     Ok((Cow::Borrowed(name), port))
 }
 
-fn check_name(name: &[u8]) -> Result<(), BadHost> {
-    let literal = name.strip_prefix(b"[").and_then(|name| name.strip_suffix(b"]"));
-    let inner = literal.unwrap_or(name);
-    let extra = if literal.is_some() { b':' } else { b'%' };
+/// Where a name ends: at the colon of a port or with the text; and whether it has capital letters.
+fn name_end(host: &[u8]) -> Result<(usize, bool), BadHost> {
+    let mut has_upper = false;
+    let mut after_dot = false;
+    for (at, byte) in host.iter().enumerate() {
+        match CLASSES.get(usize::from(*byte)).copied().unwrap_or(Class::Bad) {
+            Class::Lower | Class::Percent => after_dot = false,
+            Class::Upper => (has_upper, after_dot) = (true, false),
+            Class::Dot if after_dot => return Err(BadHost),
+            Class::Dot => after_dot = true,
+            Class::Colon => return Ok((at, has_upper)),
+            Class::Bad => return Err(BadHost),
+        }
+    }
+    Ok((host.len(), has_upper))
+}
+
+/// Where an address in brackets ends, and whether it has capital letters.
+fn literal_end(host: &[u8]) -> Result<(usize, bool), BadHost> {
+    let close = host.iter().position(|byte| *byte == b']').ok_or(BadHost)?;
+    let inner = host.get(1..close).ok_or(BadHost)?;
+    let mut has_upper = false;
     let mut previous = 0;
     for byte in inner {
-        if (!is_name_byte(*byte) && *byte != extra) || (*byte == b'.' && previous == b'.') {
-            return Err(BadHost);
+        match CLASSES.get(usize::from(*byte)).copied().unwrap_or(Class::Bad) {
+            Class::Lower | Class::Colon => {}
+            Class::Upper => has_upper = true,
+            Class::Dot if previous != b'.' => {}
+            Class::Dot | Class::Percent | Class::Bad => return Err(BadHost),
         }
         previous = *byte;
     }
-    Ok(())
+    Ok((close + 1, has_upper))
 }
 
-/// Unreserved and sub-delims (RFC 3986 section 2).
-fn is_name_byte(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=".contains(&byte)
+/// What one byte means in a host.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Class {
+    /// A capital letter.
+    Upper,
+    /// Any other letter, digit or sign of a name: unreserved and sub-delims (RFC 3986 section 2).
+    Lower,
+    Dot,
+    /// Not in brackets.
+    Percent,
+    /// In brackets, or before a port.
+    Colon,
+    Bad,
+}
+
+static CLASSES: [Class; 256] = classes();
+
+/// Runs at compile time only.
+#[allow(clippy::indexing_slicing)]
+const fn classes() -> [Class; 256] {
+    let mut table = [Class::Bad; 256];
+    let mut byte = 0u8;
+    while byte < 0x80 {
+        table[byte as usize] = match byte {
+            b'A'..=b'Z' => Class::Upper,
+            b'a'..=b'z' | b'0'..=b'9' => Class::Lower,
+            b'-' | b'_' | b'~' | b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b',' | b';' | b'=' => {
+                Class::Lower
+            }
+            b'.' => Class::Dot,
+            b'%' => Class::Percent,
+            b':' => Class::Colon,
+            _ => Class::Bad,
+        };
+        byte += 1;
+    }
+    table
 }
 
 /// `:port`, `:` or nothing.
@@ -137,9 +189,9 @@ mod tests {
     #[test]
     fn a_plain_host_shares_its_buffer() {
         let text = Bytes::from_static(b"example.com:80");
-        let host = Host::parse(&text).unwrap();
+        let host = Host::parse(text.clone()).unwrap();
         assert_eq!(host.name.as_ptr(), text.as_ptr());
-        assert_eq!(Host::parse(&Bytes::from_static(b"EX")).unwrap().name, "ex");
-        assert_eq!(Host::parse(&Bytes::from_static(b"a b")), Err(BadHost));
+        assert_eq!(Host::parse(Bytes::from_static(b"EX")).unwrap().name, "ex");
+        assert_eq!(Host::parse(Bytes::from_static(b"a b")), Err(BadHost));
     }
 }

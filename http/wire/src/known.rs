@@ -15,6 +15,9 @@ macro_rules! known {
 
         /// Every known name in the order of the enum.
         const LIST: &[(Known, &str)] = &[$((Known::$id, $name),)*];
+
+        /// How a line with each of them begins.
+        const BEGINNINGS: &[&str] = &[$(concat!($name, ": "),)*];
     };
 }
 
@@ -101,9 +104,14 @@ impl Known {
     pub const COUNT: usize = LIST.len();
 
     /// Recognises a name in any case.
-    #[inline]
     #[must_use]
     pub fn of(name: &[u8]) -> Self {
+        Self::recognised(name)
+    }
+
+    /// As [`of`](Self::of), for the one place where a call counts.
+    #[inline(always)]
+    pub(crate) fn recognised(name: &[u8]) -> Self {
         let mut at = FIRST.get(hash(name)).copied().unwrap_or(END);
         while let Some((known, spelling)) = LIST.get(usize::from(at)) {
             // most peers use the usual spelling, and comparing that is a word at a time
@@ -129,13 +137,63 @@ impl Known {
         LOWER.get(self as usize).and_then(|name| name.get(..self.name().len())).unwrap_or_default()
     }
 
-    /// One bit of its own in a set of names; none for [`Known::Other`].
+    /// How a line begins that has this name in its usual spelling; empty for [`Known::Other`].
     #[inline]
-    pub(crate) const fn bit(self) -> u128 {
-        match self {
-            Self::Other => 0,
-            _ => 1 << (self as u8),
+    pub(crate) fn beginning(self) -> &'static [u8] {
+        BEGINNINGS.get(usize::from(self as u8)).map_or(b"", |beginning| beginning.as_bytes())
+    }
+}
+
+/// A set of names; [`Known::Other`] can be in it like any other.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct KnownSet([u64; 2]);
+
+impl KnownSet {
+    /// The set of some names. Runs at compile time only.
+    #[allow(clippy::indexing_slicing)]
+    pub(crate) const fn of(names: &[Known]) -> Self {
+        let mut words = [0; 2];
+        let mut at = 0;
+        while at < names.len() {
+            let (word, bit) = names[at].place();
+            words[word] |= bit;
+            at += 1;
         }
+        Self(words)
+    }
+
+    /// Adds a name.
+    #[inline]
+    pub fn insert(&mut self, known: Known) {
+        let (word, bit) = known.place();
+        if let Some(word) = self.0.get_mut(word) {
+            *word |= bit;
+        }
+    }
+
+    /// Removes a name.
+    pub fn remove(&mut self, known: Known) {
+        let (word, bit) = known.place();
+        if let Some(word) = self.0.get_mut(word) {
+            *word &= !bit;
+        }
+    }
+
+    /// Whether a name is in the set.
+    #[inline]
+    #[must_use]
+    pub fn contains(self, known: Known) -> bool {
+        let (word, bit) = known.place();
+        self.0.get(word).is_some_and(|word| word & bit != 0)
+    }
+}
+
+impl Known {
+    /// The word of a set that a name is in, and its bit there.
+    #[inline]
+    const fn place(self) -> (usize, u64) {
+        let number = self as u8;
+        ((number >> 6) as usize, 1 << (number & 63))
     }
 }
 
@@ -167,14 +225,14 @@ const TABLES: ([u8; 256], [u8; LIST.len()]) = chains();
 static FIRST: [u8; 256] = TABLES.0;
 static NEXT: [u8; LIST.len()] = TABLES.1;
 
-/// Length, first and last letter tell nearly all known names apart.
-#[inline]
+/// Length, first and last letter tell all known names but two apart, and these factors give each a place of its own.
+#[inline(always)]
 const fn hash(name: &[u8]) -> usize {
     match (name.first(), name.last()) {
         (Some(first), Some(last)) => {
             let first = (*first | 0x20) as usize;
             let last = (*last | 0x20) as usize;
-            (name.len().wrapping_mul(29) ^ first.wrapping_mul(7) ^ last.wrapping_mul(3)) & 0xff
+            name.len().wrapping_mul(250).wrapping_add(first * 177).wrapping_add(last * 99) & 0xff
         }
         _ => 0,
     }
@@ -183,7 +241,7 @@ const fn hash(name: &[u8]) -> usize {
 /// Runs at compile time only, where an index out of range is a compile error.
 #[allow(clippy::indexing_slicing, clippy::cast_possible_truncation)]
 const fn chains() -> ([u8; 256], [u8; LIST.len()]) {
-    assert!(LIST.len() < 128, "names are also bits of a u128");
+    assert!(LIST.len() < 128, "names, and what is none, have places in two words");
     let (mut first, mut next) = ([END; 256], [END; LIST.len()]);
     let mut at = LIST.len();
     while at > 0 {
@@ -217,7 +275,34 @@ mod tests {
         }
         assert_eq!(Known::Other.name(), "");
         assert_eq!(Known::Other.lower_name(), b"");
-        assert_eq!(Known::Other.bit(), 0);
+    }
+
+    #[test]
+    fn lines_begin_with_the_name() {
+        for (known, name) in LIST {
+            assert_eq!(known.beginning(), format!("{name}: ").as_bytes());
+        }
+        assert_eq!(Known::Other.beginning(), b"");
+    }
+
+    #[test]
+    fn sets_have_what_was_added() {
+        let mut set = KnownSet::default();
+        for (known, _) in LIST {
+            assert!(!set.contains(*known));
+            set.insert(*known);
+            assert!(set.contains(*known));
+        }
+        set.remove(Known::Host);
+        assert!(!set.contains(Known::Host) && set.contains(Known::Date) && !set.contains(Known::Other));
+        set.insert(Known::Other);
+        assert!(!set.contains(Known::Host) && set.contains(Known::GrpcMessage) && set.contains(Known::Other));
+        assert_eq!(KnownSet::of(&[Known::Host, Known::Other]), {
+            let mut same = KnownSet::default();
+            same.insert(Known::Other);
+            same.insert(Known::Host);
+            same
+        });
     }
 
     #[test]
@@ -232,6 +317,6 @@ mod tests {
                 length
             })
             .max();
-        assert!(longest <= Some(3), "{longest:?}");
+        assert!(longest <= Some(2), "{longest:?}");
     }
 }

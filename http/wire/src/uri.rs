@@ -8,6 +8,7 @@ use std::fmt;
 
 use bytes::Bytes;
 
+use crate::scan;
 use crate::span::Span;
 
 pub use escape::{Escape, Unescape, escape_uri, needs_escape, unescape};
@@ -25,45 +26,67 @@ pub enum Form {
     Asterisk,
 }
 
-/// A parsed request target.
+/// A parsed request target: the buffer it was received in, and where its parts are.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
     /// In which form it came.
     pub form: Form,
     /// Decoded, dot segments resolved, slashes merged if so asked: nginx's `$uri`. Begins with `/`.
     pub path: Vec<u8>,
-    /// What follows the first `?`, undecoded; empty without one: nginx's `$args`.
-    pub args: Bytes,
-    /// Path and arguments as received, without scheme and authority: nginx's `$request_uri`.
-    pub raw: Bytes,
-    /// `host[:port]` of an absolute or authority form, not yet validated as a host.
-    pub authority: Option<Bytes>,
-    /// The scheme of an absolute form.
-    pub scheme: Option<Bytes>,
     /// Whether a `%` had to be decoded: then a path put back together has to be escaped (nginx's `quoted_uri`).
     pub quoted: bool,
-    /// Whether `path` differs from the path in `raw`.
+    /// Whether `path` differs from the path in [`raw`](Self::raw).
     pub changed: bool,
-    /// Whether the path itself was missing (`http://host?args`): then `raw` cannot be sent on as it is (nginx clears
-    /// `valid_unparsed_uri`).
+    /// Whether the path itself was missing (`http://host?args`): then [`raw`](Self::raw) cannot be sent on as it is
+    /// (nginx clears `valid_unparsed_uri`).
     pub empty_path: bool,
+    base: Bytes,
+    args: Span,
+    raw: Raw,
+    authority: Option<Span>,
+    scheme: Option<Span>,
+}
+
+/// Where path and arguments as received are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Raw {
+    Received(Span),
+    /// nginx makes up a `/`.
+    MadeUp,
 }
 
 impl Target {
     /// What stands for the target of a request whose line could not be read.
     #[must_use]
     pub fn unknown() -> Self {
-        Self {
-            form: Form::Origin,
-            path: Vec::new(),
-            args: Bytes::new(),
-            raw: Bytes::new(),
-            authority: None,
-            scheme: None,
-            quoted: false,
-            changed: false,
-            empty_path: false,
+        Self::of_path(Form::Origin, Vec::new(), Raw::Received(Span::default()))
+    }
+
+    /// What follows the first `?`, undecoded; empty without one: nginx's `$args`.
+    #[must_use]
+    pub fn args(&self) -> Bytes {
+        if self.args.is_empty() { Bytes::new() } else { self.args.share(&self.base) }
+    }
+
+    /// Path and arguments as received, without scheme and authority: nginx's `$request_uri`.
+    #[must_use]
+    pub fn raw(&self) -> &[u8] {
+        match self.raw {
+            Raw::Received(span) => span.of(&self.base),
+            Raw::MadeUp => b"/",
         }
+    }
+
+    /// `host[:port]` of an absolute or authority form, not yet validated as a host.
+    #[must_use]
+    pub fn authority(&self) -> Option<Bytes> {
+        self.authority.map(|span| span.share(&self.base))
+    }
+
+    /// The scheme of an absolute form.
+    #[must_use]
+    pub fn scheme(&self) -> Option<&[u8]> {
+        self.scheme.map(|span| span.of(&self.base))
     }
 }
 
@@ -98,7 +121,7 @@ impl Target {
     /// # Errors
     /// See [`BadTarget`].
     pub fn parse(target: &Bytes, connect: bool, merge_slashes: bool) -> Result<Self, BadTarget> {
-        Ok(Parsed::parse(target, connect, merge_slashes)?.share(target, 0))
+        Self::whole(target, connect, merge_slashes).map(|parsed| Self { base: target.clone(), ..parsed })
     }
 
     /// Parses a target that must be a path, as `:path` of HTTP/2 must.
@@ -106,7 +129,7 @@ impl Target {
     /// # Errors
     /// See [`BadTarget`].
     pub fn parse_path(target: &Bytes, merge_slashes: bool) -> Result<Self, BadTarget> {
-        Ok(Parsed::origin(target, merge_slashes)?.share(target, 0))
+        Self::origin(target, merge_slashes).map(|parsed| Self { base: target.clone(), ..parsed })
     }
 
     /// Whether there are arguments (`$is_args`).
@@ -114,86 +137,100 @@ impl Target {
     pub fn has_args(&self) -> bool {
         !self.args.is_empty()
     }
-}
 
-/// A target whose parts are still ranges of a buffer that grows.
-#[derive(Clone, Debug)]
-pub(crate) struct Parsed {
-    form: Form,
-    path: Vec<u8>,
-    args: Span,
-    /// `None` where nginx makes up a `/`.
-    raw: Option<Span>,
-    authority: Option<Span>,
-    scheme: Option<Span>,
-    quoted: bool,
-    changed: bool,
-    empty_path: bool,
-}
+    /// Becomes the target that begins at `start` and ends at a space or with the line, and gives where it ends. The buffer,
+    /// which begins with the line, is to be given to [`set_base`](Self::set_base).
+    pub(crate) fn read(
+        &mut self,
+        line: &[u8],
+        start: usize,
+        connect: bool,
+        merge_slashes: bool,
+    ) -> Result<usize, BadTarget> {
+        let text = line.get(start..).unwrap_or_default();
+        let len = if text.first() == Some(&b'/') && !connect {
+            self.read_path(text, merge_slashes)?
+        } else {
+            let len = text.iter().take_while(|byte| **byte != b' ').count();
+            *self = Self::whole(text.get(..len).unwrap_or_default(), connect, merge_slashes)?;
+            len
+        };
+        self.shift(start);
+        Ok(start + len)
+    }
 
-impl Parsed {
-    pub(crate) fn parse(target: &[u8], connect: bool, merge_slashes: bool) -> Result<Self, BadTarget> {
+    /// Gives the buffer that the target lies in.
+    pub(crate) fn set_base(&mut self, base: Bytes) {
+        self.base = base;
+    }
+
+    /// Names the authority that the target is for, by its place in the buffer.
+    pub(crate) fn set_authority(&mut self, authority: Option<Span>) {
+        self.authority = authority;
+    }
+
+    /// Counts the places of the parts from a byte that is `by` bytes earlier.
+    pub(crate) fn shift(&mut self, by: usize) {
+        self.args = self.args.shifted(by);
+        if let Raw::Received(span) = &mut self.raw {
+            *span = span.shifted(by);
+        }
+        self.authority = self.authority.map(|span| span.shifted(by));
+        self.scheme = self.scheme.map(|span| span.shifted(by));
+    }
+
+    pub(crate) fn whole(target: &[u8], connect: bool, merge_slashes: bool) -> Result<Self, BadTarget> {
         match target.first() {
-            _ if connect => Self::authority(target),
+            _ if connect => Self::connect(target),
             Some(b'/') => Self::origin(target, merge_slashes),
-            Some(b'*') if target.len() == 1 => Ok(Self::root(Form::Asterisk, Some(Span::between(0, 1)), b"*")),
+            Some(b'*') if target.len() == 1 => {
+                Ok(Self::of_path(Form::Asterisk, b"*".to_vec(), Raw::Received(Span::between(0, 1))))
+            }
             Some(first) if first.is_ascii_alphabetic() => Self::absolute(target, merge_slashes),
             _ => Err(BadTarget::Form),
         }
     }
 
-    /// Turns ranges into shares of `base`, in which the target begins at `offset`.
-    pub(crate) fn share(self, base: &Bytes, offset: usize) -> Target {
-        let share = |span: Span| span.shifted(offset).share(base);
-        Target {
-            form: self.form,
-            path: self.path,
-            args: if self.args.is_empty() { Bytes::new() } else { share(self.args) },
-            raw: self.raw.map_or(Bytes::from_static(b"/"), share),
-            authority: self.authority.map(share),
-            scheme: self.scheme.map(share),
-            quoted: self.quoted,
-            changed: self.changed,
-            empty_path: self.empty_path,
-        }
-    }
-
-    pub(crate) fn form(&self) -> Form {
-        self.form
-    }
-
     /// A path and its arguments.
-    pub(crate) fn origin(target: &[u8], merge_slashes: bool) -> Result<Self, BadTarget> {
-        if target.first() != Some(&b'/') {
+    pub(crate) fn origin(text: &[u8], merge_slashes: bool) -> Result<Self, BadTarget> {
+        if text.first() != Some(&b'/') {
             return Err(BadTarget::Form);
         }
-        let shape = Shape::of(target)?;
-        let raw_path = target.get(..shape.path_end).unwrap_or_default();
-        let path = if shape.plain { raw_path.to_vec() } else { normalise(raw_path, merge_slashes)? };
-        Ok(Self {
-            form: Form::Origin,
-            changed: !shape.plain && path != raw_path,
-            path,
-            args: Span::between(shape.path_end.saturating_add(1).min(target.len()), target.len()),
-            raw: Some(Span::between(0, target.len())),
-            authority: None,
-            scheme: None,
-            quoted: shape.quoted,
-            empty_path: false,
-        })
+        let mut target = Self::unknown();
+        if target.read_path(text, merge_slashes)? == text.len() { Ok(target) } else { Err(BadTarget::Byte) }
     }
 
-    fn root(form: Form, raw: Option<Span>, path: &[u8]) -> Self {
+    /// Becomes the path and its arguments that `text` begins with, up to a space, and gives their length.
+    fn read_path(&mut self, text: &[u8], merge_slashes: bool) -> Result<usize, BadTarget> {
+        let shape = Shape::of(text)?;
+        let path = text.get(..shape.path_end).unwrap_or_default();
+        if shape.plain {
+            self.path = path.to_vec();
+        } else {
+            self.path = normalise(path, merge_slashes)?;
+            self.changed = self.path != path;
+        }
+        self.quoted = shape.quoted;
+        self.raw = Raw::Received(Span::between(0, shape.end));
+        if shape.path_end < shape.end {
+            self.args = Span::between(shape.path_end + 1, shape.end);
+        }
+        Ok(shape.end)
+    }
+
+    #[inline]
+    fn of_path(form: Form, path: Vec<u8>, raw: Raw) -> Self {
         Self {
             form,
-            path: path.to_vec(),
+            path,
+            quoted: false,
+            changed: false,
+            empty_path: false,
+            base: Bytes::new(),
             args: Span::default(),
             raw,
             authority: None,
             scheme: None,
-            quoted: false,
-            changed: false,
-            empty_path: false,
         }
     }
 
@@ -211,11 +248,14 @@ impl Parsed {
         let tail_start = host_start + host_len;
         let tail = rest.get(host_len..).unwrap_or_default();
         let mut parsed = match tail.first() {
-            None => Self::root(Form::Absolute, None, b"/"),
+            None => Self::of_path(Form::Absolute, b"/".to_vec(), Raw::MadeUp),
             Some(b'/') => Self::origin(tail, merge_slashes)?,
             Some(b'?') => {
-                Shape::of(tail)?;
-                let mut parsed = Self::root(Form::Absolute, Some(Span::between(0, tail.len())), b"/");
+                if Shape::of(tail)?.end != tail.len() {
+                    return Err(BadTarget::Byte);
+                }
+                let received = Raw::Received(Span::between(0, tail.len()));
+                let mut parsed = Self::of_path(Form::Absolute, b"/".to_vec(), received);
                 parsed.args = Span::between(1, tail.len());
                 parsed.empty_path = true;
                 parsed.changed = true;
@@ -224,22 +264,21 @@ impl Parsed {
             Some(_) => return Err(BadTarget::Form),
         };
         parsed.form = Form::Absolute;
-        parsed.raw = parsed.raw.map(|span| span.shifted(tail_start));
-        parsed.args = parsed.args.shifted(tail_start);
+        parsed.shift(tail_start);
         parsed.authority = Some(Span::between(host_start, tail_start));
         parsed.scheme = Some(Span::between(0, colon));
         Ok(parsed)
     }
 
     /// `host:port`: nginx wants the port of CONNECT to be there.
-    fn authority(target: &[u8]) -> Result<Self, BadTarget> {
+    fn connect(target: &[u8]) -> Result<Self, BadTarget> {
         let port = target.iter().rposition(|byte| *byte == b':').ok_or(BadTarget::Form)?;
         let digits = target.get(port + 1..).unwrap_or_default();
         let whole = authority_len(target) == Some(target.len());
         if !whole || digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
             return Err(BadTarget::Form);
         }
-        let mut parsed = Self::root(Form::Authority, None, b"/");
+        let mut parsed = Self::of_path(Form::Authority, b"/".to_vec(), Raw::MadeUp);
         parsed.authority = Some(Span::between(0, target.len()));
         Ok(parsed)
     }
@@ -266,39 +305,68 @@ fn authority_len(text: &[u8]) -> Option<usize> {
 /// What one look at a target tells.
 struct Shape {
     path_end: usize,
+    /// The first space, or the end of the text.
+    end: usize,
     /// The path is its own normal form.
     plain: bool,
     quoted: bool,
 }
 
 impl Shape {
-    fn of(target: &[u8]) -> Result<Self, BadTarget> {
-        let mut shape = Self { path_end: target.len(), plain: true, quoted: false };
-        let mut previous = 0;
-        let mut bytes = target.iter().enumerate();
-        for (at, byte) in bytes.by_ref() {
+    fn of(text: &[u8]) -> Result<Self, BadTarget> {
+        let mut shape = Self { path_end: text.len(), end: text.len(), plain: true, quoted: false };
+        let mut bytes = text.iter().enumerate();
+        while let Some((at, byte)) = bytes.find(|(_, byte)| !is_usual(**byte)) {
             match byte {
-                b'/' | b'.' if previous == b'/' => shape.plain = false,
+                b'/' | b'.' => shape.plain &= text.get(at.wrapping_sub(1)) != Some(&b'/'),
                 b'%' => (shape.plain, shape.quoted) = (false, true),
                 b'?' => {
                     shape.path_end = at;
+                    shape.end = end_of_args(text, at + 1)?;
                     break;
                 }
-                _ => check_byte(*byte)?,
+                b' ' => {
+                    (shape.path_end, shape.end) = (at, at);
+                    break;
+                }
+                _ => return Err(bad_byte(*byte)),
             }
-            previous = *byte;
         }
-        bytes.try_for_each(|(_, byte)| check_byte(*byte))?;
         Ok(shape)
     }
 }
 
-fn check_byte(byte: u8) -> Result<(), BadTarget> {
-    match byte {
-        b'#' => Err(BadTarget::Fragment),
-        0..=b' ' | 0x7f => Err(BadTarget::Byte),
-        _ => Ok(()),
+/// Where the arguments end that begin at `start`: at a space, or with the text.
+fn end_of_args(text: &[u8], start: usize) -> Result<usize, BadTarget> {
+    let end = start + scan::end_of_args(text.get(start..).unwrap_or_default());
+    match text.get(end) {
+        None | Some(b' ') => Ok(end),
+        Some(byte) => Err(bad_byte(*byte)),
     }
+}
+
+fn bad_byte(byte: u8) -> BadTarget {
+    if byte == b'#' { BadTarget::Fragment } else { BadTarget::Byte }
+}
+
+/// Whether a byte of a path is nothing but itself, wherever it stands.
+#[inline]
+fn is_usual(byte: u8) -> bool {
+    USUAL.get(usize::from(byte)).copied().unwrap_or(false)
+}
+
+static USUAL: [bool; 256] = usual();
+
+/// Runs at compile time only.
+#[allow(clippy::indexing_slicing)]
+const fn usual() -> [bool; 256] {
+    let mut table = [true; 256];
+    let mut byte = 0u8;
+    while byte < 0x80 {
+        table[byte as usize] = !matches!(byte, b'/' | b'.' | b'%' | b'?' | b'#' | 0..=b' ' | 0x7f);
+        byte += 1;
+    }
+    table
 }
 
 /// Where the last byte written left the path.
@@ -415,11 +483,11 @@ mod tests {
         ] {
             let target = parse(raw).unwrap();
             assert_eq!(String::from_utf8_lossy(&target.path), path, "{raw}");
-            assert_eq!(target.args, args, "{raw}");
+            assert_eq!(target.args(), args, "{raw}");
             assert_eq!(target.changed, changed, "{raw}");
-            assert_eq!(target.raw, raw);
+            assert_eq!(target.raw(), raw.as_bytes());
             assert_eq!(target.quoted, raw.split('?').next().unwrap().contains('%'));
-            assert_eq!((target.form, target.authority, target.empty_path), (Form::Origin, None, false));
+            assert_eq!((target.form, target.authority(), target.empty_path), (Form::Origin, None, false));
         }
     }
 
@@ -469,7 +537,7 @@ mod tests {
 
     #[test]
     fn an_escape_in_the_arguments_is_left_alone() {
-        assert_eq!(parse("/a?%zz%00").unwrap().args, "%zz%00");
+        assert_eq!(parse("/a?%zz%00").unwrap().args(), "%zz%00");
     }
 
     #[test]
@@ -489,9 +557,9 @@ mod tests {
                 continue;
             };
             assert_eq!(found.form, Form::Absolute);
-            assert_eq!(found.scheme.as_deref(), Some(scheme.as_bytes()), "{target}");
-            assert_eq!(found.authority.as_deref(), Some(authority.as_bytes()), "{target}");
-            assert_eq!((&*found.raw, &*found.args), (raw.as_bytes(), args.as_bytes()), "{target}");
+            assert_eq!(found.scheme(), Some(scheme.as_bytes()), "{target}");
+            assert_eq!(found.authority().as_deref(), Some(authority.as_bytes()), "{target}");
+            assert_eq!((found.raw(), &*found.args()), (raw.as_bytes(), args.as_bytes()), "{target}");
             assert_eq!((&*found.path, found.empty_path), (path.as_bytes(), empty), "{target}");
         }
         for bad in
@@ -505,8 +573,8 @@ mod tests {
     fn connect_takes_an_authority_with_a_port() {
         let connect = |text: &'static str| Target::parse(&Bytes::from_static(text.as_bytes()), true, true);
         let target = connect("example.com:443").unwrap();
-        assert_eq!((target.form, &*target.path, &*target.raw), (Form::Authority, &b"/"[..], &b"/"[..]));
-        assert_eq!(target.authority.unwrap(), "example.com:443");
+        assert_eq!((target.form, &*target.path, target.raw()), (Form::Authority, &b"/"[..], &b"/"[..]));
+        assert_eq!(target.authority().unwrap(), "example.com:443");
         assert!(connect("[::1]:443").is_ok());
         for bad in ["example.com", "h:", "/", "http://h:1/", "h:1/", "h:1x", "", ":x", "[::1]"] {
             assert_eq!(connect(bad), Err(BadTarget::Form), "{bad}");
@@ -517,7 +585,7 @@ mod tests {
     fn an_asterisk_is_a_form_of_its_own_and_paths_must_be_paths() {
         assert_eq!(parse("*").unwrap().form, Form::Asterisk);
         assert_eq!(Target::parse_path(&Bytes::from_static(b"http://h/"), true), Err(BadTarget::Form));
-        assert_eq!(Target::parse_path(&Bytes::from_static(b"/a?b"), true).unwrap().args, "b");
+        assert_eq!(Target::parse_path(&Bytes::from_static(b"/a?b"), true).unwrap().args(), "b");
         assert_eq!(Target::parse_path(&Bytes::new(), true), Err(BadTarget::Form));
     }
 

@@ -63,12 +63,19 @@ impl Connection {
         Connection {
             info,
             life,
-            standing: RefCell::new(Standing::enter(counters::of_worker(), State::Reading)),
+            standing: RefCell::new(Standing::enter(counters::of_worker(), State::Waiting)),
             served: Cell::new(0),
             expects_continue: Cell::new(false),
             io: RefCell::new(Io { transport, timer, input: BytesMut::new(), body }),
             probed: Cell::new(None),
         }
+    }
+
+    /// The connection for another wire, and what has been read of it.
+    pub fn into_parts(self) -> (net::Connection, BytesMut, Lifetime) {
+        let Connection { info, life, io, .. } = self;
+        let Io { transport, timer, input, .. } = io.into_inner();
+        (net::Connection { transport, timer, info }, input, life)
     }
 
     /// Says what the connection does from now on.
@@ -158,7 +165,7 @@ impl RequestBody for Connection {
         body.decode(input)
     }
 
-    fn poll_more(&self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+    fn poll_more(&self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
         let Io { transport, input, .. } = &mut *self.io.borrow_mut();
         if input.capacity() - input.len() < READ / 4 {
             if input.is_empty() {
@@ -167,7 +174,7 @@ impl RequestBody for Connection {
                 input.reserve(READ);
             }
         }
-        poll_read_into(transport, cx, input)
+        poll_read_into(transport, cx, input).map_ok(|count| count > 0)
     }
 
     fn announced(&self) -> u64 {

@@ -3,7 +3,7 @@
 mod connection;
 
 use std::future::{Future, poll_fn};
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::rc::Rc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
@@ -16,16 +16,18 @@ use tidegate_core::net::timer::later;
 use tidegate_core::net::{self, Lifetime, Protocol, buffers};
 use tidegate_core::process::stall;
 use tidegate_core::script::Slots;
+use tidegate_core::script::regex::Failure;
 use tidegate_core::subject::Subject;
 use tidegate_core::zone::counters::{State, Total};
 use tidegate_http_wire::framing::Framing;
 use tidegate_http_wire::h1::request::{RequestError, RequestParser};
 use tidegate_http_wire::{Known, RequestHead, Version};
 
-use super::{first_server, handshake, server_for, unwelcome};
+use super::{first_server, h2, handshake, server_for, unwelcome};
 use crate::blocks::Site;
 use crate::carrier::Presence as _;
 use crate::exchange::Exchange;
+use crate::placed::placed;
 use crate::run::{self, After, Arrival, Unwelcome};
 use crate::settings::{Lingering, Settings};
 
@@ -43,13 +45,64 @@ impl Protocol for Listener {
         // Blocks, not functions: what a function is given it keeps a second time, and most connections are idle.
         if !site.tls {
             let client = Rc::new(Connection::new(connection, life));
-            return Box::pin(async move { exchanges(&client, &site, false).await });
+            return Box::pin(async move { plain(client, site).await });
         }
         Box::pin(async move {
-            if let Some((connection, plain_on_tls)) = Box::pin(handshake(&site, connection)).await {
-                exchanges(&Rc::new(Connection::new(connection, life)), &site, plain_on_tls).await;
+            let Some((connection, plain_on_tls)) = Box::pin(handshake(&site, connection)).await else { return };
+            let is_http2 = connection.info.tls.get().is_some_and(|session| session.alpn.as_deref() == Some(b"h2"));
+            match first_server(&site, &connection.info) {
+                Ok(server) if is_http2 && !plain_on_tls => {
+                    Box::pin(h2::serve(connection, BytesMut::new(), life, site, server)).await;
+                }
+                _ => exchanges(&Rc::new(Connection::new(connection, life)), &site, plain_on_tls).await,
             }
         })
+    }
+}
+
+/// A connection without TLS: of HTTP/2 if the server speaks it and the client begins with its preface, else of HTTP/1.
+async fn plain(client: Rc<Connection>, site: Rc<Site>) {
+    let default = site.servers.default_server();
+    if default.http2.is_some() {
+        match Box::pin(begins_with_preface(&client, &default.plan.settings)).await {
+            Some(false) => {}
+            Some(true) => {
+                let default = default.clone();
+                let Some((connection, first, life)) = Rc::into_inner(client).map(Connection::into_parts) else {
+                    return;
+                };
+                return Box::pin(h2::serve(connection, first, life, site, default)).await;
+            }
+            None => return,
+        }
+    }
+    exchanges(&client, &site, false).await;
+}
+
+/// True when the client has sent the preface of HTTP/2, and false as soon as it has sent something else. `None` when it has
+/// sent nothing for too long.
+async fn begins_with_preface(client: &Connection, settings: &Settings) -> Option<bool> {
+    let limit = settings.client_header_timeout;
+    loop {
+        let seen = client.with_input(|input| {
+            let length = input.len().min(h2::PREFACE.len());
+            let is_so_far = input.get(..length) == h2::PREFACE.get(..length);
+            if is_so_far && length < h2::PREFACE.len() {
+                make_room(input, settings);
+            }
+            (is_so_far, length)
+        });
+        match seen {
+            (false, _) => return Some(false),
+            (true, length) if length == h2::PREFACE.len() => return Some(true),
+            // While nothing has come the connection is as idle as any other.
+            (true, 0) if !idle(client, limit, settings.keepalive_min_timeout).await => return None,
+            (true, _) => {}
+        }
+        // What goes wrong goes wrong again where it is told of.
+        if !matches!(client.read(limit).await, Ok(1..)) {
+            return Some(false);
+        }
     }
 }
 
@@ -74,13 +127,6 @@ async fn exchanges(client: &Rc<Connection>, site: &Rc<Site>, plain_on_tls: bool)
             client.rest();
         }
     }
-}
-
-/// Makes a large future where it stays: `Box::pin` would make it on the stack and copy all of it, though it is next to
-/// empty before it is first polled.
-#[inline(always)]
-fn placed<F: Future>(make: impl FnOnce() -> F) -> Pin<Box<F>> {
-    Box::into_pin(Box::write(Box::new_uninit(), make()))
 }
 
 /// Waits for the first byte of a head. A worker that is going away gives idle connections `grace`; one that has no room
@@ -121,9 +167,19 @@ async fn one(client: &Rc<Connection>, site: &Rc<Site>, default: &Settings, plain
     client.change(State::Reading);
     stall::doing("reading a request head");
     let pipelined = client.served.get() > 0 && !client.is_empty();
-    let read = read_head(client, default, started).await;
-    let (exchange, refused) = begin(client, site, read, pipelined, started)?;
-    if let Some(status) = refused {
+    let (head, refused) = match read_head(client, default, started).await {
+        Ok(head) => (head?, None),
+        Err((head, status, error)) => (head, Some((status, error))),
+    };
+    let slots = Slots::default();
+    let chosen = server_for(site, &client.info, &head, refused.is_some(), &slots);
+    let (server, failure) = match chosen {
+        Ok(server) => (server, None),
+        Err(failure) => (site.servers.default_server().clone(), Some(failure)),
+    };
+    let arrival = arrive(client, &head, refused.is_some(), pipelined, started);
+    let exchange = run::begin(arrival, server, head, slots);
+    if let Some(status) = refusal(&exchange, refused, failure) {
         Box::pin(run::refuse(&exchange, status)).await;
         // Whoever took too long is not waited for any longer.
         if status != 408 {
@@ -153,44 +209,32 @@ async fn one(client: &Rc<Connection>, site: &Rc<Site>, default: &Settings, plain
     None
 }
 
-/// The exchange for what was read; with a status when the head was refused. `None` when the client has gone.
-fn begin(
-    client: &Rc<Connection>,
-    site: &Rc<Site>,
-    read: Result<Option<RequestHead>, Refused>,
-    pipelined: bool,
-    started: Instant,
-) -> Option<(Exchange, Option<u16>)> {
-    let slots = Slots::default();
-    let (head, refused) = match read {
-        Ok(head) => (head?, None),
-        Err((head, status, error)) => (head, Some((status, error))),
-    };
-    let chosen = server_for(site, &client.info, &head, refused.is_some(), &slots);
-    let failure = chosen.as_ref().err().map(ToString::to_string);
-    let server = chosen.unwrap_or_else(|_| site.servers.default_server().clone());
+/// Gets the connection ready for the exchange of a head.
+fn arrive(client: &Rc<Connection>, head: &RequestHead, refused: bool, pipelined: bool, started: Instant) -> Arrival {
     let number = client.served.get().saturating_add(1);
     client.served.set(number);
     client.standing.borrow().counters().count(Total::Exchanges);
-    let arrival = Arrival { carrier: client.clone(), peer: client.info.clone(), number, pipelined, started };
+    if !refused {
+        client.change(State::Writing);
+        let expects_continue = head.version >= Version::Http11
+            && head.framing != Framing::None
+            && head.fields.get(Known::Expect).is_some_and(|value| value.eq_ignore_ascii_case(b"100-continue"));
+        client.expect_body(head.framing, expects_continue);
+    }
+    Arrival { carrier: client.clone(), peer: client.info.clone(), number, pipelined, started }
+}
+
+/// The status for a request that goes no further, and the log's line on it.
+fn refusal(exchange: &Exchange, refused: Option<(u16, Option<String>)>, failure: Option<Box<Failure>>) -> Option<u16> {
     if let Some((status, error)) = refused {
-        let exchange = run::begin(arrival, server, head, slots);
         if let Some(error) = error {
             log!(exchange.logger(), Info, "{error}");
         }
-        return Some((exchange, Some(status)));
+        return Some(status);
     }
-    if let Some(failure) = failure {
-        let exchange = run::begin(arrival, server, head, slots);
-        log!(exchange.logger(), Alert, "server_name {failure}");
-        return Some((exchange, Some(500)));
-    }
-    client.change(State::Writing);
-    let expects_continue = head.version >= Version::Http11
-        && head.framing != Framing::None
-        && head.fields.get(Known::Expect).is_some_and(|value| value.eq_ignore_ascii_case(b"100-continue"));
-    client.expect_body(head.framing, expects_continue);
-    Some((run::begin(arrival, server, head, slots), None))
+    let failure = failure?;
+    log!(exchange.logger(), Alert, "server_name {failure}");
+    Some(500)
 }
 
 /// The end of a connection.

@@ -4,11 +4,9 @@ use std::fmt;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
-use super::line;
+use super::line::{self, Line};
 use crate::fields::Fields;
 use crate::framing::{Framing, ReplyFraming};
-use crate::known::Known;
-use crate::span::Span;
 use crate::uri::escape::hex_value;
 
 /// The end of a chunked body without trailers.
@@ -292,14 +290,12 @@ impl BodyDecoder {
             if fields.len() >= self.limits.trailer_fields {
                 return Err(BadBody::TrailersTooLarge);
             }
-            let parsed = line::parse(text, true).map_err(|_| BadBody::Trailer)?;
-            if !parsed.colon || text.ends_with(b"\r") {
-                return Err(BadBody::Trailer);
+            match line::read(input, *line_start, true) {
+                Line::Field(field) if field.colon && !text.ends_with(b"\r") => {
+                    fields.push_parsed(field.name, field.value, field.known);
+                }
+                _ => return Err(BadBody::Trailer),
             }
-            let name = Span::between(*line_start, *line_start + parsed.name_end);
-            let value = Span::between(*line_start + parsed.value.0, *line_start + parsed.value.1);
-            let known = Known::of(text.get(..parsed.name_end).unwrap_or_default());
-            fields.push_parsed(name, value, known);
             *line_start = *scanned;
         }
         let mut fields = std::mem::take(fields);

@@ -4,6 +4,8 @@ pub mod body;
 pub(crate) mod line;
 pub mod reply;
 pub mod request;
+#[cfg(test)]
+mod second_opinion;
 pub mod write;
 
 pub use body::{BadBody, BodyDecoder, BodyLimits, Decoded};

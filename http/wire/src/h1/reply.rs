@@ -4,12 +4,13 @@ use std::fmt;
 
 use bytes::{Bytes, BytesMut};
 
-use super::line;
+use super::line::{self, FieldLine, Line};
 use crate::fields::Fields;
 use crate::framing::BadFraming;
 use crate::head::{ReplyHead, Version};
-use crate::known::Known;
+use crate::known::{Known, KnownSet};
 use crate::span::Span;
+use crate::status;
 
 /// What an upstream did wrong in the head of a reply: 502 all of it, or the next peer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,31 +56,19 @@ impl From<BadFraming> for ReplyError {
 #[derive(Debug)]
 pub struct ReplyParser {
     limit: usize,
-    state: State,
-}
-
-/// What is known of the head that is being read; all positions count from the start of the input.
-#[derive(Debug, Default)]
-struct State {
-    start: Option<StatusLine>,
-    fields: Fields,
-    ignored: Vec<Span>,
+    /// Where the line to be read next begins.
     line_start: usize,
+    /// How far the LF of that line has been looked for in vain.
     scanned: usize,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct StatusLine {
-    version: Version,
-    status: u16,
-    reason: Span,
+    /// The head as far as it has been understood; it still lies in the input.
+    begun: Option<Box<ReplyHead>>,
 }
 
 impl ReplyParser {
     /// A parser for heads of up to `limit` bytes (`proxy_buffer_size`).
     #[must_use]
     pub fn new(limit: usize) -> Self {
-        Self { limit, state: State::default() }
+        Self { limit, line_start: 0, scanned: 0, begun: None }
     }
 
     /// Takes one complete head out of `input`, or `None` if more has to be read. The body stays in the input.
@@ -87,13 +76,22 @@ impl ReplyParser {
     /// # Errors
     /// The first thing wrong with the head; then the connection is of no further use.
     pub fn parse(&mut self, input: &mut BytesMut) -> Result<Option<ReplyHead>, ReplyError> {
-        while let Some(end) = self.next_line(input)? {
-            if self.take_line(input, end)? {
-                return self.finish(input, end + 1).map(Some);
-            }
-            self.state.line_start = end + 1;
+        if self.scanned > 0 && self.end_of_line(input)?.is_none() {
+            return Ok(None);
         }
-        Ok(None)
+        let mut head = ReplyHead::new(Version::Http11, 0, Fields::new());
+        match self.begun.take() {
+            Some(begun) => head = *begun,
+            None if self.status_line(&mut head, input)? => {}
+            None => return Ok(None),
+        }
+        let Some(end) = self.field_lines(&mut head, input)? else {
+            self.begun = Some(Box::new(head));
+            return Ok(None);
+        };
+        (self.line_start, self.scanned) = (0, 0);
+        head.fields.set_lines(input.split_to(end.min(input.len())).freeze());
+        Ok(Some(head))
     }
 
     /// The upstream will send no more: an error always, since a reply is owed.
@@ -102,79 +100,108 @@ impl ReplyParser {
         ReplyError::Closed
     }
 
-    /// Where the next line ends, or `None` if it is incomplete. Either way within the limit.
-    fn next_line(&mut self, input: &[u8]) -> Result<Option<usize>, ReplyError> {
-        let found = memchr::memchr(b'\n', input.get(self.state.scanned..).unwrap_or_default());
-        let end = found.map_or(input.len(), |at| self.state.scanned + at);
-        self.state.scanned = end + usize::from(found.is_some());
-        if self.state.start.is_none() && !input.iter().zip(b"HTTP/").all(|(found, wanted)| found == wanted) {
+    /// Understands the status line; false if not all of it has come.
+    #[inline]
+    fn status_line(&mut self, head: &mut ReplyHead, input: &[u8]) -> Result<bool, ReplyError> {
+        let Some(end) = self.end_of_line(input)? else { return Ok(false) };
+        if status_line(input.get(..end).unwrap_or_default(), head).is_none() {
             return Err(ReplyError::NoValidHeader);
         }
-        if end >= self.limit {
-            return Err(ReplyError::TooBigHeader);
-        }
-        Ok(found.map(|_| end))
+        self.line_start = end + 1;
+        Ok(true)
     }
 
-    /// Understands the line that ends before `end`; true if it was the last of the head.
-    fn take_line(&mut self, input: &[u8], end: usize) -> Result<bool, ReplyError> {
-        let start = self.state.line_start;
-        let line = input.get(start..end).unwrap_or_default();
-        if self.state.start.is_none() {
-            self.state.start = Some(status_line(line).ok_or(ReplyError::NoValidHeader)?);
-            return Ok(false);
+    /// Understands all field lines that have come, and gives where the head ends once it has.
+    fn field_lines(&mut self, head: &mut ReplyHead, input: &[u8]) -> Result<Option<usize>, ReplyError> {
+        loop {
+            match line::read(input, self.line_start, true) {
+                Line::Field(field) => {
+                    self.check_size(field.end)?;
+                    self.take_field(head, input, field);
+                    self.line_start = field.end + 1;
+                }
+                Line::End(end) => {
+                    self.check_size(end)?;
+                    return Ok(Some(end + 1));
+                }
+                Line::Incomplete => return self.end_of_line(input).map(|_| None),
+                Line::Bad(at) => match self.end_of_line(input)? {
+                    Some(end) if self.is_second_status_line(input) => self.line_start = end + 1,
+                    Some(_) => return Err(self.bad_header(input, at)),
+                    None => return Ok(None),
+                },
+            }
         }
-        if matches!(line, b"" | b"\r") {
-            return Ok(true);
+    }
+
+    /// Adds a field to the head, unless it came before and counts once only.
+    #[inline]
+    fn take_field(&self, head: &mut ReplyHead, input: &[u8], field: FieldLine) {
+        if !field.valid && self.is_second_status_line(input) {
+            return;
         }
-        // nginx: IIS may repeat its status line
-        if line.starts_with(b"HTTP/") {
-            return Ok(false);
-        }
-        let parsed = line::parse(line, true).map_err(|at| {
-            let before = line.get(..at).unwrap_or_default().to_vec();
-            ReplyError::BadHeader(before, line.get(at).copied().unwrap_or(b'\n'))
-        })?;
-        let known = Known::of(line.get(..parsed.name_end).unwrap_or_default());
-        if FIRST_ONLY & known.bit() != 0 && self.state.fields.may_have(known) {
+        if FIRST_ONLY.contains(field.known) && head.fields.may_have(field.known) {
+            let line = input.get(self.line_start..field.end).unwrap_or_default();
             let text = line.strip_suffix(b"\r").unwrap_or(line);
-            self.state.ignored.push(Span::between(start, start + text.len()));
-            return Ok(false);
+            head.ignored.push(Span::between(self.line_start, self.line_start + text.len()));
+            return;
         }
-        let name = Span::between(start, start + parsed.name_end);
-        let value = Span::between(start + parsed.value.0, start + parsed.value.1);
-        self.state.fields.push_parsed(name, value, known);
-        Ok(false)
+        head.fields.push_parsed(field.name, field.value, field.known);
     }
 
-    fn finish(&mut self, input: &mut BytesMut, end: usize) -> Result<ReplyHead, ReplyError> {
-        let State { start, mut fields, ignored, .. } = std::mem::take(&mut self.state);
-        let StatusLine { version, status, reason } = start.ok_or(ReplyError::NoValidHeader)?;
-        let base = input.split_to(end.min(input.len())).freeze();
-        let reason = if reason.is_empty() { Bytes::new() } else { reason.share(&base) };
-        fields.set_base(base);
-        Ok(ReplyHead { version, status, reason, fields, ignored })
+    /// nginx: IIS may repeat its status line. No valid name begins so.
+    fn is_second_status_line(&self, input: &[u8]) -> bool {
+        input.get(self.line_start..).unwrap_or_default().starts_with(b"HTTP/")
+    }
+
+    #[cold]
+    fn bad_header(&self, input: &[u8], at: usize) -> ReplyError {
+        let before = input.get(self.line_start..at).unwrap_or_default().to_vec();
+        ReplyError::BadHeader(before, input.get(at).copied().unwrap_or(b'\n'))
+    }
+
+    /// Where the LF of the line is, or `None` if it has not come. Either way the head is within the limit so far, and
+    /// begins as a reply does. Looks at nothing twice, however slowly the line arrives.
+    fn end_of_line(&mut self, input: &[u8]) -> Result<Option<usize>, ReplyError> {
+        let from = self.scanned.max(self.line_start);
+        let found = memchr::memchr(b'\n', input.get(from..).unwrap_or_default()).map(|at| from + at);
+        if self.line_start == 0 && !input.starts_with(b"HTTP/") && !b"HTTP/".starts_with(input) {
+            return Err(ReplyError::NoValidHeader);
+        }
+        self.check_size(found.unwrap_or(input.len()))?;
+        if found.is_none() {
+            self.scanned = input.len();
+        }
+        Ok(found)
+    }
+
+    /// Refuses a head that reaches to `end` and further.
+    #[inline]
+    fn check_size(&self, end: usize) -> Result<(), ReplyError> {
+        if end < self.limit { Ok(()) } else { Err(ReplyError::TooBigHeader) }
     }
 }
 
 /// The fields of which nginx keeps the first and drops the rest, with a warning. `Content-Length` and
 /// `Transfer-Encoding` are not among them: to repeat those is an error.
-const FIRST_ONLY: u128 = Known::Status.bit()
-    | Known::ContentType.bit()
-    | Known::Date.bit()
-    | Known::LastModified.bit()
-    | Known::ETag.bit()
-    | Known::Server.bit()
-    | Known::Location.bit()
-    | Known::Refresh.bit()
-    | Known::Expires.bit()
-    | Known::XAccelExpires.bit()
-    | Known::XAccelRedirect.bit()
-    | Known::XAccelLimitRate.bit();
+const FIRST_ONLY: KnownSet = KnownSet::of(&[
+    Known::Status,
+    Known::ContentType,
+    Known::Date,
+    Known::LastModified,
+    Known::ETag,
+    Known::Server,
+    Known::Location,
+    Known::Refresh,
+    Known::Expires,
+    Known::XAccelExpires,
+    Known::XAccelRedirect,
+    Known::XAccelLimitRate,
+]);
 
 /// `HTTP/x.y NNN[ reason]`, given without its LF; a `.` may follow the status instead of a space, as IIS sends it.
 /// Stricter than nginx in two points: no status below 100, no control character in the reason.
-fn status_line(line: &[u8]) -> Option<StatusLine> {
+fn status_line(line: &[u8], head: &mut ReplyHead) -> Option<()> {
     let line = line.strip_suffix(b"\r").unwrap_or(line);
     let rest = line.strip_prefix(b"HTTP/")?;
     let (major, rest) = number(rest)?;
@@ -182,13 +209,25 @@ fn status_line(line: &[u8]) -> Option<StatusLine> {
     let blanks = rest.iter().take_while(|byte| **byte == b' ').count();
     let (digits, reason) = rest.get(blanks..)?.split_at_checked(3)?;
     let (status, none) = number(digits)?;
-    let reason_ok = matches!(reason.first(), None | Some(b' ' | b'.')) && !line::has_control(reason);
-    if major == 0 || blanks == 0 || !none.is_empty() || status < 100 || !reason_ok {
+    if major == 0 || blanks == 0 || !none.is_empty() || status < 100 {
         return None;
     }
-    let version = if (major, minor) >= (1, 1) { Version::Http11 } else { Version::Http10 };
-    let skipped = usize::from(reason.first() == Some(&b' '));
-    Some(StatusLine { version, status, reason: Span::between(line.len() - reason.len() + skipped, line.len()) })
+    head.version = if (major, minor) >= (1, 1) { Version::Http11 } else { Version::Http10 };
+    head.status = status;
+    head.reason = phrase(status, reason)?;
+    Some(())
+}
+
+/// A phrase to keep, without the space before it; the usual one is there already.
+fn phrase(status: u16, reason: &[u8]) -> Option<Bytes> {
+    let usual = status::reason(status).as_bytes();
+    match reason {
+        [b' ', phrase @ ..] if phrase == usual => Some(Bytes::from_static(usual)),
+        _ if line::has_control(reason) => None,
+        [b' ', phrase @ ..] => Some(Bytes::copy_from_slice(phrase)),
+        [] | [b'.', ..] => Some(Bytes::copy_from_slice(reason)),
+        _ => None,
+    }
 }
 
 /// One to three digits.
@@ -302,6 +341,28 @@ mod tests {
             let input = format!("HTTP/1.1 200 OK\r\n{line}\r\n\r\n");
             let error = ReplyError::BadHeader(before.into(), byte);
             assert_eq!(run(4096, input.as_bytes()).1, Some(error), "{line:?}");
+        }
+    }
+
+    /// However slowly a head arrives: the next look at a line begins where the last one ended, and the lines before it
+    /// are kept.
+    #[test]
+    fn what_has_arrived_is_not_looked_at_again() {
+        let long = "a".repeat(300);
+        for (input, kept) in [
+            (format!("HTTP/1.1 200 {long}"), 0),
+            (format!("HTTP/1.1 200 OK\r\n{long}"), 0),
+            (format!("HTTP/1.1 200 OK\r\nA: b\r\nB: {long}"), 1),
+            (format!("HTTP/1.1 200 OK\r\nA: b\r\nB: {long}\r\n C: {long}"), 2),
+        ] {
+            let (mut parser, mut buffer) = (ReplyParser::new(4096), BytesMut::new());
+            for byte in input.bytes() {
+                buffer.extend_from_slice(&[byte]);
+                assert_eq!(parser.parse(&mut buffer).unwrap().map(|head| head.size()), None, "{input:?}");
+                assert_eq!(parser.scanned, buffer.len(), "{input:?}");
+            }
+            assert_eq!(parser.line_start, input.rfind('\n').map_or(0, |end| end + 1), "{input:?}");
+            assert_eq!(parser.begun.map_or(0, |head| head.fields.len()), kept, "{input:?}");
         }
     }
 

@@ -1,21 +1,23 @@
 //! Heads of requests, read incrementally.
 //!
-//! Each line is looked at once, when its LF has arrived; nothing is scanned again on the next read, and the input is
-//! taken out of the buffer, without a copy, when the head is complete. Limits hold for incomplete lines too.
+//! A head that is all there is read in one pass, field by field into its list. Of one that arrives piece by piece, the
+//! lines understood are kept; of the last line only its LF is looked for until it comes, where the last look ended. The
+//! input is taken out of the buffer, without a copy, when the head is complete. Limits hold for incomplete lines too.
 
 use std::fmt;
 
-use bytes::{Buf, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 
-use super::line;
+use super::line::{self, FieldLine, Line};
 use crate::fields::Fields;
 use crate::framing::{self, BadFraming, Framing};
 use crate::head::{RequestHead, Version};
 use crate::host::Host;
-use crate::known::Known;
+use crate::known::{Known, KnownSet};
 use crate::method::{self, Method};
+use crate::scan;
 use crate::span::Span;
-use crate::uri::{Form, Parsed, Target};
+use crate::uri::Form;
 
 /// What a client may send, named after nginx's directives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -162,35 +164,22 @@ impl std::error::Error for RequestError {}
 #[derive(Debug)]
 pub struct RequestParser {
     limits: HeadLimits,
-    state: State,
-    refused: Option<Box<RequestHead>>,
-}
-
-/// What is known of the head that is being read; all positions count from the start of the input.
-#[derive(Debug, Default)]
-struct State {
-    start: Option<StartLine>,
-    fields: Fields,
-    ignored: Vec<Span>,
+    /// Where the line to be read next begins.
     line_start: usize,
+    /// How far the LF of that line has been looked for in vain.
     scanned: usize,
-}
-
-#[derive(Debug)]
-struct StartLine {
-    method: Method,
-    target: Parsed,
-    target_start: usize,
-    version: Version,
-    line: Span,
-    protocol: Span,
+    /// How many letters of a method begin the input.
+    letters: usize,
+    /// The head as far as it has been understood; it still lies in the input.
+    begun: Option<Box<RequestHead>>,
+    refused: Option<Box<RequestHead>>,
 }
 
 impl RequestParser {
     /// A parser at the start of a connection.
     #[must_use]
     pub fn new(limits: HeadLimits) -> Self {
-        Self { limits, state: State::default(), refused: None }
+        Self { limits, line_start: 0, scanned: 0, letters: 0, begun: None, refused: None }
     }
 
     /// Takes one complete head out of `input`, or `None` if more has to be read. Bytes after the head stay: they are
@@ -199,18 +188,32 @@ impl RequestParser {
     /// # Errors
     /// The first thing wrong with the head. Then the connection is of no further use; [`refused`](Self::refused) gives
     /// what had been understood.
+    // Inlined into a future, the head would be moved in and out of it a word at a time.
+    #[inline(never)]
     pub fn parse(&mut self, input: &mut BytesMut) -> Result<Option<RequestHead>, RequestError> {
-        if self.state.scanned == 0 {
-            let blank = input.iter().take_while(|byte| matches!(byte, b'\r' | b'\n')).count();
-            input.advance(blank);
+        if self.scanned == 0 {
+            drop_empty_lines(input);
+        } else if self.end_of_line(input)?.is_none() {
+            return Ok(None);
         }
-        while let Some(end) = self.next_line(input)? {
-            if self.take_line(input, end)? {
-                return self.finish(input, end + 1).map(Some);
-            }
-            self.state.line_start = end + 1;
+        let mut head = RequestHead::unknown();
+        match self.begun.take() {
+            Some(begun) => head = *begun,
+            None if self.request_line(&mut head, input)? => {}
+            None => return Ok(None),
         }
-        Ok(None)
+        let read = self.field_lines(&mut head, input);
+        let Ok(Some(end)) = read else {
+            self.begun = Some(Box::new(head));
+            return read.map(|_| None);
+        };
+        self.start_over();
+        head.set_base(input.split_to(end.min(input.len())).freeze());
+        if let Err(error) = judge(&mut head) {
+            self.refused = Some(Box::new(head));
+            return Err(error);
+        }
+        Ok(Some(head))
     }
 
     /// The client will send no more: fine between requests.
@@ -224,14 +227,14 @@ impl RequestParser {
     /// Whether nothing of a next request has arrived yet, empty lines excepted.
     #[must_use]
     pub fn is_idle(&self, input: &BytesMut) -> bool {
-        self.state.scanned == 0 && input.iter().all(|byte| matches!(byte, b'\r' | b'\n'))
+        self.scanned == 0 && input.iter().all(|byte| matches!(byte, b'\r' | b'\n'))
     }
 
     /// The request line in the input, or what there is of it: nginx's `$request` for a request it could not read.
     #[must_use]
     pub fn partial_line<'a>(&self, input: &'a BytesMut) -> &'a [u8] {
-        match &self.state.start {
-            Some(start) => start.line.of(input),
+        match &self.begun {
+            Some(begun) => begun.line.of(input),
             None => {
                 let all: &[u8] = input;
                 all.split(|byte| matches!(byte, b'\r' | b'\n')).next().unwrap_or_default()
@@ -246,149 +249,186 @@ impl RequestParser {
             return refused;
         }
         let line = Span::between(0, self.partial_line(input).len());
-        let all = input.len();
-        match self.build(input, all) {
-            Ok(mut head) => {
+        let all = input.split().freeze();
+        self.start_over();
+        match self.begun.take() {
+            Some(mut head) => {
+                head.set_base(all);
                 head.host = host_of(&head).ok().flatten();
-                Box::new(head)
+                head
             }
-            Err(_) => {
+            None => {
                 let mut fields = Fields::new();
-                fields.set_base(input.split().freeze());
-                let head = RequestHead::new(Method::Get, Target::unknown(), Version::Http11, fields);
-                Box::new(RequestHead { line, ..head })
+                fields.set_base(all);
+                Box::new(RequestHead { line, fields, ..RequestHead::unknown() })
             }
         }
     }
 
-    /// Where the next line ends, or `None` if it is incomplete. Either way within the limits.
-    fn next_line(&mut self, input: &[u8]) -> Result<Option<usize>, RequestError> {
-        let found = memchr::memchr(b'\n', input.get(self.state.scanned..).unwrap_or_default());
-        let end = found.map_or(input.len(), |at| self.state.scanned + at);
-        self.state.scanned = end + usize::from(found.is_some());
-        let line = input.get(self.state.line_start..end).unwrap_or_default();
-        if self.state.start.is_none() {
-            check_method(line.get(..self.limits.line).unwrap_or(line), found.is_some())?;
-        }
-        let longest = self.limits.line.min(self.limits.total.saturating_sub(self.state.line_start));
-        if line.len() < longest {
-            return Ok(found.map(|_| end));
-        }
-        Err(self.too_long(line, longest))
+    fn start_over(&mut self) {
+        (self.line_start, self.scanned, self.letters) = (0, 0, 0);
     }
 
-    fn too_long(&self, line: &[u8], longest: usize) -> RequestError {
-        if self.state.start.is_none() {
+    /// Understands the request line; false if not all of it has come.
+    #[inline]
+    fn request_line(&mut self, head: &mut RequestHead, input: &[u8]) -> Result<bool, RequestError> {
+        let Some(end) = self.end_of_line(input)? else { return Ok(false) };
+        request_line(input.get(..end).unwrap_or_default(), self.letters, &self.limits, head)?;
+        self.line_start = end + 1;
+        Ok(true)
+    }
+
+    /// Understands all field lines that have come, and gives where the head ends once it has. A request without a
+    /// version has none.
+    fn field_lines(&mut self, head: &mut RequestHead, input: &[u8]) -> Result<Option<usize>, RequestError> {
+        if head.version == Version::Http09 {
+            return Ok(Some(self.line_start));
+        }
+        loop {
+            match line::read(input, self.line_start, self.limits.underscores) {
+                Line::Field(field) => {
+                    self.check_length(input, field.end)?;
+                    self.take_field(head, input, field)?;
+                    self.line_start = field.end + 1;
+                }
+                Line::End(end) => {
+                    self.check_length(input, end)?;
+                    return Ok(Some(end + 1));
+                }
+                Line::Incomplete => return self.refuse_or_wait(input, None),
+                Line::Bad(at) => return self.refuse_or_wait(input, Some(at)),
+            }
+        }
+    }
+
+    /// Adds a field to the head, if the configuration lets it be one.
+    #[inline]
+    fn take_field(&self, head: &mut RequestHead, input: &[u8], field: FieldLine) -> Result<(), RequestError> {
+        if !field.valid && self.limits.ignore_invalid {
+            let line = input.get(self.line_start..field.end).unwrap_or_default();
+            let text = line.strip_suffix(b"\r").unwrap_or(line);
+            head.ignored.push(Span::between(self.line_start, self.line_start + text.len()));
+            return Ok(());
+        }
+        if head.fields.len() >= self.limits.fields {
+            return Err(RequestError::TooManyHeaders);
+        }
+        let again = UNIQUE.contains(field.known) && head.fields.may_have(field.known);
+        head.fields.push_parsed(field.name, field.value, field.known);
+        if again { Err(duplicate(&head.fields, input, field.known)) } else { Ok(()) }
+    }
+
+    /// What to do about a line with a bad byte at `bad`, or whose end has not come: it may also be too long, which counts
+    /// for more; and nothing is said of a bad byte before the whole line is there.
+    #[cold]
+    fn refuse_or_wait(&mut self, input: &[u8], bad: Option<usize>) -> Result<Option<usize>, RequestError> {
+        match (self.end_of_line(input)?, bad) {
+            (Some(end), Some(at)) => {
+                Err(bad_header(input.get(self.line_start..end).unwrap_or_default(), at - self.line_start))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// Where the LF of the line is, or `None` if it has not come. Either way the line is within the limits, and if it is
+    /// the first, it begins with a method. Looks at nothing twice, however slowly the line arrives.
+    fn end_of_line(&mut self, input: &[u8]) -> Result<Option<usize>, RequestError> {
+        let from = self.scanned.max(self.line_start);
+        let found = memchr::memchr(b'\n', input.get(from..).unwrap_or_default()).map(|at| from + at);
+        let end = found.unwrap_or(input.len());
+        if self.line_start == 0 {
+            self.check_method(input.get(..end).unwrap_or_default(), found.is_some())?;
+        }
+        self.check_length(input, end)?;
+        if found.is_none() {
+            self.scanned = input.len();
+        }
+        Ok(found)
+    }
+
+    /// Refuses what cannot become a method before its line is complete: TLS on a plain port, or noise.
+    fn check_method(&mut self, line: &[u8], complete: bool) -> Result<(), RequestError> {
+        let line = line.get(..self.limits.line).unwrap_or(line);
+        let rest = line.get(self.letters..).unwrap_or_default();
+        self.letters += rest.iter().take_while(|byte| method::is_letter(**byte)).count();
+        match line.get(self.letters) {
+            Some(b' ') if self.letters > 0 => Ok(()),
+            None if !complete => Ok(()),
+            _ => Err(RequestError::BadMethod),
+        }
+    }
+
+    /// Refuses a line that reaches to `end` and is too long, alone or with those before it.
+    #[inline]
+    fn check_length(&self, input: &[u8], end: usize) -> Result<(), RequestError> {
+        let longest = self.limits.line.min(self.limits.total.saturating_sub(self.line_start));
+        if end - self.line_start < longest { Ok(()) } else { Err(self.too_long(input, end, longest)) }
+    }
+
+    #[cold]
+    fn too_long(&self, input: &[u8], end: usize, longest: usize) -> RequestError {
+        if self.line_start == 0 {
             RequestError::RequestLineTooLong
         } else if longest == self.limits.line {
+            let line = input.get(self.line_start..end).unwrap_or_default();
             RequestError::HeaderLineTooLong(line.get(..longest.min(LOGGED)).unwrap_or(line).to_vec())
         } else {
             RequestError::HeaderTooLarge
         }
     }
+}
 
-    /// Understands the line that ends before `end`; true if it was the last of the head.
-    fn take_line(&mut self, input: &[u8], end: usize) -> Result<bool, RequestError> {
-        let start = self.state.line_start;
-        let line = input.get(start..end).unwrap_or_default();
-        if self.state.start.is_none() {
-            let parsed = start_line(line, &self.limits)?;
-            let simple = parsed.version == Version::Http09;
-            self.state.start = Some(parsed);
-            return Ok(simple);
-        }
-        if matches!(line, b"" | b"\r") {
-            return Ok(true);
-        }
-        let parsed = line::parse(line, self.limits.underscores).map_err(|at| bad_header(line, at))?;
-        if !parsed.valid && self.limits.ignore_invalid {
-            let text = line.strip_suffix(b"\r").unwrap_or(line);
-            self.state.ignored.push(Span::between(start, start + text.len()));
-            return Ok(false);
-        }
-        if self.state.fields.len() >= self.limits.fields {
-            return Err(RequestError::TooManyHeaders);
-        }
-        let name = Span::between(start, start + parsed.name_end);
-        let value = Span::between(start + parsed.value.0, start + parsed.value.1);
-        let known = Known::of(line.get(..parsed.name_end).unwrap_or_default());
-        let again = known != Known::Other && UNIQUE & known.bit() != 0 && self.state.fields.may_have(known);
-        self.state.fields.push_parsed(name, value, known);
-        if again { Err(self.duplicate(input, known)) } else { Ok(false) }
+/// Empty lines before a request.
+fn drop_empty_lines(input: &mut BytesMut) {
+    let empty = input.iter().take_while(|byte| matches!(byte, b'\r' | b'\n')).count();
+    if empty > 0 {
+        input.advance(empty);
     }
+}
 
-    fn duplicate(&self, input: &[u8], known: Known) -> RequestError {
-        let mut fields = self.state.fields.clone();
-        fields.set_base(bytes::Bytes::copy_from_slice(input));
-        let mut lines =
-            fields.iter().filter(|field| field.known == known).map(|field| [field.name, b": ", field.value].concat());
-        let (first, last) = (lines.next().unwrap_or_default(), lines.last().unwrap_or_default());
-        RequestError::DuplicateHeader(Box::new((last, first)))
-    }
-
-    /// Takes the head out of the input and judges it as a whole.
-    fn finish(&mut self, input: &mut BytesMut, end: usize) -> Result<RequestHead, RequestError> {
-        let mut head = self.build(input, end)?;
-        match judge(&mut head) {
-            Ok(()) => Ok(head),
-            Err(error) => {
-                self.refused = Some(Box::new(head));
-                Err(error)
-            }
-        }
-    }
-
-    fn build(&mut self, input: &mut BytesMut, end: usize) -> Result<RequestHead, RequestError> {
-        let State { start, mut fields, ignored, .. } = std::mem::take(&mut self.state);
-        let start = start.ok_or(RequestError::BadRequestLine)?;
-        let base = input.split_to(end.min(input.len())).freeze();
-        let target = start.target.share(&base, start.target_start);
-        fields.set_base(base);
-        Ok(RequestHead {
-            method: start.method,
-            target,
-            version: start.version,
-            fields,
-            host: None,
-            framing: Framing::None,
-            line: start.line,
-            protocol: start.protocol,
-            ignored,
-        })
-    }
+#[cold]
+fn duplicate(fields: &Fields, input: &[u8], known: Known) -> RequestError {
+    let mut fields = fields.clone();
+    fields.set_base(Bytes::copy_from_slice(input));
+    let mut lines =
+        fields.iter().filter(|field| field.known == known).map(|field| [field.name, b": ", field.value].concat());
+    let (first, last) = (lines.next().unwrap_or_default(), lines.last().unwrap_or_default());
+    RequestError::DuplicateHeader(Box::new((last, first)))
 }
 
 /// How much of a bad line is kept for the log.
 const LOGGED: usize = 1024;
 
 /// The fields that nginx takes only once; `Transfer-Encoding` and `Content-Length` among them.
-const UNIQUE: u128 = Known::Host.bit()
-    | Known::ContentLength.bit()
-    | Known::TransferEncoding.bit()
-    | Known::IfModifiedSince.bit()
-    | Known::IfUnmodifiedSince.bit()
-    | Known::IfMatch.bit()
-    | Known::IfNoneMatch.bit()
-    | Known::IfRange.bit()
-    | Known::ContentRange.bit()
-    | Known::Expect.bit()
-    | Known::Authorization.bit()
-    | Known::ProxyAuthorization.bit();
+const UNIQUE: KnownSet = KnownSet::of(&[
+    Known::Host,
+    Known::ContentLength,
+    Known::TransferEncoding,
+    Known::IfModifiedSince,
+    Known::IfUnmodifiedSince,
+    Known::IfMatch,
+    Known::IfNoneMatch,
+    Known::IfRange,
+    Known::ContentRange,
+    Known::Expect,
+    Known::Authorization,
+    Known::ProxyAuthorization,
+]);
 
 /// The first known field that came more than once and must not, as for HTTP/1 heads: for HTTP/2 and 3.
 #[must_use]
 pub fn first_duplicate(fields: &Fields) -> Option<Known> {
-    fields.iter().map(|field| field.known).find(|known| UNIQUE & known.bit() != 0 && fields.count(*known) > 1)
+    fields.iter().map(|field| field.known).find(|known| UNIQUE.contains(*known) && fields.count(*known) > 1)
 }
 
 /// Whom the request is for: the authority of the target, else `Host`. Both are checked if both are there.
 fn host_of(head: &RequestHead) -> Result<Option<Host>, RequestError> {
-    let in_line = match &head.target.authority {
+    let in_line = match head.target.authority() {
         Some(authority) => Some(Host::parse(authority).map_err(|_| RequestError::BadHostInLine)?),
         None => None,
     };
     let Some(value) = head.fields.share(Known::Host) else { return Ok(in_line) };
-    let in_field = Host::parse(&value).map_err(|_| RequestError::BadHost)?;
+    let in_field = Host::parse(value).map_err(|_| RequestError::BadHost)?;
     Ok(in_line.or(Some(in_field)))
 }
 
@@ -417,54 +457,56 @@ fn bad_header(line: &[u8], at: usize) -> RequestError {
     RequestError::BadHeader(before, line.get(at).copied().unwrap_or(b'\n'))
 }
 
-/// Refuses what cannot become a method before its line is complete: TLS on a plain port, or noise.
-fn check_method(line: &[u8], complete: bool) -> Result<(), RequestError> {
-    match line.iter().find(|byte| !method::is_letter(**byte)) {
-        Some(b' ') if line.first() != Some(&b' ') => Ok(()),
-        Some(_) => Err(RequestError::BadMethod),
-        None if complete => Err(RequestError::BadMethod),
-        None => Ok(()),
+/// Understands a request line, given without its LF and with the length of its method, as nginx does: any number of
+/// spaces between the parts and at the end.
+fn request_line(
+    line: &[u8],
+    method_end: usize,
+    limits: &HeadLimits,
+    head: &mut RequestHead,
+) -> Result<(), RequestError> {
+    let bad = || RequestError::BadRequestLine;
+    let line = line.strip_suffix(b"\r").unwrap_or(line);
+    let Some(method) = Method::parse(line.get(..method_end).unwrap_or_default()) else {
+        return Err(RequestError::BadMethod);
+    };
+    head.method = method;
+    let start = skip_spaces(line, method_end);
+    let connect = head.method == Method::Connect;
+    let end = head.target.read(line, start, connect, limits.merge_slashes).map_err(|_| bad())?;
+    if head.target.form == Form::Asterisk && !(limits.asterisk && head.method == Method::Options) {
+        return Err(bad());
     }
+    let protocol_start = skip_spaces(line, end);
+    let rest = line.get(protocol_start..).unwrap_or_default();
+    let protocol_end = protocol_start + rest.iter().take_while(|byte| **byte != b' ').count();
+    if skip_spaces(line, protocol_end) != line.len() {
+        return Err(bad());
+    }
+    head.version = version(line.get(protocol_start..protocol_end).unwrap_or_default())?;
+    if head.version == Version::Http09 {
+        check_simple(&head.method, line.get(start..end).unwrap_or_default())?;
+    }
+    head.line = Span::between(0, line.len());
+    head.protocol = Span::between(protocol_start, protocol_end);
+    Ok(())
 }
 
-/// Understands a request line, given without its LF, as nginx does: any number of spaces between the parts and at the
-/// end.
-fn start_line(line: &[u8], limits: &HeadLimits) -> Result<StartLine, RequestError> {
-    let line = line.strip_suffix(b"\r").unwrap_or(line);
-    let bad = || RequestError::BadRequestLine;
-    let word_end = |from: usize| memchr::memchr(b' ', line.get(from..).unwrap_or_default()).map(|at| from + at);
-    let skip =
-        |from: usize| from + line.get(from..).unwrap_or_default().iter().take_while(|byte| **byte == b' ').count();
-    let method_end = word_end(0).ok_or_else(bad)?;
-    let method = Method::parse(line.get(..method_end).unwrap_or_default()).ok_or(RequestError::BadMethod)?;
-    let target_start = skip(method_end);
-    let target_end = word_end(target_start).unwrap_or(line.len());
-    let raw = line.get(target_start..target_end).unwrap_or_default();
-    let target = Parsed::parse(raw, method == Method::Connect, limits.merge_slashes).map_err(|_| bad())?;
-    if target.form() == Form::Asterisk && !(limits.asterisk && method == Method::Options) {
-        return Err(bad());
-    }
-    let protocol_start = skip(target_end);
-    let protocol_end = word_end(protocol_start).unwrap_or(line.len());
-    if skip(protocol_end) != line.len() {
-        return Err(bad());
-    }
-    let version = version(line.get(protocol_start..protocol_end).unwrap_or_default())?;
-    if version == Version::Http09 && method != Method::Get {
+/// The first place from `at` on that has no space.
+fn skip_spaces(line: &[u8], at: usize) -> usize {
+    at + scan::spaces(line.get(at..).unwrap_or_default())
+}
+
+/// A request without version: only GET may be one. nginx: what has no version must have a path.
+fn check_simple(method: &Method, raw: &[u8]) -> Result<(), RequestError> {
+    if *method != Method::Get {
         return Err(RequestError::BadHttp09Method);
     }
-    // nginx: what has no version must have a path.
-    if version == Version::Http09 && !raw.starts_with(b"/") && raw.splitn(4, |byte| *byte == b'/').count() < 4 {
-        return Err(bad());
+    if raw.starts_with(b"/") || raw.splitn(4, |byte| *byte == b'/').count() == 4 {
+        Ok(())
+    } else {
+        Err(RequestError::BadRequestLine)
     }
-    Ok(StartLine {
-        method,
-        target,
-        target_start,
-        version,
-        line: Span::between(0, line.len()),
-        protocol: Span::between(protocol_start, protocol_end),
-    })
 }
 
 /// `HTTP/1.x`, with up to three digits of x; nothing is HTTP/0.9.

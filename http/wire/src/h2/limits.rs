@@ -109,6 +109,59 @@ impl Default for Limits {
     }
 }
 
+impl Limits {
+    /// The limits that are one number, by which a configuration names them.
+    pub const NAMES: [&'static str; 19] = [
+        "refused_streams",
+        "rapid_resets",
+        "rapid_resets_in_all",
+        "own_resets",
+        "own_resets_in_all",
+        "continuations",
+        "header_block",
+        "pings",
+        "settings",
+        "settings_entries",
+        "empty_data",
+        "padding_only",
+        "window_updates",
+        "tiny_window_updates",
+        "dribbles",
+        "priorities",
+        "unknown_frames",
+        "stray_frames",
+        "stalled_streams",
+    ];
+
+    /// Sets one of [`NAMES`](Self::NAMES). False if there is none of that name.
+    pub fn set(&mut self, name: &str, number: u32) -> bool {
+        let limit = match name {
+            "refused_streams" => &mut self.refused_streams,
+            "rapid_resets" => &mut self.rapid_resets,
+            "rapid_resets_in_all" => &mut self.rapid_resets_in_all,
+            "own_resets" => &mut self.own_resets,
+            "own_resets_in_all" => &mut self.own_resets_in_all,
+            "continuations" => &mut self.continuations,
+            "header_block" => &mut self.header_block,
+            "pings" => &mut self.pings,
+            "settings" => &mut self.settings,
+            "settings_entries" => &mut self.settings_entries,
+            "empty_data" => &mut self.empty_data,
+            "padding_only" => &mut self.padding_only,
+            "window_updates" => &mut self.window_updates,
+            "tiny_window_updates" => &mut self.tiny_window_updates,
+            "dribbles" => &mut self.dribbles,
+            "priorities" => &mut self.priorities,
+            "unknown_frames" => &mut self.unknown_frames,
+            "stray_frames" => &mut self.stray_frames,
+            "stalled_streams" => &mut self.stalled_streams,
+            _ => return false,
+        };
+        *limit = number;
+        true
+    }
+}
+
 /// Which of the [`Limits`] was exceeded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Limit {

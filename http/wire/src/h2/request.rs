@@ -16,7 +16,7 @@ use crate::host::Host;
 use crate::known::Known;
 use crate::method::Method;
 use crate::span::Span;
-use crate::uri::{Parsed, Target};
+use crate::uri::Target;
 
 /// What a request may be, named after nginx's directives where it has one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -137,7 +137,7 @@ struct Reading<'a, 'l> {
     line: Span,
     method: Option<Method>,
     /// With where it begins.
-    target: Option<(Parsed, usize)>,
+    target: Option<(Target, usize)>,
     fields: Fields,
     ignored: Vec<Span>,
     crumbs: Vec<&'a [u8]>,
@@ -232,9 +232,9 @@ impl<'a, 'l> Reading<'a, 'l> {
                     return Err(RequestFault::MissingPseudo(Pseudo::Authority));
                 }
                 let parsed = if path == b"*" && options && self.limits.asterisk {
-                    Parsed::parse(path, false, self.limits.merge_slashes)
+                    Target::whole(path, false, self.limits.merge_slashes)
                 } else {
-                    Parsed::origin(path, self.limits.merge_slashes)
+                    Target::origin(path, self.limits.merge_slashes)
                 };
                 (path, parsed.map_err(|_| RequestFault::BadPseudo(Pseudo::Path, logged(path)))?)
             }
@@ -250,7 +250,7 @@ impl<'a, 'l> Reading<'a, 'l> {
     }
 
     /// CONNECT names a host and a port, and nothing else (RFC 9113 section 8.5).
-    fn connect_target(&self) -> Result<(&'a [u8], Parsed), RequestFault> {
+    fn connect_target(&self) -> Result<(&'a [u8], Target), RequestFault> {
         if self.pseudo.scheme.is_some() {
             return Err(RequestFault::PseudoInConnect(Pseudo::Scheme));
         }
@@ -258,7 +258,7 @@ impl<'a, 'l> Reading<'a, 'l> {
             return Err(RequestFault::PseudoInConnect(Pseudo::Path));
         }
         let authority = self.pseudo.authority.ok_or(RequestFault::MissingPseudo(Pseudo::Authority))?;
-        let parsed = Parsed::parse(authority, true, self.limits.merge_slashes);
+        let parsed = Target::whole(authority, true, self.limits.merge_slashes);
         Ok((authority, parsed.map_err(|_| RequestFault::BadPseudo(Pseudo::Authority, logged(authority)))?))
     }
 
@@ -333,18 +333,21 @@ impl<'a, 'l> Reading<'a, 'l> {
             _ => None,
         };
         let base = Bytes::from(self.base);
-        let authority_text = authority.map(|span| span.share(&base));
         if let (Some(name), Some(value)) = (host_name, authority) {
             self.fields.push_parsed(name, value, Known::Host);
         }
         let mut target = match self.target {
-            Some((parsed, at)) => parsed.share(&base, at),
+            Some((mut target, at)) => {
+                target.shift(at);
+                target
+            }
             None => Target::unknown(),
         };
+        target.set_authority(authority);
+        target.set_base(base.clone());
         self.fields.set_base(base);
-        let named = authority_text.clone().or_else(|| self.fields.share(Known::Host));
-        let host = named.and_then(|text| Host::parse(&text).ok());
-        target.authority = authority_text;
+        let named = target.authority().or_else(|| self.fields.share(Known::Host));
+        let host = named.and_then(|text| Host::parse(text).ok());
         let method = self.method.unwrap_or(Method::Get);
         let head = RequestHead::new(method, target, Version::Http2, self.fields);
         RequestHead { host, line: self.line, ignored: self.ignored, ..head }
@@ -357,8 +360,8 @@ fn judge(head: &mut RequestHead, ended: bool, extended: bool, limits: &RequestLi
         return Err(duplicate(&head.fields, known));
     }
     let named = head.fields.share(Known::Host).ok_or(RequestFault::NoHost)?;
-    Host::parse(&named).map_err(|_| RequestError::BadHost)?;
-    if head.target.authority.as_ref().is_some_and(|authority| *authority != named) {
+    Host::parse(named.clone()).map_err(|_| RequestError::BadHost)?;
+    if head.target.authority().is_some_and(|authority| authority != named) {
         return Err(RequestFault::HostDiffers);
     }
     let declared = match head.fields.get(Known::ContentLength) {

@@ -178,6 +178,31 @@ fn an_early_end_is_noticed_everywhere() {
     }
 }
 
+/// However slowly a head arrives: the next look at a line begins where the last one ended, and the lines before it are
+/// kept.
+#[test]
+fn what_has_arrived_is_not_looked_at_again() {
+    let long = "a".repeat(300);
+    for (input, kept) in [
+        ("A".repeat(300), 0),
+        (format!("GET /{long}"), 0),
+        (format!("GET /{long} HTTP/1.1\r\nHost: {long}"), 0),
+        (format!("GET / HTTP/1.1\r\nHost: a\r\n{long}"), 1),
+        (format!("GET / HTTP/1.1\r\nHost: a\r\nA: {long}\r\n B: {long}"), 2),
+    ] {
+        let (mut parser, mut buffer) = (RequestParser::new(HeadLimits::default()), BytesMut::new());
+        for byte in input.bytes() {
+            buffer.extend_from_slice(&[byte]);
+            assert_eq!(parser.parse(&mut buffer).unwrap().map(|head| head.size()), None, "{input:?}");
+            assert_eq!(parser.scanned, buffer.len(), "{input:?}");
+            let letters = buffer.iter().take_while(|byte| byte.is_ascii_uppercase()).count();
+            assert_eq!(parser.letters, letters, "{input:?}");
+        }
+        assert_eq!(parser.line_start, input.rfind('\n').map_or(0, |end| end + 1), "{input:?}");
+        assert_eq!(parser.begun.map_or(0, |head| head.fields.len()), kept, "{input:?}");
+    }
+}
+
 #[test]
 fn lines_are_limited_to_the_byte_and_before_their_end() {
     let line = "GET /aaaaaaaa HTTP/1.1\r\n";

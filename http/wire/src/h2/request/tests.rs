@@ -50,8 +50,8 @@ fn a_head_becomes_what_http_1_would_have_made_of_it() {
     let head = &request.head;
     assert_eq!(head.line(), b"GET /a/../b%20c?x=1 HTTP/2.0");
     assert_eq!((head.protocol(), head.version), (&b"HTTP/2.0"[..], Version::Http2));
-    assert_eq!((&head.target.path[..], &head.target.args[..]), (&b"/b c"[..], &b"x=1"[..]));
-    assert_eq!((&head.target.raw[..], head.target.form), (&b"/a/../b%20c?x=1"[..], Form::Origin));
+    assert_eq!((&head.target.path[..], &head.target.args()[..]), (&b"/b c"[..], &b"x=1"[..]));
+    assert_eq!((head.target.raw(), head.target.form), (&b"/a/../b%20c?x=1"[..], Form::Origin));
     let host = head.host.as_ref().unwrap();
     assert_eq!((&host.name[..], host.port), (&b"a.example"[..], Some(8443)));
     let fields: Vec<_> = head.fields.iter().map(|field| format!("{field:?}")).collect();
@@ -62,8 +62,8 @@ fn a_head_becomes_what_http_1_would_have_made_of_it() {
     // the same through the parser of HTTP/1
     let mut input = BytesMut::from("GET /a/../b%20c?x=1 HTTP/1.1\r\nHost: A.Example.:8443\r\nX-Own:\r\n\r\n");
     let other = RequestParser::new(HeadLimits::default()).parse(&mut input).unwrap().unwrap();
-    assert_eq!((&other.target.path, &other.target.args), (&head.target.path, &head.target.args));
-    assert_eq!((&other.target.raw, other.target.changed), (&head.target.raw, head.target.changed));
+    assert_eq!((&other.target.path, &other.target.args()), (&head.target.path, &head.target.args()));
+    assert_eq!((other.target.raw(), other.target.changed), (head.target.raw(), head.target.changed));
     assert_eq!((other.host, other.framing), (head.host.clone(), head.framing));
 }
 
@@ -116,7 +116,7 @@ fn connect_has_its_own_forms() {
     let request = read_lines(&extended, false, &RequestLimits { connect: false, ..limits }).unwrap();
     assert_eq!(request.protocol.as_deref(), Some(&b"websocket"[..]));
     assert_eq!((request.head.method.clone(), request.head.framing), (Method::Connect, Framing::None));
-    assert_eq!((&request.head.target.path[..], &request.head.target.args[..]), (&b"/chat"[..], &b"x"[..]));
+    assert_eq!((&request.head.target.path[..], &request.head.target.args()[..]), (&b"/chat"[..], &b"x"[..]));
     assert_eq!(request.head.line(), b"CONNECT /chat?x HTTP/2.0");
 
     for (without, missing) in [(":scheme", Pseudo::Scheme), (":path", Pseudo::Path), (":authority", Pseudo::Authority)]
