@@ -41,6 +41,8 @@ pub struct Install<'a, S: Subject> {
     pub logs: &'a Logs,
     /// The zones of the generation.
     pub zones: &'a crate::zone::Zones,
+    /// The folders of temporary files of the generation.
+    pub folders: &'a crate::file::folder::Folders,
     /// Where further mistakes and warnings go.
     pub errors: &'a mut Errors,
     /// Where the block begins, for errors that belong to no directive.
@@ -127,10 +129,10 @@ impl<S: Subject> Modules<S> {
         let body = node.body.as_deref().unwrap_or_default();
         let mut block = self.tables.apply(&node.name, &node.args, Levels::PROTOCOL, body, build.setup, build.errors);
         let at = block.at().clone();
-        let (setup, logs, zones) = (build.setup, build.logs, build.zones);
+        let (setup, logs, zones, folders) = (build.setup, build.logs, build.zones, build.folders);
         let mentioned = build.errors.take_mentioned();
         let level = Levels::PROTOCOL;
-        let mut env = Install { variables, setup, logs, zones, errors: build.errors, at, level };
+        let mut env = Install { variables, setup, logs, zones, folders, errors: build.errors, at, level };
         self.define(&block, &mut env);
         for word in mentioned {
             let template = env.template(&word);

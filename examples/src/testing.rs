@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use tidegate_core::conf::apply::Setup;
 use tidegate_core::conf::known::Known;
 use tidegate_core::conf::{Errors, Tree};
+use tidegate_core::file::folder::Folders;
 use tidegate_core::log::{ErrorLog, Level, Logs};
 use tidegate_core::net::{Address, Connection, Connections, PeerInfo, Protocol, Timer, Transport};
 use tidegate_core::process::{Build, Domain};
@@ -32,6 +33,7 @@ pub fn load(domain: &dyn Domain, text: &str) -> Result<Rc<dyn Protocol>, String>
         setup: &setup,
         logs: &logs,
         zones: &zones,
+        folders: &Folders::default(),
         errors: &mut errors,
         error_log: &error_log,
         endpoints: Vec::new(),

@@ -23,6 +23,7 @@ use crate::content::files::Files;
 use crate::error_page::ErrorPages;
 use crate::exchange::Exchange;
 use crate::filters::trailers::Trailers;
+use crate::held_body::Bodies;
 use crate::limit_except;
 use crate::limit_rate::RateLimit;
 use crate::plan::{Kind, Plan};
@@ -172,6 +173,7 @@ pub fn load(modules: &Modules<Exchange>, node: &Node, build: &mut Build<'_>) {
         setup: build.setup,
         logs: build.logs,
         zones: build.zones,
+        folders: build.folders,
         errors: build.errors,
         at: node.name.at().clone(),
         level: Levels::PROTOCOL,
@@ -213,6 +215,7 @@ impl Loader<'_> {
             around: OnceCell::new(),
             limit: None,
             files: Files::default(),
+            bodies: Bodies::default(),
             rate: RateLimit::default(),
             settings: Rc::new(SettingsConf::default().build()),
             error_pages: ErrorPages::default(),

@@ -18,6 +18,7 @@ use tidegate_http_wire::{Fields, Known, Method, RequestHead};
 use crate::answer::Answer;
 use crate::blocks::Server;
 use crate::carrier::Carrier;
+use crate::held_body::Held;
 use crate::plan::Plan;
 
 /// What is being asked for now; internal redirects change it.
@@ -119,7 +120,7 @@ pub struct Exchange {
     /// What a handler has answered.
     pub answered: RefCell<Option<crate::answer::Answer>>,
     /// The body of the request as far as it is held, for variables and retries.
-    pub body: RefCell<Bytes>,
+    pub body: RefCell<Held>,
     /// Bytes received, body included.
     pub received: Cell<u64>,
     /// Bytes of the body received.

@@ -7,6 +7,7 @@ pub mod content;
 pub mod error_page;
 pub mod exchange;
 pub mod filters;
+pub mod held_body;
 pub mod later;
 pub mod limit_except;
 pub mod limit_rate;
@@ -82,6 +83,7 @@ pub fn modules() -> Modules<Exchange> {
         .add::<Map>()
         .add::<rewrite::Rewrite>()
         .add::<limit_except::LimitExcept>()
+        .add::<held_body::BodyFiles>()
         .add::<limit_rate::LimitRate>()
         .add::<limit_req::LimitReq>()
         .add::<LimitConnWithStatus>()

@@ -96,13 +96,19 @@ impl RateLimit {
 }
 
 /// A number of bytes, written out or made of variables.
-enum Size {
+pub enum Size {
+    /// Written out.
     Fixed(u64),
+    /// Made of variables.
     Varying(Template<Exchange>),
 }
 
 impl Size {
-    fn compile(word: &Word, env: &mut Install<'_, Exchange>) -> Result<Size, ConfigError> {
+    /// Reads it.
+    ///
+    /// # Errors
+    /// It is no size.
+    pub fn compile(word: &Word, env: &Install<'_, Exchange>) -> Result<Size, ConfigError> {
         let template = env.template(word)?;
         match template.constant() {
             None => Ok(Size::Varying(template)),
@@ -114,7 +120,7 @@ impl Size {
     }
 
     /// nginx: what is no size is none at all, and logged.
-    fn of(&self, exchange: &Exchange) -> u64 {
+    pub fn of(&self, exchange: &Exchange) -> u64 {
         match self {
             Size::Fixed(size) => *size,
             Size::Varying(template) => {

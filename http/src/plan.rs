@@ -16,6 +16,7 @@ use crate::error_page::ErrorPages;
 use crate::exchange::Exchange;
 use crate::filters::Filter;
 use crate::filters::trailers::Trailers;
+use crate::held_body::Bodies;
 use crate::limit_rate::RateLimit;
 use crate::rewrite::Program;
 use crate::settings::Settings;
@@ -43,6 +44,8 @@ pub struct Plan {
     pub files: Files,
     /// `limit_rate`
     pub rate: RateLimit,
+    /// Where request bodies go that are read whole.
+    pub bodies: Bodies,
     /// Limits, timeouts and flags.
     pub settings: Rc<Settings>,
     /// `error_page`

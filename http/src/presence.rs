@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::future::{Future, poll_fn};
 use std::pin::pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use tidegate_core::net::timer::later;
@@ -51,41 +51,57 @@ pub async fn unless_leaves<F: Future>(exchange: &Exchange, may_leave: &Cell<bool
 /// Runs `work` of the worker's threads unless it takes long and the client is gone: then `None`. A client that has only
 /// half-closed gets its answer, however long a slow device takes.
 pub async fn unless_given_up<F: Future>(exchange: &Exchange, work: F) -> Option<F::Output> {
-    let carrier = &*exchange.carrier;
+    let mut looking = Looking { carrier: &*exchange.carrier, lookout: Lookout::default() };
     let mut work = pin!(work);
-    let mut probed = None;
-    let mut next: Option<Instant> = None;
     poll_fn(|cx| {
         if let Poll::Ready(output) = work.as_mut().poll(cx) {
             return Poll::Ready(Some(output));
         }
-        loop {
-            let deadline = *next.get_or_insert_with(|| later(SLOW));
-            if carrier.poll_until(cx, deadline).is_pending() {
-                return Poll::Pending;
-            }
-            probed.get_or_insert_with(|| Probed::new(carrier));
-            if carrier.is_abandoned() {
-                return Poll::Ready(None);
-            }
-            next = None;
-        }
+        looking.lookout.poll_gone(cx, looking.carrier).map(|()| None)
     })
     .await
 }
 
-/// While it lives the client's system is asked whether the client still has its end.
-struct Probed<'a>(&'a dyn Carrier);
+struct Looking<'a> {
+    carrier: &'a dyn Carrier,
+    lookout: Lookout,
+}
 
-impl<'a> Probed<'a> {
-    fn new(carrier: &'a dyn Carrier) -> Self {
-        carrier.probe(true);
-        Probed(carrier)
+impl Drop for Looking<'_> {
+    fn drop(&mut self) {
+        self.lookout.rest(self.carrier);
     }
 }
 
-impl Drop for Probed<'_> {
-    fn drop(&mut self) {
-        self.0.probe(false);
+/// Notices that the client is gone while a thread is waited for, once that has taken long.
+#[derive(Debug, Default)]
+pub struct Lookout {
+    next: Option<Instant>,
+    /// The client's system is asked whether the client still has its end.
+    probes: bool,
+}
+
+impl Lookout {
+    /// Ready when the client is gone.
+    pub fn poll_gone(&mut self, cx: &mut Context<'_>, carrier: &dyn Carrier) -> Poll<()> {
+        loop {
+            let deadline = *self.next.get_or_insert_with(|| later(SLOW));
+            ready!(carrier.poll_until(cx, deadline));
+            if !std::mem::replace(&mut self.probes, true) {
+                carrier.probe(true);
+            }
+            if carrier.is_abandoned() {
+                return Poll::Ready(());
+            }
+            self.next = None;
+        }
+    }
+
+    /// The thread is done.
+    pub fn rest(&mut self, carrier: &dyn Carrier) {
+        self.next = None;
+        if std::mem::take(&mut self.probes) {
+            carrier.probe(false);
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! The body of a request as it comes: limited, counted, and asked for with `100 Continue` when it is first wanted.
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use tidegate_core::log;
 use tidegate_core::subject::Subject;
 use tidegate_http_wire::framing::Framing;
@@ -20,6 +20,8 @@ pub enum BodyFault {
     TimedOut,
     /// The client closed.
     Gone,
+    /// It cannot be kept.
+    Storage,
 }
 
 impl BodyFault {
@@ -29,6 +31,7 @@ impl BodyFault {
             BodyFault::TooLarge => 413,
             BodyFault::Bad | BodyFault::Gone => 400,
             BodyFault::TimedOut => 408,
+            BodyFault::Storage => 500,
         }
     }
 }
@@ -59,18 +62,14 @@ pub async fn next(exchange: &Exchange) -> Result<Option<Bytes>, BodyFault> {
     }
 }
 
-/// What has arrived of the body, without waiting for more: for who passes it on as it comes.
+/// The next part of what has arrived; `None` when there is no more for now.
 ///
 /// # Errors
 /// See [`next`].
-pub fn arrived(exchange: &Exchange) -> Result<Held, BodyFault> {
-    let mut bytes = BytesMut::new();
-    loop {
-        match piece(exchange)? {
-            Decoded::Data(data) => bytes.extend_from_slice(&data),
-            Decoded::End(_) => return Ok(Held { bytes: bytes.freeze(), complete: true }),
-            Decoded::NeedMore => return Ok(Held { bytes: bytes.freeze(), complete: exchange.carrier.is_taken() }),
-        }
+pub fn next_arrived(exchange: &Exchange) -> Result<Option<Bytes>, BodyFault> {
+    match piece(exchange)? {
+        Decoded::Data(data) => Ok(Some(data)),
+        Decoded::End(_) | Decoded::NeedMore => Ok(None),
     }
 }
 
@@ -156,39 +155,6 @@ async fn more(exchange: &Exchange) -> Result<(), BodyFault> {
                 "client timed out (110: Connection timed out) while reading client request body"
             );
             Err(BodyFault::TimedOut)
-        }
-    }
-}
-
-/// The beginning of a body that is held, and whether that is all of it.
-pub struct Held {
-    /// What has come.
-    pub bytes: Bytes,
-    /// There is no more.
-    pub complete: bool,
-}
-
-/// Reads up to about `most` bytes of the body, or all of it if it is not longer.
-///
-/// # Errors
-/// See [`next`].
-pub async fn hold(exchange: &Exchange, most: usize) -> Result<Held, BodyFault> {
-    if exchange.carrier.is_taken() {
-        // nginx: a client that waits is told to go on even if it has nothing to send.
-        go_on(exchange).await?;
-        return Ok(Held { bytes: Bytes::new(), complete: true });
-    }
-    let mut held: Option<BytesMut> = None;
-    let mut first = Bytes::new();
-    loop {
-        match next(exchange).await? {
-            None => return Ok(Held { bytes: held.map_or(first, BytesMut::freeze), complete: true }),
-            Some(data) if held.is_none() && first.is_empty() => first = data,
-            Some(data) => held.get_or_insert_with(|| BytesMut::from(&*first)).extend_from_slice(&data),
-        }
-        let length = held.as_ref().map_or(first.len(), BytesMut::len);
-        if exchange.carrier.is_taken() || length >= most {
-            return Ok(Held { bytes: held.map_or(first, BytesMut::freeze), complete: exchange.carrier.is_taken() });
         }
     }
 }

@@ -290,7 +290,7 @@ impl Feature for Core {
             ANYWHERE,
             ONE,
             Set::Size(|c| &mut c.client_body_buffer_size),
-            "Part of a request body that is held before it is passed on.",
+            "Part of a request body that is held in memory; one that is longer goes to a file.",
         ),
         row(
             "client_max_body_size",
@@ -443,36 +443,6 @@ impl Feature for Core {
         ),
         row("types_hash_max_size", ANYWHERE, ONE, Set::Checked(Check::TableSize), "Tables size themselves."),
         row("types_hash_bucket_size", ANYWHERE, ONE, Set::Checked(Check::TableSize), "Tables size themselves."),
-        row(
-            "client_body_temp_path",
-            ANYWHERE,
-            Arity::Between(1, 4),
-            Set::Checked(Check::Directories),
-            "Bodies are held in memory or passed on, never in files.",
-        ),
-        row(
-            "client_body_in_single_buffer",
-            ANYWHERE,
-            ONE,
-            Set::Checked(Check::Flag),
-            "What is held of a body is always in one piece.",
-        ),
-        row(
-            "client_body_in_file_only",
-            ANYWHERE,
-            ONE,
-            Set::With(|_, line| match line.arg(0)? {
-                word if word.is_like("off") => Ok(()),
-                word if !["on", "clean"].iter().any(|choice| word.is_like(choice)) => {
-                    Err(format!("invalid value \"{word}\"").into())
-                }
-                _ => Err(
-                    "request bodies in files are not supported yet, \"client_body_in_file_only\" can only be \"off\""
-                        .into(),
-                ),
-            }),
-            "Only off: bodies are held in memory or passed on, never in files.",
-        ),
         row(
             "connection_pool_size",
             SERVERS,

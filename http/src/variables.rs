@@ -1,6 +1,7 @@
 //! Variables of an exchange.
 
 use std::io::Write;
+use std::os::unix::ffi::OsStrExt;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -62,7 +63,6 @@ pub const RESERVED: &[&str] = &[
     "realip_remote_addr",
     "realip_remote_port",
     "realpath_root",
-    "request_body_file",
     "request_id",
     "secure_link",
     "sent_http_cache_control",
@@ -124,7 +124,19 @@ impl Module<Exchange> for Variables {
             |x, out| put(out, if x.sent.bytes.get() > 0 { b"OK" } else { b"" }),
             "OK if the answer was sent.",
         ),
-        row("request_body", |x, out| put_some(out, &x.body.borrow()), "The body, as far as it is held."),
+        row(
+            "request_body",
+            |x, out| put_some(out, &x.body.borrow().memory),
+            "The body, as far as it is held in memory; absent where it is in a file.",
+        ),
+        row(
+            "request_body_file",
+            |x, out| match &x.body.borrow().file {
+                Some((file, _)) => put_some(out, file.path().as_os_str().as_bytes()),
+                None => false,
+            },
+            "The name of the file that the body is in; others can open it where client_body_in_file_only is on or clean.",
+        ),
         row("document_root", |x, out| put(out, &x.plan().files.root(x)), "The value of root or alias."),
         row("host", |x, out| put(out, x.host()), "The host asked for, or the server's name."),
         row(

@@ -141,6 +141,7 @@ pub fn load(modules: &Modules<Session>, node: &Node, build: &mut Build<'_>) {
         setup: build.setup,
         logs: build.logs,
         zones: build.zones,
+        folders: build.folders,
         errors: build.errors,
         at: mail.at().clone(),
         level: Levels::PROTOCOL,

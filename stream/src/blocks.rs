@@ -113,6 +113,7 @@ pub fn load(modules: &Modules<Session>, node: &Node, build: &mut Build<'_>) {
         setup: build.setup,
         logs: build.logs,
         zones: build.zones,
+        folders: build.folders,
         errors: build.errors,
         at: block.at().clone(),
         level: Levels::PROTOCOL,
@@ -299,6 +300,7 @@ mod tests {
     use tidegate_core::conf::Tree;
     use tidegate_core::conf::apply::Setup;
     use tidegate_core::conf::known::Known;
+    use tidegate_core::file::folder::Folders;
     use tidegate_core::log::{ErrorLog, Level, Logs};
     use tidegate_core::zone::Zones;
 
@@ -317,6 +319,7 @@ mod tests {
             setup: &setup,
             logs: &logs,
             zones: &zones,
+            folders: &Folders::default(),
             errors: &mut errors,
             error_log: &error_log,
             endpoints: Vec::new(),

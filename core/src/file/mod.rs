@@ -5,8 +5,10 @@
 //! asks for what is cached gets [`Asked::Now`] for the same system calls as ever, and a device or a server that hangs holds
 //! up nobody but those who wait for it.
 
+pub mod folder;
 pub mod mounts;
 pub mod pool;
+pub mod temp;
 mod warm;
 
 use std::fs::File;
@@ -193,6 +195,8 @@ pub struct OpenFile {
     file: Option<File>,
     kind: Kind,
     identity: Identity,
+    /// Closing it may free what lies on the disk.
+    is_temporary: bool,
 }
 
 /// A file as it was when it was opened.
@@ -211,7 +215,12 @@ pub fn open(path: &Path) -> Asked<Opened> {
         let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let file = File::from(openat(CWD, &path, flags, Mode::empty())?);
         // A server that hangs is waited for here, and not where the file is closed.
-        let mut opened = OpenFile { file: Some(file), kind: Kind::Remote, identity: Identity { mount: 0, inode: 0 } };
+        let mut opened = OpenFile {
+            file: Some(file),
+            kind: Kind::Remote,
+            identity: Identity { mount: 0, inode: 0 },
+            is_temporary: false,
+        };
         let about = About::of(opened.as_fd()?, AtFlags::empty())?;
         (opened.kind, opened.identity) = (table.kind(about.identity.mount), about.identity);
         Ok((Arc::new(opened), about))
@@ -234,7 +243,7 @@ fn open_now(path: &Path) -> Option<io::Result<Opened>> {
         Err(error) => return Some(Err(error)),
     };
     let kind = mounts::look(|table| table.kind(about.identity.mount));
-    Some(Ok((Arc::new(OpenFile { file: Some(file), kind, identity: about.identity }), about)))
+    Some(Ok((Arc::new(OpenFile { file: Some(file), kind, identity: about.identity, is_temporary: false }), about)))
 }
 
 impl OpenFile {
@@ -355,7 +364,7 @@ fn windows(at: u64, length: u64) -> impl Iterator<Item = u64> {
 impl Drop for OpenFile {
     fn drop(&mut self) {
         // Closing asks some servers, too.
-        if self.kind == Kind::Remote
+        if (self.is_temporary || self.kind == Kind::Remote)
             && let Some(file) = self.file.take()
         {
             pool::discard(file);
@@ -441,7 +450,12 @@ mod tests {
     #[test]
     fn what_is_memory_is_always_there() {
         let file = File::open("/proc/self/stat").unwrap();
-        let file = OpenFile { file: Some(file), kind: Kind::Memory, identity: Identity { mount: 0, inode: 0 } };
+        let file = OpenFile {
+            file: Some(file),
+            kind: Kind::Memory,
+            identity: Identity { mount: 0, inode: 0 },
+            is_temporary: false,
+        };
         assert!(file.is_cached(0, u64::MAX));
         assert!(file.read_cached(&mut [0], 0).unwrap().is_ok());
     }
@@ -449,6 +463,7 @@ mod tests {
     #[test]
     fn nothing_is_asked_of_a_server_at_once() {
         let file = OpenFile {
+            is_temporary: false,
             file: Some(File::open("/proc/self/stat").unwrap()),
             kind: Kind::Remote,
             identity: Identity { mount: 0, inode: 0 },

@@ -6,9 +6,9 @@ use std::cell::RefCell;
 use bytes::BytesMut;
 
 /// The sizes kept.
-const SIZES: [usize; 5] = [2 << 10, 4 << 10, 16 << 10, 32 << 10, 64 << 10];
+const SIZES: [usize; 6] = [2 << 10, 4 << 10, 8 << 10, 16 << 10, 32 << 10, 64 << 10];
 /// Buffers kept of each size, at most: half a megabyte of any.
-const KEPT: [usize; 5] = [256, 128, 32, 16, 8];
+const KEPT: [usize; 6] = [256, 128, 32, 32, 16, 8];
 
 /// The spare buffers of one size.
 struct Spare {

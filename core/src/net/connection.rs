@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
-use bytes::BytesMut;
+use bytes::{BufMut, BytesMut};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, Interest, ReadBuf};
@@ -436,6 +436,21 @@ pub fn poll_read_into(
     let mut reading = std::pin::pin!(transport.read_buf(buffer));
     let count = ready!(std::future::Future::poll(reading.as_mut(), cx))?;
     Poll::Ready(Ok(count))
+}
+
+/// The same, for no more than `most` bytes.
+///
+/// # Errors
+/// The transport failed.
+pub fn poll_read_up_to(
+    transport: &mut Transport,
+    cx: &mut Context<'_>,
+    buffer: &mut BytesMut,
+    most: usize,
+) -> Poll<io::Result<usize>> {
+    let mut limited = BufMut::limit(buffer, most);
+    let mut reading = std::pin::pin!(transport.read_buf(&mut limited));
+    std::future::Future::poll(reading.as_mut(), cx)
 }
 
 #[cfg(test)]

@@ -14,6 +14,7 @@ use super::{Build, Helper, Program};
 use crate::conf::apply::Setup;
 use crate::conf::known::Known;
 use crate::conf::{ConfigError, Errors, Levels, Place, Tables, Tree, Word};
+use crate::file::folder::Folders;
 use crate::log::error::ErrorLogs;
 use crate::log::{ErrorLog, Level, Logger, Logs, Target};
 use crate::net::Address;
@@ -50,6 +51,8 @@ pub struct Generation {
     pub error_log: ErrorLog,
     /// All zones.
     pub zones: Zones,
+    /// The folders of temporary files.
+    pub folders: Folders,
     /// What all workers count.
     pub counters: Rc<Counters>,
     /// The files read, for `-T`.
@@ -188,7 +191,7 @@ impl Loader {
         {
             errors.push(ConfigError::general(message));
         }
-        let logs = Logs::default();
+        let (logs, folders) = (Logs::default(), Folders::default());
         let error_log = main.confs.with::<ErrorLogs, _>(|conf| conf.build(&self.setup, &logs, &zones));
         let default = || self.default_error_target(&settings, &logs);
         let error_log = match errors.keep(error_log).flatten() {
@@ -199,6 +202,7 @@ impl Loader {
             setup: &self.setup,
             logs: &logs,
             zones: &zones,
+            folders: &folders,
             errors: &mut errors,
             error_log: &error_log,
             endpoints: Vec::new(),
@@ -238,6 +242,7 @@ impl Loader {
                     logs,
                     error_log,
                     zones,
+                    folders,
                     counters: Rc::new(counters),
                     files: tree.files,
                 },
@@ -281,6 +286,7 @@ impl Generation {
         patience: Patience,
     ) -> Result<(), CommitError> {
         let mut failed: Vec<ConfigError> = self.logs.open_first();
+        failed.extend(self.make_folders());
         let mut in_use = false;
         for binding in &self.bindings {
             let count = if binding.options.reuse_port { self.settings.worker_processes } else { 1 };
@@ -308,6 +314,7 @@ impl Generation {
     /// server is given to us.
     pub fn try_out(&self) -> Vec<ConfigError> {
         let mut failed: Vec<ConfigError> = self.logs.open_first();
+        failed.extend(self.make_folders());
         failed.extend(pid_file::try_out(&self.settings.pid).err().map(|error| self.settings.no_pid_file(&error)));
         for binding in &self.bindings {
             if let Address::Unix(path) = &binding.address {
@@ -329,6 +336,12 @@ impl Generation {
             }
         }
         failed
+    }
+
+    /// Makes the folders of temporary files, for the workers to use. nginx: also for `-t`.
+    fn make_folders(&self) -> Vec<ConfigError> {
+        let owner = Identity::find(self.settings.user.as_ref()).ok().flatten().map(|identity| identity.uid());
+        self.folders.prepare(owner)
     }
 }
 

@@ -535,6 +535,7 @@ impl Master {
                         logs: crate::log::Logs::default(),
                         error_log: self.generation.error_log.clone(),
                         zones: crate::zone::Zones::default(),
+                        folders: crate::file::folder::Folders::default(),
                         counters: self.generation.counters.clone(),
                         files: Vec::new(),
                     };

@@ -25,6 +25,7 @@ use std::rc::Rc;
 use crate::conf::apply::Setup;
 use crate::conf::known::Known;
 use crate::conf::{Errors, Node};
+use crate::file::folder::Folders;
 use crate::log::{ErrorLog, Logs};
 use crate::net::listen::Endpoint;
 use crate::zone::Zones;
@@ -66,6 +67,8 @@ pub struct Build<'a> {
     pub logs: &'a Logs,
     /// The zones.
     pub zones: &'a Zones,
+    /// The folders of temporary files.
+    pub folders: &'a Folders,
     /// Mistakes.
     pub errors: &'a mut Errors,
     /// The outermost error log.

@@ -175,6 +175,7 @@ fn place_on_processors(generation: &Generation) {
 
 async fn serve(generation: Generation, post: Post) -> std::io::Result<ExitCode> {
     file::start(generation.settings.threads);
+    generation.folders.sweep();
     let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
     listen_for(SignalKind::terminate(), Told::Leave, &tell)?;
     listen_for(SignalKind::interrupt(), Told::Leave, &tell)?;

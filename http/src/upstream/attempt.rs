@@ -12,6 +12,7 @@ use std::time::Instant;
 use bytes::{Bytes, BytesMut};
 use tidegate_balancer::Lease;
 use tidegate_balancer::idle::Used;
+use tidegate_core::file::temp::TempFile;
 use tidegate_core::log;
 use tidegate_core::log::{Shown, os_error};
 use tidegate_core::net::connection::poll_read_into;
@@ -29,8 +30,12 @@ use super::request::{self, BodyFraming};
 use super::{Kept, PeerConnection, ProxyPass};
 use crate::content::Outcome;
 use crate::exchange::Exchange;
+use crate::held_body::Held;
 use crate::presence::{self, within};
-use crate::request_body::{self, BodyFault, Held};
+use crate::request_body::{self, BodyFault};
+
+/// Pieces in which a body is read from its file.
+const PIECE: usize = 64 << 10;
 
 /// Why an attempt failed.
 #[derive(Debug)]
@@ -61,6 +66,8 @@ pub enum Fault {
     ClientGone,
     /// The rest of the client's body cannot be had.
     ClientBody(BodyFault),
+    /// What is held of the client's body cannot be read.
+    HeldBody(io::Error),
 }
 
 impl Fault {
@@ -69,7 +76,7 @@ impl Fault {
         match self {
             Fault::ConnectTimeout | Fault::SendTimeout | Fault::ReadTimeout => 504,
             Fault::Status(status) => *status,
-            Fault::BadRequest => 500,
+            Fault::BadRequest | Fault::HeldBody(_) => 500,
             Fault::ClientGone => 499,
             Fault::ClientBody(fault) => fault.status(),
             _ => 502,
@@ -90,7 +97,9 @@ impl Fault {
     pub fn action(&self) -> &'static str {
         match self {
             Fault::Connect(_) | Fault::ConnectTimeout => "connecting to upstream",
-            Fault::Send(_) | Fault::SendTimeout | Fault::BadRequest => "sending request to upstream",
+            Fault::Send(_) | Fault::SendTimeout | Fault::BadRequest | Fault::HeldBody(_) => {
+                "sending request to upstream"
+            }
             _ => "reading response header from upstream",
         }
     }
@@ -111,6 +120,7 @@ impl fmt::Display for Fault {
             Fault::Status(status) => write!(f, "upstream answered with status {status}")?,
             Fault::BadRequest => f.write_str("a request field contains a line break or a zero byte")?,
             Fault::ClientGone => f.write_str("client prematurely closed connection")?,
+            Fault::HeldBody(error) => write!(f, "pread() of the request body failed ({})", os_error(error))?,
             Fault::ClientBody(_) => f.write_str("the rest of the request body cannot be read")?,
         }
         write!(f, " while {}", self.action())
@@ -191,14 +201,14 @@ impl Sending<'_> {
         let mut out = Vec::with_capacity(1024);
         let body = match &settings.set_body {
             Some(template) => Bytes::from(template.value(exchange)),
-            None if settings.pass_request_body => self.held.bytes.clone(),
+            None if settings.pass_request_body => self.held.memory.clone(),
             None => Bytes::new(),
         };
         let own_body = settings.set_body.is_some() || !settings.pass_request_body;
         let framing = match own_body {
             true if settings.set_body.is_some() => BodyFraming::Length(u64::try_from(body.len()).unwrap_or(u64::MAX)),
             true => BodyFraming::None,
-            false => request::body_framing(exchange.head.framing, body.len(), self.held.complete),
+            false => request::body_framing(exchange.head.framing, self.held.len(), self.held.complete),
         };
         request::write_head(exchange, settings, self.destination, framing, &mut out).map_err(|_| Fault::BadRequest)?;
         if framing == BodyFraming::Chunked && !body.is_empty() {
@@ -222,8 +232,9 @@ impl Sending<'_> {
         let peer = &mut used.connection;
         let mut whole = write(exchange, peer, &out, settings.send_timeout).await?;
         let mut sent = out.len();
-        if whole && !own_body && !self.held.complete {
-            (whole, sent) = self.stream_body(exchange, peer, framing, sent).await?;
+        if whole && !own_body && !self.held.is_in_memory() {
+            // Boxed, as all that is long: the usual attempt does not carry the room for it.
+            (whole, sent) = Box::pin(self.send_rest(exchange, peer, framing, sent)).await?;
         }
         exchange.attempts.current(|attempt| attempt.sent = u64::try_from(sent).unwrap_or(0));
         let (head, buffer) = read_head(exchange, peer, settings).await?;
@@ -274,6 +285,49 @@ impl Sending<'_> {
         }
     }
 
+    /// Sends what of the body is not in memory. `false` when the peer has answered before its end.
+    async fn send_rest(
+        &self,
+        exchange: &Exchange,
+        peer: &mut PeerConnection,
+        framing: BodyFraming,
+        sent: usize,
+    ) -> Result<(bool, usize), Fault> {
+        match &self.held.file {
+            Some((file, length)) => self.send_file(exchange, peer, file, *length, sent).await,
+            None => self.stream_body(exchange, peer, framing, sent).await,
+        }
+    }
+
+    /// Sends what is held in a file. `false` when the peer has answered before its end.
+    async fn send_file(
+        &self,
+        exchange: &Exchange,
+        peer: &mut PeerConnection,
+        file: &TempFile,
+        length: u64,
+        mut sent: usize,
+    ) -> Result<(bool, usize), Fault> {
+        let settings = &self.pass.settings;
+        let mut at = 0;
+        while at < length {
+            let wanted = usize::try_from(length - at).unwrap_or(PIECE).min(PIECE);
+            let reading = file.open().read(wanted, at).wait();
+            let read = presence::unless_given_up(exchange, reading).await.ok_or(Fault::ClientGone)?;
+            let bytes = read.map_err(Fault::HeldBody)?;
+            if bytes.is_empty() {
+                return Err(Fault::HeldBody(io::ErrorKind::UnexpectedEof.into()));
+            }
+            let writing = write(exchange, peer, &bytes, settings.send_timeout);
+            if !unless_client_leaves(exchange, settings.ignores_abort(), writing).await?? {
+                return Ok((false, sent));
+            }
+            sent += bytes.len();
+            at += u64::try_from(bytes.len()).unwrap_or(u64::MAX);
+        }
+        Ok((true, sent))
+    }
+
     /// Sends the rest of the client's body as it comes. `false` when the peer has answered before its end.
     async fn stream_body(
         &self,
@@ -288,11 +342,20 @@ impl Sending<'_> {
         loop {
             let data = request_body::next(exchange).await.map_err(Fault::ClientBody)?;
             out.clear();
+            let mut is_last = data.is_none();
             match &data {
                 Some(data) if framing == BodyFraming::Chunked => {
-                    chunk_header(u64::try_from(data.len()).unwrap_or(0), &mut out);
+                    let more = together(exchange, data.len()).map_err(Fault::ClientBody)?;
+                    let length = more.iter().fold(data.len(), |sum, piece| sum.saturating_add(piece.len()));
+                    chunk_header(u64::try_from(length).unwrap_or(0), &mut out);
                     out.extend_from_slice(data);
+                    more.iter().for_each(|piece| out.extend_from_slice(piece));
                     out.extend_from_slice(b"\r\n");
+                    // Its end may have come along, and is told once.
+                    if exchange.carrier.is_taken() {
+                        out.extend_from_slice(LAST_CHUNK);
+                        is_last = true;
+                    }
                 }
                 Some(data) => out.extend_from_slice(data),
                 None if framing == BodyFraming::Chunked => out.extend_from_slice(LAST_CHUNK),
@@ -302,11 +365,24 @@ impl Sending<'_> {
                 return Ok((false, sent));
             }
             sent += out.len();
-            if data.is_none() {
+            if is_last {
                 return Ok((true, sent));
             }
         }
     }
+}
+
+/// What else of a body has arrived, to go in one chunk with `count` bytes of it. It lies in one buffer with them, and is
+/// no more than that holds.
+fn together(exchange: &Exchange, count: usize) -> Result<Vec<Bytes>, BodyFault> {
+    let (mut pieces, mut sum) = (Vec::new(), count);
+    while sum < PIECE
+        && let Some(piece) = request_body::next_arrived(exchange)?
+    {
+        sum += piece.len();
+        pieces.push(piece);
+    }
+    Ok(pieces)
 }
 
 /// Writes everything. `Ok(false)` when the peer does not take it but has something to say already.

@@ -75,6 +75,26 @@ impl BuffersConf {
         number.saturating_mul(size)
     }
 
+    /// The size of one of them, and of the first: whichever is larger.
+    pub fn largest(&self) -> u64 {
+        self.first_size().max(self.number_and_size().1)
+    }
+
+    /// How much of a reply in a file is read back at a time.
+    pub fn busy_size(&self) -> u64 {
+        self.busy.get().map_or(self.largest().saturating_mul(2), |(busy, _)| *busy)
+    }
+
+    /// How much is written to a file at a time.
+    pub fn file_write_size(&self) -> u64 {
+        self.file_write.get().map_or(self.largest().saturating_mul(2), |(write, _)| *write)
+    }
+
+    /// The largest file.
+    pub fn file_size(&self) -> u64 {
+        self.file.get().map_or(1 << 30, |(file, _)| *file)
+    }
+
     fn number_and_size(&self) -> (u64, u64) {
         self.buffers.get().map_or(DEFAULT, |(number, size, _)| (*number, *size))
     }
@@ -85,7 +105,7 @@ impl BuffersConf {
     /// In nginx's words, at the line that is the nearest cause.
     pub fn judge(&self) -> Result<(), ConfigError> {
         let (number, size) = self.number_and_size();
-        let largest = self.first_size().max(size);
+        let largest = self.largest();
         let too_small = |name: &str, or: &str| {
             format!(
                 "\"{name}\" must be {or}equal to or greater than the maximum of the value of \"proxy_buffer_size\" and \
@@ -98,7 +118,7 @@ impl BuffersConf {
             return Err(ConfigError::new(at, too_small("proxy_busy_buffers_size", "")));
         }
         // nginx: what is not said is twice the larger buffer.
-        let busy = self.busy.get().map_or(largest.saturating_mul(2), |(busy, _)| *busy);
+        let busy = self.busy_size();
         let cause = self.busy.get().or(self.first.get()).map(|(_, at)| at);
         if let Some(at) = cause.or(self.buffers.get().map(|(_, _, at)| at))
             && busy > size.saturating_mul(number.saturating_sub(1))

@@ -9,6 +9,7 @@ pub mod pass;
 pub mod redirect;
 pub mod relay;
 pub mod request;
+pub mod spill;
 
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
@@ -30,8 +31,9 @@ use tokio::sync::Notify;
 
 use crate::content::{Content, Outcome, Produce};
 use crate::exchange::Exchange;
+use crate::held_body::{self, Held};
 use crate::placed::placed;
-use crate::request_body;
+use crate::request_body::{self, BodyFault};
 use attempt::{Fault, Sending};
 use judge::{Judge, Next};
 use module::Settings;
@@ -192,32 +194,43 @@ impl ProxyPass {
             }
         };
         *exchange.proxied_to.borrow_mut() = Some(destination.host.clone());
-        let most = if self.settings.holds_whole_body(exchange) {
-            usize::MAX
-        } else {
-            exchange.plan().settings.client_body_buffer_size
-        };
-        let held = if exchange.head.framing == Framing::None {
-            request_body::Held { bytes: bytes::Bytes::new(), complete: true }
-        } else {
-            if let Err(fault) = request_body::welcome(exchange).await {
-                return Outcome::Status(fault.status());
-            }
-            let held = match self.settings.request_buffering || most == usize::MAX {
-                true => request_body::hold(exchange, most).await,
-                false => request_body::arrived(exchange),
-            };
-            match held {
+        let held = match exchange.head.framing {
+            Framing::None => Held::nothing(),
+            // Boxed, so that a request without a body does not carry the room for it.
+            _ => match Box::pin(self.body(exchange)).await {
                 Ok(held) => held,
-                Err(fault) => return Outcome::Status(fault.status()),
-            }
+                Err(status) => return Outcome::Status(status),
+            },
         };
-        *exchange.body.borrow_mut() = held.bytes.clone();
         self.attempts(exchange, &destination, held).await
     }
 
+    /// The body of the request: all of it, or what has arrived where the rest is passed on as it comes.
+    async fn body(&self, exchange: &Exchange) -> Result<Held, u16> {
+        let known = exchange.body.borrow().clone();
+        if known.complete {
+            return Ok(known);
+        }
+        if exchange.body_received.get() > 0 {
+            // An upstream that has sent the exchange elsewhere has got it as it came.
+            if exchange.as_get.get() {
+                return Ok(Held::nothing());
+            }
+            log!(exchange.logger(), Error, "the request body has been passed on and cannot be sent again");
+            return Err(502);
+        }
+        request_body::welcome(exchange).await.map_err(BodyFault::status)?;
+        let held = match self.settings.holds_body(exchange) {
+            true => held_body::whole(exchange, &self.settings.bodies).await,
+            false => held_body::arrived(exchange),
+        };
+        let held = held.map_err(BodyFault::status)?;
+        *exchange.body.borrow_mut() = held.clone();
+        Ok(held)
+    }
+
     /// Tries peers until one answers or the judge says that enough has been tried.
-    async fn attempts(&self, exchange: &Exchange, destination: &Destination, held: request_body::Held) -> Outcome {
+    async fn attempts(&self, exchange: &Exchange, destination: &Destination, held: Held) -> Outcome {
         let mut judge = Judge::new(&self.settings, exchange, destination.group.tries());
         let mut tried: Vec<usize> = Vec::new();
         let sending = Sending { pass: self, destination, held, streamed: Cell::new(false) };
@@ -289,7 +302,8 @@ impl ProxyPass {
     fn report(&self, exchange: &Exchange, lease: Option<tidegate_balancer::Lease>, fault: &Fault, reused: bool) {
         let Some(lease) = lease else { return };
         // nginx: 403 and 404 send a request on without counting against the peer.
-        let outcome = if matches!(fault, Fault::Status(403 | 404)) || (reused && fault.is_closed()) {
+        let outcome = if matches!(fault, Fault::Status(403 | 404) | Fault::HeldBody(_)) || (reused && fault.is_closed())
+        {
             PeerOutcome::Declined
         } else {
             PeerOutcome::Failure

@@ -1,14 +1,17 @@
 //! The directives of the proxy.
 
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tidegate_core::conf::directive::{Arity, Directive, Feature, Levels, Set};
 use tidegate_core::conf::{Check, ConfigError, Line, Refusal, Setting, Word, literal};
+use tidegate_core::file::folder::{Folder, WrittenFolder};
 use tidegate_core::inherit;
 use tidegate_core::module::{Install, Module};
 use tidegate_core::script::Template;
-use tidegate_http_wire::{Field, Known, Version};
+use tidegate_http_wire::framing::Framing;
+use tidegate_http_wire::{Field, Fields, Known, Version};
 
 use super::ProxyPass;
 use super::attempt::Fault;
@@ -19,6 +22,8 @@ use super::pass::Pass;
 use super::redirect::{Redirects, WrittenRedirect};
 use super::request::NameSet;
 use crate::exchange::Exchange;
+use crate::held_body::BodyPlace;
+use crate::limit_rate::Size;
 use crate::plan::{Kind, Plan};
 
 /// `proxy_next_upstream`
@@ -109,7 +114,7 @@ impl NextUpstream {
             Fault::Connect(_) | Fault::Send(_) | Fault::Read(_) | Fault::Closed => self.error,
             Fault::Reply(_) | Fault::TooManyInterim => self.invalid_header,
             Fault::Status(status) => self.status(*status),
-            Fault::BadRequest | Fault::ClientGone | Fault::ClientBody(_) => false,
+            Fault::BadRequest | Fault::ClientGone | Fault::ClientBody(_) | Fault::HeldBody(_) => false,
         }
     }
 }
@@ -142,12 +147,15 @@ pub struct ProxyConf {
     ignore_headers: Vec<Word>,
     cookies: CookiesConf,
     bind: Setting<Word>,
+    limit_rate: Setting<Word>,
+    temp_path: Setting<WrittenFolder>,
 }
 
 inherit!(ProxyConf {
     set_header, http_version, method, set_body, pass_request_headers, pass_request_body, pass_trailers, connect_timeout, send_timeout,
     read_timeout, next_upstream, next_upstream_tries, next_upstream_timeout, buffering, request_buffering, buffers,
     hide_header, pass_header, redirect, intercept_errors, ignore_client_abort, ignore_headers, cookies, bind,
+    limit_rate, temp_path,
 } own { pass });
 
 /// `proxy_pass` and its family
@@ -249,13 +257,13 @@ impl Feature for Proxy {
             "proxy_buffering",
             ONE,
             Set::Flag(|c| &mut c.buffering),
-            "Whether replies are read ahead of the client, within proxy_buffers.",
+            "Whether replies are read ahead of the client, within proxy_buffers, and then into a file.",
         ),
         row(
             "proxy_request_buffering",
             ONE,
             Set::Flag(|c| &mut c.request_buffering),
-            "Whether the first client_body_buffer_size of a body is held before the upstream is asked.",
+            "Whether the whole body of a request is read before the upstream is asked.",
         ),
         row("proxy_buffer_size", ONE, Set::With(|c, line| c.buffers.first(line)), "The largest head of a reply."),
         row(
@@ -358,28 +366,34 @@ impl Feature for Proxy {
             "X-Accel fields of replies that have no effect.",
         ),
         row(
+            "proxy_limit_rate",
+            ONE,
+            Set::Word(|c| &mut c.limit_rate),
+            "Bytes a second that a reply is read with where it is buffered; 0 for as fast as it comes.",
+        ),
+        row(
             "proxy_busy_buffers_size",
             ONE,
-            Set::Noted(|c, line| c.buffers.busy(line)),
-            "What is read ahead is bounded by proxy_buffers alone.",
+            Set::With(|c, line| c.buffers.busy(line)),
+            "How much of a reply that is in a file the client is given at a time, as long as the upstream sends.",
         ),
         row(
             "proxy_temp_path",
             Arity::Between(1, 4),
-            Set::Checked(Check::Directories),
-            "Replies are never kept in files.",
+            Set::With(|c, line| c.temp_path.set(WrittenFolder::parse(line)?)),
+            "The folder of replies that slow clients have yet to take, and the lengths of the levels below it.",
         ),
         row(
             "proxy_max_temp_file_size",
             ONE,
-            Set::Noted(|c, line| c.buffers.file(line)),
-            "Replies are never kept in files.",
+            Set::With(|c, line| c.buffers.file(line)),
+            "The largest such file; the upstream waits for the client beyond it. 0 is none.",
         ),
         row(
             "proxy_temp_file_write_size",
             ONE,
-            Set::Noted(|c, line| c.buffers.file_write(line)),
-            "Replies are never kept in files.",
+            Set::With(|c, line| c.buffers.file_write(line)),
+            "How much is written to such a file at a time.",
         ),
         row("proxy_headers_hash_max_size", ONE, Set::Checked(Check::TableSize), "Tables size themselves."),
         row("proxy_headers_hash_bucket_size", ONE, Set::Checked(Check::TableSize), "Tables size themselves."),
@@ -436,10 +450,16 @@ pub struct Settings {
     pub request_buffering: bool,
     /// `proxy_buffer_size`
     pub buffer_size: usize,
-    /// What one read of a body takes.
-    pub relay_size: usize,
-    /// What may be read ahead of the client.
-    pub relay_limit: usize,
+    /// `proxy_buffering`
+    buffering: bool,
+    /// `proxy_buffers`, all of them.
+    buffers: usize,
+    /// `proxy_limit_rate`
+    pub limit_rate: Size,
+    /// Where a reply goes that the client has yet to take.
+    pub spill: SpillSettings,
+    /// Where request bodies go that are read whole.
+    pub bodies: BodyPlace,
     /// Fields that the client does not see.
     pub hidden: NameSet,
     /// `proxy_redirect`
@@ -471,10 +491,53 @@ impl Settings {
         self.ignore_client_abort
     }
 
-    /// True when the whole body has to be there first: an HTTP/1.0 peer knows no chunks.
-    pub fn holds_whole_body(&self, exchange: &Exchange) -> bool {
-        self.http_version == Version::Http10 && exchange.head.framing == tidegate_http_wire::Framing::Chunked
+    /// True when the whole body is read first. nginx: also where it is not passed on, and where an HTTP/1.0 peer would need
+    /// to know chunks.
+    pub fn holds_body(&self, exchange: &Exchange) -> bool {
+        let needs_length = self.http_version == Version::Http10 && exchange.head.framing == Framing::Chunked;
+        self.request_buffering || self.set_body.is_some() || !self.pass_request_body || needs_length
     }
+
+    /// Whether a reply is buffered: what it says itself counts more than the configuration.
+    pub fn buffers_reply(&self, fields: &Fields) -> bool {
+        let told = fields.get(Known::XAccelBuffering).filter(|_| !self.ignored.has_known(Known::XAccelBuffering));
+        match told {
+            Some(value) if value.eq_ignore_ascii_case(b"no") => false,
+            Some(value) if value.eq_ignore_ascii_case(b"yes") => true,
+            _ => self.buffering,
+        }
+    }
+
+    /// How a reply is read.
+    pub fn reading(&self, buffered: bool) -> Reading {
+        let limit = if buffered { self.buffers } else { self.buffer_size };
+        Reading { limit, piece: limit.clamp(LEAST_READ, MOST_READ) }
+    }
+}
+
+/// What one read of a reply takes at least, and at most.
+pub const LEAST_READ: usize = 4096;
+const MOST_READ: usize = 64 << 10;
+
+/// How a reply is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reading {
+    /// What may be read ahead of the client.
+    pub limit: usize,
+    /// What one read takes.
+    pub piece: usize,
+}
+
+/// Where a reply goes that the client has yet to take.
+pub struct SpillSettings {
+    /// `proxy_temp_path`
+    pub folder: Arc<Folder>,
+    /// `proxy_max_temp_file_size`
+    pub most: u64,
+    /// `proxy_temp_file_write_size`
+    pub write: usize,
+    /// `proxy_busy_buffers_size`
+    pub busy: usize,
 }
 
 /// nginx: fields of replies that are the proxy's own business.
@@ -501,7 +564,12 @@ impl Module<Exchange> for Proxy {
         if env.level != Levels::PROTOCOL {
             conf.buffers.judge()?;
         }
-        let Some(word) = conf.pass.get() else { return Ok(()) };
+        let Some(word) = conf.pass.get() else {
+            if let Some(written) = conf.temp_path.get() {
+                env.folders.find(Some(written), TEMP, env.setup)?;
+            }
+            return Ok(());
+        };
         let pass = Pass::compile(word, plan, env)?;
         if matches!(plan.kind, Kind::Prefix(_)) && plan.name.ends_with(b"/") {
             plan.auto_redirect = true;
@@ -511,6 +579,9 @@ impl Module<Exchange> for Proxy {
         Ok(())
     }
 }
+
+/// nginx: the folder that nobody has named.
+const TEMP: &str = "proxy_temp";
 
 /// The framing is ours to say, whatever the configuration sets.
 fn is_framing(name: &[u8]) -> bool {
@@ -546,7 +617,6 @@ impl ProxyConf {
         let mut ignored = NameSet::default();
         self.ignore_headers.iter().for_each(|name| ignored.add(name.bytes()));
         let buffer_size = size(self.buffers.first_size()).max(64);
-        let relay_limit = if self.buffering.or(true) { size(self.buffers.total()) } else { buffer_size };
         Ok(Settings {
             host,
             set_headers,
@@ -565,8 +635,16 @@ impl ProxyConf {
             next_upstream_timeout: self.next_upstream_timeout.get().copied(),
             request_buffering: self.request_buffering.or(true),
             buffer_size,
-            relay_size: relay_limit.clamp(4096, 64 << 10),
-            relay_limit,
+            buffering: self.buffering.or(true),
+            buffers: size(self.buffers.total()),
+            limit_rate: self.limit_rate.get().map_or(Ok(Size::Fixed(0)), |word| Size::compile(word, env))?,
+            spill: SpillSettings {
+                folder: env.folders.find(self.temp_path.get(), TEMP, env.setup)?,
+                most: self.buffers.file_size(),
+                write: size(self.buffers.file_write_size()),
+                busy: size(self.buffers.busy_size()),
+            },
+            bodies: plan.bodies.place(env)?,
             hidden,
             redirects,
             intercept_errors: self.intercept_errors.or(false),

@@ -14,6 +14,8 @@ use tidegate_http_wire::{Fields, Known, Method};
 use super::ProxyPass;
 use super::attempt::Arrived;
 use super::cookies::{Cookies, define_groups, mention_text, pattern_in};
+use super::module::Settings;
+use super::spill::Spill;
 use crate::answer::{Answer, Body};
 use crate::content::Outcome;
 use crate::exchange::Exchange;
@@ -154,6 +156,7 @@ pub fn answer(arrived: Arrived, exchange: &Exchange, pass: &ProxyPass) -> Outcom
             Shown(line)
         );
     }
+    limit_rate(exchange, settings, &head.fields);
     if let Some(target) =
         head.fields.get(Known::XAccelRedirect).filter(|_| !settings.ignored.has_known(Known::XAccelRedirect))
     {
@@ -161,6 +164,11 @@ pub fn answer(arrived: Arrived, exchange: &Exchange, pass: &ProxyPass) -> Outcom
             exchange.carry(field.known, field.value);
         }
         return internal_redirect(exchange, target);
+    }
+    let buffered = settings.buffers_reply(&head.fields);
+    if !buffered {
+        // nginx: what is not buffered leaves as it comes.
+        exchange.rate.set(Some(0));
     }
     let mut fields = head.fields;
     fields.retain(|field| !settings.hidden.has(field));
@@ -210,7 +218,15 @@ pub fn answer(arrived: Arrived, exchange: &Exchange, pass: &ProxyPass) -> Outcom
     } else {
         match reply.try_whole(exchange) {
             Ok(Some(bytes)) => whole_body(exchange, &fields, head.status, bytes),
-            _ => Body::Source(Box::new(reply)),
+            _ if buffered => {
+                reply.set_reading(settings.reading(true), settings.limit_rate.of(exchange));
+                let spills = settings.spill.most > 0;
+                Body::Source(if spills { Box::new(Spill::new(reply)) } else { Box::new(reply) })
+            }
+            _ => {
+                reply.set_reading(settings.reading(false), 0);
+                Body::Source(Box::new(reply))
+            }
         }
     };
     let reason = (!head.reason.is_empty()).then_some(head.reason);
@@ -224,6 +240,15 @@ pub fn answer(arrived: Arrived, exchange: &Exchange, pass: &ProxyPass) -> Outcom
         body,
         close: false,
     }))
+}
+
+/// `X-Accel-Limit-Rate`: how fast the answer leaves, whoever gives it in the end.
+fn limit_rate(exchange: &Exchange, settings: &Settings, fields: &Fields) {
+    let told = fields.get(Known::XAccelLimitRate).filter(|_| !settings.ignored.has_known(Known::XAccelLimitRate));
+    let rate = told.and_then(|value| std::str::from_utf8(value).ok()).and_then(|value| value.parse().ok());
+    if rate.is_some() {
+        exchange.rate.set(rate);
+    }
 }
 
 fn rewrite_cookies(exchange: &Exchange, cookies: &Cookies, fields: &Fields) -> Matches<Fields> {

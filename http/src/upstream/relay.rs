@@ -12,7 +12,7 @@ use tidegate_balancer::idle::Used;
 use tidegate_balancer::{Lease, Outcome};
 use tidegate_core::log;
 use tidegate_core::net::buffers;
-use tidegate_core::net::connection::poll_read_into;
+use tidegate_core::net::connection::{poll_read_into, poll_read_up_to};
 use tidegate_core::net::pump::{self, Counters};
 use tidegate_core::net::timer::later;
 use tidegate_core::subject::Subject;
@@ -20,10 +20,11 @@ use tidegate_http_wire::framing::{self, BadFraming, ReplyFraming};
 use tidegate_http_wire::h1::body::{BodyDecoder, BodyLimits, Decoded};
 use tidegate_http_wire::{Fields, Known, ReplyHead, Version};
 
-use super::module::Settings;
+use super::module::{Reading, Settings};
 use super::{PeerConnection, Pool};
 use crate::answer::{Broken, Chunk, Source, Tunnel};
 use crate::exchange::Exchange;
+use crate::limit_rate::{May, Pace};
 
 /// A reply behind its head.
 pub struct Reply {
@@ -34,6 +35,9 @@ pub struct Reply {
     lease: Option<Lease>,
     pool: Rc<Pool>,
     settings: Rc<Settings>,
+    reading: Reading,
+    /// `proxy_limit_rate`, and how much of the body has come.
+    pace: Option<Box<(Pace, u64)>>,
     begun: Instant,
     /// When the head was complete.
     arrived: Instant,
@@ -76,7 +80,9 @@ impl Reply {
             framing,
             lease: None,
             pool,
+            reading: settings.reading(true),
             settings,
+            pace: None,
             begun,
             arrived,
             reusable,
@@ -94,6 +100,33 @@ impl Reply {
     /// Gives the lease back without a report.
     pub fn into_lease(mut self) -> Option<Lease> {
         self.lease.take()
+    }
+
+    /// Has it read as a buffered reply is, as fast as `rate` says, or as one that is not.
+    pub fn set_reading(&mut self, reading: Reading, rate: u64) {
+        self.reading = reading;
+        let arrived = u64::try_from(self.buffer.len()).unwrap_or(u64::MAX);
+        self.pace = Pace::new(rate, 0, self.arrived).map(|pace| Box::new((pace, arrived)));
+    }
+
+    /// How it is read.
+    pub fn reading(&self) -> Reading {
+        self.reading
+    }
+
+    /// The settings of its location.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// Has one read take so much from now on.
+    pub fn set_piece(&mut self, piece: usize) {
+        self.reading.piece = piece;
+    }
+
+    /// Lets go of the buffer. Nothing is read any more.
+    pub fn let_go(&mut self) {
+        self.buffer = BytesMut::new();
     }
 
     /// The length, if the head tells it.
@@ -189,25 +222,48 @@ impl Reply {
 
     /// True when there is room for more than the client has yet to take. What it has yet to take keeps the buffer that it
     /// lies in, so another is begun only when both are within the limit, or nothing waits.
-    fn may_fill(&self, waiting: usize) -> bool {
-        let Settings { relay_limit, relay_size, .. } = *self.settings;
+    pub fn may_fill(&self, waiting: usize) -> bool {
+        let Reading { limit, piece } = self.reading;
         let spare = self.buffer.capacity().saturating_sub(self.buffer.len());
-        waiting == 0 || waiting < relay_limit && (spare > 0 || waiting.saturating_add(relay_size) <= relay_limit)
+        waiting == 0 || waiting < limit && (spare > 0 || waiting.saturating_add(piece) <= limit)
     }
 
-    /// Polls a read of what there is room for. `Ok(0)` is the end of the connection.
-    fn poll_fill(&mut self, cx: &mut Context<'_>, waiting: usize) -> Poll<io::Result<usize>> {
+    /// Polls a read of what there is room for, and of no more than `most` where there is a pace. `Ok(0)` is the end of the
+    /// connection.
+    fn poll_fill(&mut self, cx: &mut Context<'_>, waiting: usize, most: usize) -> Poll<io::Result<usize>> {
         let Some(used) = &mut self.used else { return Poll::Ready(Ok(0)) };
         ready!(used.connection.transport.poll_readable(cx))?;
-        let spare = self.buffer.capacity() - self.buffer.len();
-        if spare < self.settings.relay_size / 2 && (spare == 0 || waiting == 0) {
+        let (spare, piece) = (self.buffer.capacity() - self.buffer.len(), self.reading.piece);
+        if spare < piece / 2 && (spare == 0 || waiting == 0) {
             if self.buffer.is_empty() {
-                self.buffer = buffers::take(self.settings.relay_size);
+                self.buffer = buffers::take(piece);
             } else {
-                self.buffer.reserve(self.settings.relay_size);
+                self.buffer.reserve(piece);
             }
         }
-        poll_read_into(&mut used.connection.transport, cx, &mut self.buffer)
+        let Some(paced) = &mut self.pace else {
+            return poll_read_into(&mut used.connection.transport, cx, &mut self.buffer);
+        };
+        let (_, read) = &mut **paced;
+        let count = ready!(poll_read_up_to(&mut used.connection.transport, cx, &mut self.buffer, most))?;
+        *read = read.saturating_add(u64::try_from(count).unwrap_or(u64::MAX));
+        Poll::Ready(Ok(count))
+    }
+
+    /// How much may be read now, as soon as something may.
+    fn poll_allowance(&mut self, cx: &mut Context<'_>, exchange: &Exchange) -> Poll<usize> {
+        loop {
+            let Some(paced) = &self.pace else { return Poll::Ready(usize::MAX) };
+            let (pace, read) = &**paced;
+            match pace.may(*read, Instant::now()) {
+                May::Go(most) => return Poll::Ready(most),
+                May::Wait(until) => {
+                    // It is not the peer that is waited for.
+                    self.deadline = None;
+                    ready!(exchange.carrier.poll_until(cx, until));
+                }
+            }
+        }
     }
 }
 
@@ -233,7 +289,8 @@ impl Source for Reply {
                 self.deadline = None;
                 return Poll::Pending;
             }
-            let count = match self.poll_fill(cx, waiting) {
+            let most = ready!(self.poll_allowance(cx, exchange));
+            let count = match self.poll_fill(cx, waiting, most) {
                 Poll::Ready(Ok(count)) => count,
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(upstream_failed(exchange, &error))),
                 Poll::Pending => {
@@ -265,7 +322,7 @@ impl Tunnel for Reply {
             let Some(mut used) = self.used.take() else { return };
             let limits = pump::Limits {
                 client_buffer: self.settings.buffer_size,
-                upstream_buffer: self.settings.relay_size,
+                upstream_buffer: self.reading.piece,
                 idle: self.settings.read_timeout,
                 half_close: false,
             };

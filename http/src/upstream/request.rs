@@ -22,10 +22,10 @@ pub enum BodyFraming {
 }
 
 /// Decides the framing: what is held whole has a length, whatever the client used.
-pub fn body_framing(client: Framing, held: usize, complete: bool) -> BodyFraming {
+pub fn body_framing(client: Framing, held: u64, complete: bool) -> BodyFraming {
     match client {
         Framing::None => BodyFraming::None,
-        _ if complete => BodyFraming::Length(u64::try_from(held).unwrap_or(u64::MAX)),
+        _ if complete => BodyFraming::Length(held),
         Framing::Length(length) => BodyFraming::Length(length),
         Framing::Chunked => BodyFraming::Chunked,
     }
