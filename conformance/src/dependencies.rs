@@ -174,6 +174,26 @@ impl Graph {
     }
 }
 
+/// The files that only tests are built of: those of modules that are declared behind `#[cfg(test)]`.
+pub fn files_of_tests(files: &[(String, String)]) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    for (path, source) in files {
+        let folder = match path.rsplit_once('/') {
+            Some((folder, "lib.rs" | "mod.rs" | "main.rs")) => folder,
+            _ => path.strip_suffix(".rs").unwrap_or(path),
+        };
+        let lines: Vec<&str> = source.lines().map(str::trim).collect();
+        for pair in lines.windows(2) {
+            if let ["#[cfg(test)]", declared] = pair
+                && let Some(name) = declared.strip_prefix("mod ").and_then(|rest| rest.strip_suffix(';'))
+            {
+                found.extend([format!("{folder}/{name}.rs"), format!("{folder}/{name}/mod.rs")]);
+            }
+        }
+    }
+    found
+}
+
 /// The Rust files below a folder of the workspace, in order, with their paths relative to the workspace.
 pub fn rust_files(workspace: &Path, below: &str) -> Vec<(String, String)> {
     let mut files = Vec::new();

@@ -1,11 +1,12 @@
 //! The directions of the architecture hold; and every rule here is shown to be able to fail.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
 use tidegate_conformance::binary::workspace;
 use tidegate_conformance::dependencies::{
-    Graph, MAY_BE_UNSAFE, MAY_IMPORT, forbidden_names, protocol_words, rust_files, unsafe_code,
+    Graph, MAY_BE_UNSAFE, MAY_IMPORT, files_of_tests, forbidden_names, protocol_words, rust_files, unsafe_code,
 };
 
 const NONE: &[String] = &[];
@@ -26,8 +27,24 @@ fn the_table_names_every_crate_of_the_workspace() {
 fn wire_crates_name_no_socket_no_file_and_no_clock() {
     let sources = ["core/wire/src", "http/wire/src", "mail/wire/src"].map(|folder| rust_files(workspace(), folder));
     assert!(sources.iter().all(|files| !files.is_empty()), "a wire crate has moved");
-    let complaints = sources.iter().flatten().flat_map(|(path, source)| forbidden_names(path, source));
+    let of_tests: BTreeSet<String> = sources.iter().flat_map(|files| files_of_tests(files)).collect();
+    let built = sources.iter().flatten().filter(|(path, _)| !of_tests.contains(path));
+    let complaints = built.flat_map(|(path, source)| forbidden_names(path, source));
     assert_eq!(complaints.collect::<Vec<_>>(), NONE);
+}
+
+#[test]
+fn only_what_is_declared_for_tests_counts_as_such() {
+    let file = |path: &str, source: &str| (path.to_owned(), source.to_owned());
+    let files = [
+        file("a/src/lib.rs", "#[cfg(test)]\nmod tests;\nmod tests_of_others;"),
+        file("a/src/b.rs", "mod c;\n    #[cfg(test)]\n    mod d;\n#[cfg(unix)]\nmod e;"),
+        file("a/src/f/mod.rs", "#[cfg(test)]\nmod g;\n#[cfg(test)]\nmod h {\n}"),
+    ];
+    let expected = ["a/src/tests", "a/src/b/d", "a/src/f/g"]
+        .iter()
+        .flat_map(|module| [format!("{module}.rs"), format!("{module}/mod.rs")]);
+    assert_eq!(files_of_tests(&files), expected.collect());
 }
 
 #[test]
