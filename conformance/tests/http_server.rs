@@ -664,10 +664,27 @@ fn gzip_is_used_when_the_client_takes_it() {
 
 #[test]
 fn answers_are_slowed_to_the_limit_rate() {
-    let Some(server) = serve("limit_rate 20k;").file("html/f", "a".repeat(40_000)).start_if_supported() else { return };
-    let start = Instant::now();
-    assert_eq!(server.http(0).get("/f").body.len(), 40_000);
-    assert!(start.elapsed() > Duration::from_millis(800), "{:?}", start.elapsed());
+    for (directives, target, is_slow) in [
+        ("limit_rate 20k;", "/f", true),
+        ("limit_rate 20k; limit_rate_after 40k;", "/f", false),
+        ("set $limit_rate 20k;", "/f", true),
+        ("limit_rate 20k; set $limit_rate 0;", "/f", false),
+        ("limit_rate $arg_rate;", "/f?rate=20k", true),
+        ("limit_rate $arg_rate;", "/f?rate=none", false),
+        ("limit_rate 20k; limit_rate_after $arg_after;", "/f?after=100k", false),
+    ] {
+        let server = serve(directives).file("html/f", "a".repeat(40_000)).start();
+        let start = Instant::now();
+        assert_eq!(server.http(0).get(target).body.len(), 40_000, "{directives} {target}");
+        // The first second's worth leaves at once.
+        let taken = start.elapsed();
+        assert!(taken > Duration::from_millis(800) || !is_slow, "{directives} {target}: {taken:?}");
+        let is_told = target.ends_with("none");
+        if is_told {
+            server.wait_for_log("invalid size \"none\"");
+        }
+        assert!(is_slow || is_told || taken < Duration::from_millis(700), "{directives} {target}: {taken:?}");
+    }
 }
 
 #[test]
