@@ -3,13 +3,16 @@
 //! 1. A [`Filter`] looks at the head of each answer, and gives a [`Transform`] when it wants to see the body. One that
 //!    changes the length of the body must see to it that none is announced.
 //! 2. A [`Transform`] takes a chunk and appends what becomes of it; it may hold something back until the end. It never
-//!    waits: reading and writing are the driver's business.
+//!    waits: reading and writing are the driver's business. It may fail, as this one does when what is called text is none:
+//!    it says so in the log, and the client gets no end of what it has got.
 //! 3. A [`Module`] puts it into the plans that ask for it, and nowhere else. Filters see an answer in the order of the
 //!    modules (`http/src/lib.rs`).
 
 use tidegate_core::conf::{Arity, ConfigError, Directive, Feature, Levels, Set, Setting};
 use tidegate_core::inherit;
+use tidegate_core::log;
 use tidegate_core::module::{Install, Module};
+use tidegate_core::subject::Subject;
 use tidegate_http::answer::{Answer, Broken, Chunk};
 use tidegate_http::exchange::Exchange;
 use tidegate_http::filters::{Filter, Filtered, Transform};
@@ -60,12 +63,20 @@ impl Filter for Text {
 
 struct Capitals;
 
+/// No text has it.
+const BELL: u8 = 7;
+
 impl Transform for Capitals {
-    fn chunk(&mut self, _: &Exchange, chunk: Chunk, out: &mut Vec<Chunk>) -> Result<(), Broken> {
-        out.push(match chunk {
-            Chunk::Data(pieces) => Chunk::Data(pieces.iter().map(|piece| piece.to_ascii_uppercase().into()).collect()),
-            other => other,
-        });
+    fn chunk(&mut self, exchange: &Exchange, chunk: Chunk, out: &mut Vec<Chunk>) -> Result<(), Broken> {
+        let Chunk::Data(pieces) = chunk else {
+            out.push(chunk);
+            return Ok(());
+        };
+        if pieces.iter().any(|piece| piece.contains(&BELL)) {
+            log!(exchange.logger(), Error, "what is called text rings a bell, the response is broken off");
+            return Err(Broken);
+        }
+        out.push(Chunk::Data(pieces.iter().map(|piece| piece.to_ascii_uppercase().into()).collect()));
         Ok(())
     }
 }
@@ -85,6 +96,18 @@ mod tests {
             let answer = ask(&http, text, &format!("GET {target} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"));
             assert!(answer.contains("Content-Length: ") || answer.contains("Transfer-Encoding: chunked"), "{answer}");
             assert!(answer.contains(body), "{answer}");
+        }
+    }
+
+    #[test]
+    fn a_transform_that_fails_leaves_an_answer_without_an_end() {
+        let http = Http::with(|modules| _ = modules.add::<UpperCase>());
+        let text = "http { default_type text/plain; server { listen 127.0.0.1:80; upper_case on; return 200 $uri; } }";
+        for (target, has_end) in [("/a", true), ("/a%07b", false), ("/%07", false), ("/a%0Ab", true)] {
+            let answer = ask(&http, text, &format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\nGET / HTTP/1.0\r\n\r\n"));
+            assert!(answer.starts_with("HTTP/1.1 200"), "the head had left: {answer}");
+            assert_eq!(answer.contains("0\r\n\r\n"), has_end, "{target}: {answer}");
+            assert_eq!(answer.matches("HTTP/1.").count(), if has_end { 2 } else { 1 }, "nothing follows: {answer}");
         }
     }
 }
