@@ -260,7 +260,7 @@ impl Driver<'_> {
         if let Some(since) = self.seen.blocked.get() {
             consider(since + self.default.send_timeout, Some(Ending::TimedOut("sending to the client")));
         }
-        if let Some(since) = self.seen.look(|watch| watch.budget().unfinished_head()) {
+        if let Some(since) = self.seen.look(tidegate_http_wire::h2::Watch::unfinished) {
             let ending = Ending::TimedOut("reading client request headers");
             consider(since + self.default.client_header_timeout, Some(ending));
         }
