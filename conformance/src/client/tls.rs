@@ -44,6 +44,12 @@ impl Offer {
         self
     }
 
+    /// The name, and what to connect with.
+    pub(super) fn parts(&self) -> (ServerName<'static>, Arc<ClientConfig>) {
+        let name = ServerName::try_from(self.name.clone()).expect("a name");
+        (name, Arc::new(self.config.clone()))
+    }
+
     fn build(name: &str, versions: &[&'static SupportedProtocolVersion], identity: Option<&Certificate>) -> Offer {
         let provider = Arc::new(aws_lc_rs::default_provider());
         let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))

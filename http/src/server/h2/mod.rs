@@ -204,7 +204,21 @@ impl Driver<'_> {
         self.standing.change(State::Writing);
         let session = self.session.clone();
         let head_bytes = self.seen.look(|watch| watch.budget().head_size(respond.stream_id().as_u32()));
-        self.streams.push(Box::pin(exchange(session, request, respond, head_bytes)));
+        let number = session.served.get().saturating_add(1);
+        session.served.set(number);
+        self.streams.push(Box::pin(exchange(session, request, respond, head_bytes, number)));
+        if number >= self.default.keepalive_requests {
+            // Told before the last answer, so that a client that reads in order opens no stream in vain.
+            self.leave();
+        }
+    }
+
+    /// Two steps: what is on its way is still served, and then the last stream that will be is named.
+    fn leave(&mut self) {
+        if self.leaving.is_none() {
+            self.leaving = Some(Instant::now());
+            self.connection.graceful_shutdown();
+        }
     }
 
     /// Tells the client that the connection ends, where there is a reason. True when it has just been told.
@@ -220,16 +234,11 @@ impl Driver<'_> {
             return true;
         }
         let is_old = || session.info.accepted.elapsed() >= self.default.keepalive_time;
-        let is_due = session.life.is_stopping()
-            || session.served.get() >= self.default.keepalive_requests
-            || (session.life.is_reclaimed() && self.streams.is_empty())
-            || is_old();
+        let is_due = session.life.is_stopping() || (session.life.is_reclaimed() && self.streams.is_empty()) || is_old();
         if !is_due || self.leaving.is_some() {
             return false;
         }
-        // Two steps: what is on its way is still served, and then the last stream that will be is named.
-        self.leaving = Some(Instant::now());
-        self.connection.graceful_shutdown();
+        self.leave();
         true
     }
 
@@ -251,7 +260,7 @@ impl Driver<'_> {
         if let Some(since) = self.seen.blocked.get() {
             consider(since + self.default.send_timeout, Some(Ending::TimedOut("sending to the client")));
         }
-        if let Some(since) = self.seen.look(|watch| watch.budget().unfinished_head()) {
+        if let Some(since) = self.seen.look(tidegate_http_wire::h2::Watch::unfinished) {
             let ending = Ending::TimedOut("reading client request headers");
             consider(since + self.default.client_header_timeout, Some(ending));
         }
@@ -290,6 +299,7 @@ async fn exchange(
     request: http::Request<RecvStream>,
     respond: SendResponse<Bytes>,
     head_bytes: Option<u32>,
+    number: u64,
 ) {
     let started = Instant::now();
     let (parts, body) = request.into_parts();
@@ -310,8 +320,6 @@ async fn exchange(
     let chosen = server_for(&session.site, &session.info, &head, refused.is_some(), &slots);
     let failure = chosen.as_ref().err().map(ToString::to_string);
     let server = chosen.unwrap_or(default);
-    let number = session.served.get().saturating_add(1);
-    session.served.set(number);
     counters::of_worker().count(Total::Exchanges);
     let arrival = Arrival { carrier: stream.clone(), peer: session.info.clone(), number, pipelined: false, started };
     // nginx: a server that does not speak HTTP/2 is not asked by it, whoever else at its address does.

@@ -244,6 +244,12 @@ impl Frames {
         self.part == Part::Header && self.filled == 0
     }
 
+    /// Whether the last byte fed was one of a DATA frame that is not complete.
+    #[must_use]
+    pub fn is_in_data(&self) -> bool {
+        matches!(self.part, Part::Detail(_) | Part::Rest) && self.frame.kind == Kind::Data
+    }
+
     /// Fills the held bytes up to `wanted`; `None` if the input ends before.
     fn gather(&mut self, input: &mut &[u8], wanted: usize) -> Option<()> {
         let room = self.held.get_mut(self.filled..wanted).unwrap_or_default();

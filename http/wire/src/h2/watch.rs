@@ -16,6 +16,8 @@ pub struct Watch {
     outgoing: Frames,
     budget: Budget,
     excess: Option<Excess>,
+    /// Since when the client owes the rest of a frame.
+    unfinished: Option<Instant>,
 }
 
 impl Watch {
@@ -27,6 +29,7 @@ impl Watch {
             outgoing: Frames::of_server(),
             budget: Budget::new(limits, now),
             excess: None,
+            unfinished: None,
         }
     }
 
@@ -37,10 +40,24 @@ impl Watch {
     pub fn incoming(&mut self, mut bytes: &[u8], now: Instant) -> Result<(), Excess> {
         self.still_within()?;
         while let Some(frame) = self.incoming.next(&mut bytes) {
+            self.unfinished = None;
             let counted = self.budget.seen(&frame, now);
             self.keep(counted)?;
         }
+        self.unfinished = match self.unfinished {
+            _ if self.incoming.is_between_frames() => None,
+            Some(since) if !self.incoming.is_in_data() => Some(since),
+            _ => Some(now),
+        };
         Ok(())
+    }
+
+    /// Since when the client has owed the rest of what it began: a frame, or a header block. For
+    /// `client_header_timeout`, as in nginx. DATA is large, and owed since the last of it came; whatever else may come
+    /// byte by byte is owed since its first byte.
+    #[must_use]
+    pub fn unfinished(&self) -> Option<Instant> {
+        [self.unfinished, self.budget.unfinished_head()].into_iter().flatten().min()
     }
 
     /// Bytes that were or will be written.

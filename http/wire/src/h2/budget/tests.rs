@@ -440,6 +440,7 @@ fn heads_are_measured_while_they_come() {
     connection.wait(Duration::from_secs(5));
     connection.client(CONTINUATION, 0, 1, b"abc").unwrap();
     assert_eq!(connection.watch.budget().unfinished_head(), Some(begun));
+    assert_eq!(connection.watch.unfinished(), Some(begun));
     connection.client(CONTINUATION, HEAD, 1, b"d").unwrap();
     assert_eq!(connection.watch.budget().unfinished_head(), None);
     let size = |connection: &Connection, stream| connection.watch.budget().head_size(stream);
@@ -449,4 +450,29 @@ fn heads_are_measured_while_they_come() {
     assert_eq!((size(&connection, 3), size(&connection, 5)), (Some(0), None));
     connection.server(HEADERS, ALL, 1, b"").unwrap();
     assert_eq!(size(&connection, 1), None, "the stream is closed");
+}
+
+#[test]
+fn a_frame_is_owed_until_it_is_complete() {
+    let ms = Duration::from_millis;
+    for (frame, since_first) in [
+        (frame(HEADERS, ALL, 1, HEAD_BLOCK), true),
+        (frame(PING, 0, 0, b"12345678"), true),
+        (frame(DATA, 0, 1, b"12345678"), false),
+    ] {
+        let begun = Instant::now();
+        let mut watch = Watch::new(Limits::default(), begun);
+        assert_eq!(watch.unfinished(), None);
+        watch.incoming(PREFACE, begun).unwrap();
+        assert_eq!(watch.unfinished(), None);
+        for (at, byte) in (0..).zip(&frame[..frame.len() - 1]) {
+            let now = begun + ms(at);
+            watch.incoming(&[*byte], now).unwrap();
+            // Before its head is there nobody knows what a frame is.
+            let owed = if since_first || at < 8 { begun } else { now };
+            assert_eq!(watch.unfinished(), Some(owed), "{at} of {frame:?}");
+        }
+        watch.incoming(&frame[frame.len() - 1..], begun + ms(99)).unwrap();
+        assert_eq!(watch.unfinished(), None);
+    }
 }
