@@ -184,7 +184,7 @@ fn keepalive(conf: &mut UpstreamConf, line: &mut Line<'_>) -> Result<(), Refusal
     conf.keepalive.set(kept)
 }
 
-/// The groups of one protocol, by their [`key`]s.
+/// The groups of one protocol, by name: hosts and names without case, paths as they are.
 #[derive(Default)]
 pub struct Groups {
     by_name: HashMap<Vec<u8>, Rc<Group>>,
