@@ -43,8 +43,7 @@ impl Frame {
             return None;
         }
         // The table may be made smaller first.
-        let block = &self.payload[self.payload.iter().take_while(|byte| (0x20..0x40).contains(*byte)).count()..];
-        match block {
+        match behind_sizes(&self.payload) {
             [index @ 0x88..=0x8e, ..] => Some([200, 204, 206, 304, 400, 404, 500][usize::from(*index - 0x88)]),
             [0x08..=0x0e | 0x18..=0x1e | 0x48..=0x4e, 3, digits @ ..] => {
                 std::str::from_utf8(&digits[..3]).ok()?.parse().ok()
@@ -60,6 +59,16 @@ impl Frame {
     pub fn is_end(&self) -> bool {
         matches!(self.kind, DATA | HEADERS) && self.flags & 1 != 0
     }
+}
+
+/// A header block behind the changes of the table's size that it may begin with: integers in five bits and what follows
+/// them, while their first bit is set.
+fn behind_sizes(mut block: &[u8]) -> &[u8] {
+    while let [first @ 0x20..=0x3f, rest @ ..] = block {
+        let more = rest.iter().take_while(|byte| **byte & 0x80 != 0).count() + 1;
+        block = if *first == 0x3f { rest.get(more..).unwrap_or_default() } else { rest };
+    }
+    block
 }
 
 /// Three digits in the Huffman code of HPACK: 0 to 2 in five bits, the others in six.
@@ -253,6 +262,7 @@ mod tests {
         let status = |payload: &[u8]| Frame { kind: HEADERS, flags: 4, stream: 1, payload: payload.to_vec() }.status();
         assert_eq!(status(&[0x88]), Some(200));
         assert_eq!(status(&[0x3f, 0x8d]), None);
+        assert_eq!(status(&[0x3f, 0x8d, 0x01, 0x8d]), Some(404));
         assert_eq!(status(&[0x20, 0x8e]), Some(500));
         assert_eq!(status(b"\x48\x03405"), Some(405));
         // RFC 7541, C.6.1: 302.
