@@ -117,6 +117,11 @@ impl Connection {
         self.io.borrow_mut().transport.poll_readable(cx)
     }
 
+    /// True when a read gives something at once, as far as the system knows.
+    pub fn has_input(&self) -> bool {
+        self.io.borrow().transport.has_input()
+    }
+
     /// Reads into the free room of the input; 0 is the end.
     ///
     /// # Errors

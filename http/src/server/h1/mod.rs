@@ -141,7 +141,8 @@ async fn idle(client: &Connection, limit: Duration, grace: Duration) -> bool {
             return Poll::Ready(true);
         }
         if life.is_reclaimed() {
-            return Poll::Ready(false);
+            // What has come in this moment the runtime may not have heard of: it is answered, and another one goes.
+            return Poll::Ready(client.has_input());
         }
         let mut until = *deadline.get_or_insert_with(|| {
             life.set_idle(true);
