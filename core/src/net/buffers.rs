@@ -37,12 +37,7 @@ pub fn take(size: usize) -> BytesMut {
 /// Gives a buffer back. What was in it is forgotten. One that others still hold parts of is left to them.
 pub fn give(mut buffer: BytesMut) {
     buffer.clear();
-    // What was split off has left less than the whole: asked for the next power of two, the buffer takes that back.
-    let whole = buffer.capacity().next_power_of_two().max(2);
-    if !buffer.try_reclaim(whole) && !buffer.try_reclaim(whole / 2) {
-        return;
-    }
-    let Some(class) = SIZES.iter().rposition(|size| buffer.capacity() >= *size) else { return };
+    let Some(class) = SIZES.iter().rposition(|size| buffer.try_reclaim(*size)) else { return };
     SPARE.with_borrow_mut(|spare| {
         let most = KEPT.get(class).copied().unwrap_or(0);
         if let Some(spare) = spare.get_mut(class).filter(|spare| spare.list.len() < most) {
