@@ -27,7 +27,7 @@ use tidegate_core::subject::Subject;
 use tidegate_core::zone::counters::{self, Standing, State, Total};
 use tidegate_http_wire::framing::Framing;
 use tidegate_http_wire::h2::request::{self, RequestLimits};
-use tidegate_http_wire::h2::{Code, Excess, Remedy};
+use tidegate_http_wire::h2::{Code, Remedy};
 use tidegate_http_wire::{Method, RequestHead};
 
 use super::{server_for, unwelcome};
@@ -224,11 +224,11 @@ impl Driver<'_> {
     /// Tells the client that the connection ends, where there is a reason. True when it has just been told.
     fn end_if_due(&mut self, log: &Logger<'_>) -> bool {
         let session = self.session;
-        if let Some(excess) = self.seen.take_excess() {
-            self.end_at_once(&excess, excess.code(), log);
-            return true;
+        let excess = self.seen.take_excess();
+        if let Some(excess) = &excess {
+            log!(log, Info, "{excess}, client: {}", session.info.client.host());
         }
-        if let Some(code) = session.fault.take() {
+        if let Some(code) = excess.map(|excess| excess.code()).or_else(|| session.fault.take()) {
             self.leaving = Some(Instant::now());
             self.connection.abrupt_shutdown(Reason::from(code.number()));
             return true;
@@ -240,12 +240,6 @@ impl Driver<'_> {
         }
         self.leave();
         true
-    }
-
-    fn end_at_once(&mut self, excess: &Excess, code: Code, log: &Logger<'_>) {
-        log!(log, Info, "{excess}, client: {}", self.session.info.client.host());
-        self.leaving = Some(Instant::now());
-        self.connection.abrupt_shutdown(Reason::from(code.number()));
     }
 
     /// Ready at the next moment at which something has to be done or to end.
@@ -282,11 +276,8 @@ impl Driver<'_> {
         ready!(self.timer.poll_until(cx, at));
         if ending.is_none() {
             self.seen.check(now.max(at));
-            if self.idle_since.is_some_and(|since| since + self.default.keepalive_timeout <= at)
-                && self.leaving.is_none()
-            {
-                self.leaving = Some(at);
-                self.connection.graceful_shutdown();
+            if self.idle_since.is_some_and(|since| since + self.default.keepalive_timeout <= at) {
+                self.leave();
             }
         }
         Poll::Ready(ending)
