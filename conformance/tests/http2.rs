@@ -514,3 +514,50 @@ fn a_request_body_comes_with_length_and_without() {
     }
     wait_until("every request came", || (backend.requests().len() == 11).then_some(()));
 }
+
+/// RFC 8441: an extended CONNECT becomes the upgrade of HTTP/1, and bytes flow both ways.
+#[test]
+fn websockets_are_tunnelled() {
+    if skip_on_nginx("nginx has no extended CONNECT") {
+        return;
+    }
+    let backend = tidegate_conformance::backend::TcpBackend::start(|mut wire, _| {
+        let mut head = Vec::new();
+        while let Ok(Some(line)) = wire.try_line()
+            && !line.is_empty()
+        {
+            head.push(line.to_ascii_lowercase());
+        }
+        assert!(head.iter().any(|line| line == "upgrade: websocket"), "{head:?}");
+        assert!(head.iter().any(|line| line.starts_with("sec-websocket-key: ")), "{head:?}");
+        wire.send("HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\nhello");
+        let said = wire.line();
+        wire.send(format!("heard {said}"));
+    });
+    let server = serve(
+        "location / { proxy_pass http://%%TO%%; proxy_http_version 1.1; proxy_set_header Upgrade $http_upgrade;
+         proxy_set_header Connection upgrade; } location /plain { return 200; }",
+    )
+    .set("TO", backend.address())
+    .start();
+    let mut client = Http2::connect(server.port(0));
+    // With an answer the settings of the server have come, too.
+    assert_eq!(client.get("/plain").status, 200);
+    let heard = client.run(async |send| {
+        let mut send = send.ready().await.unwrap();
+        let mut connect = http::Request::new(());
+        *connect.method_mut() = http::Method::CONNECT;
+        *connect.uri_mut() = "http://localhost/chat".parse().unwrap();
+        connect.extensions_mut().insert(h2::ext::Protocol::from_static("websocket"));
+        let (answer, mut up) = send.send_request(connect, false).unwrap();
+        let mut answer = answer.await.unwrap();
+        assert_eq!(answer.status(), 200);
+        up.send_data("well\r\n".into(), false).unwrap();
+        let mut heard = Vec::new();
+        while let Some(data) = answer.body_mut().data().await {
+            heard.extend_from_slice(&data.unwrap());
+        }
+        heard
+    });
+    assert_eq!(String::from_utf8(heard).unwrap(), "helloheard well");
+}

@@ -127,7 +127,7 @@ impl Http2 {
 
     /// Lets the connection run for a while, during which nothing is asked.
     pub fn rest_for(&mut self, time: Duration) {
-        self.runtime.block_on(tokio::time::sleep(time));
+        self.runtime.block_on(async { tokio::time::sleep(time).await });
     }
 }
 
