@@ -339,7 +339,7 @@ fn one_mistake_is_one_error() {
             "http { upstream u v { server 127.0.0.1:1; } server { location / { proxy_pass http://u; } } }".into(),
             "invalid number of arguments",
         ),
-        (server("location / { auth_request_set $user $http_x; add_header x $user; }"), "auth_request_set"),
+        ("http { perl_set $user own; server { add_header x $user; return 200; } }".into(), "perl_set"),
         ("http { geo $g { default 0; } server { return 200 $g; } }".into(), "\"geo\""),
         ("http { map $host $m { ~( 1; } server { return 200 $m; } }".into(), "regex \"(\""),
         (server("set $a; return 200 $a;"), "invalid number of arguments"),

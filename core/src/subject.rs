@@ -1,11 +1,14 @@
 //! What may be asked of one exchange or session, whatever its protocol; and what its plan must offer to modules.
 
+use std::rc::Rc;
 use std::time::Instant;
 
 use crate::log::Logger;
 use crate::net::PeerInfo;
 use crate::phase::{Gate, Phase};
 use crate::script::Slots;
+
+pub use crate::states::{State, States};
 
 /// One unit of work: an exchange, a session. `map`, `set`, access rules and logs are written once over this.
 pub trait Subject: Sized + 'static {
@@ -16,6 +19,8 @@ pub trait Subject: Sized + 'static {
     fn peer(&self) -> &PeerInfo;
     /// The subject's own variables.
     fn slots(&self) -> &Slots;
+    /// What features remember of it.
+    fn states(&self) -> &States;
     /// Where its errors are logged.
     fn logger(&self) -> Logger<'_>;
     /// When it began.
@@ -29,6 +34,16 @@ pub trait Subject: Sized + 'static {
     /// The text of the predefined log format, when an access log names none; `None` if the protocol demands one.
     fn default_log_format() -> Option<(&'static str, &'static str)> {
         None
+    }
+
+    /// What a feature remembers of it, from now on at the latest.
+    fn state<T: State>(&self) -> Rc<T> {
+        self.states().get()
+    }
+
+    /// What a feature remembers of it, if it does.
+    fn known_state<T: State>(&self) -> Option<Rc<T>> {
+        self.states().find()
     }
 }
 

@@ -12,6 +12,7 @@ use tidegate_http_wire::{Fields, Known, status};
 
 use crate::exchange::Exchange;
 use crate::settings::Tokens;
+use crate::subrequest::Include;
 
 /// An answer.
 pub struct Answer {
@@ -105,6 +106,8 @@ pub enum Chunk {
     Data(SmallVec<[Bytes; 4]>),
     /// What has been given so far should reach the client.
     Flush,
+    /// The answer to a subrequest, in order between what is before it and behind it.
+    Include(Box<Include>),
     /// The end, and the fields behind it if there are any.
     End(Option<Box<Fields>>),
 }

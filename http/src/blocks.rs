@@ -32,6 +32,7 @@ use crate::route::server_name::ServerNames;
 use crate::server::h2::module as http2;
 use crate::settings::SettingsConf;
 use crate::upstream::Shared;
+use crate::upstream::variables::Asked;
 
 /// The settings of one server or location block.
 #[derive(Default)]
@@ -185,7 +186,7 @@ pub fn load(modules: &Modules<Exchange>, node: &Node, build: &mut Build<'_>) {
     drop(loader.plan(&http, b"", Kind::Server));
     let servers: Vec<(Rc<Server>, &Block)> =
         http.children_named("server").map(|block| (loader.server(block), block)).collect();
-    shared.keeps_reply_fields.set(variables.is_used("upstream_http_") || variables.is_used("upstream_cookie_"));
+    shared.asked.set(Asked::by(&variables));
     variables.finish(build.errors);
     endpoints(&servers, build);
 }

@@ -8,8 +8,8 @@ use std::time::Instant;
 use bytes::BytesMut;
 use futures_core::future::LocalBoxFuture;
 use tidegate_core::file::OpenFile;
-use tidegate_core::net::Transport;
 use tidegate_core::net::pump::{Counters, Limits};
+use tidegate_core::net::{Lifetime, Transport};
 use tidegate_http_wire::h1::body::{BadBody, Decoded};
 use tidegate_http_wire::h1::write::BadPart;
 
@@ -69,6 +69,9 @@ pub trait Presence {
 
     /// Ready at `deadline`.
     fn poll_until(&self, cx: &mut Context<'_>, deadline: Instant) -> Poll<()>;
+
+    /// A place among the worker's connections for what goes on behind the exchange; `None` when none is left.
+    fn admit(&self) -> Option<Lifetime>;
 }
 
 /// The way of an answer to the client.

@@ -1,5 +1,6 @@
 //! `error_page`: what is answered instead of an error.
 
+use std::cell::Cell;
 use std::rc::Rc;
 
 use bytes::Bytes;
@@ -8,6 +9,7 @@ use tidegate_core::conf::{ConfigError, Line, Refusal, Word, literal, value};
 use tidegate_core::inherit;
 use tidegate_core::module::{Install, Module};
 use tidegate_core::script::Template;
+use tidegate_core::subject::{State, Subject};
 use tidegate_http_wire::Method;
 
 use crate::answer::Answer;
@@ -105,6 +107,19 @@ struct Page {
     target: Template<Exchange>,
 }
 
+/// What an error page leaves in the exchange that it is asked for in.
+#[derive(Default)]
+pub struct Replaced {
+    /// The status that the answer gets whatever gives it.
+    pub status: Cell<Option<u16>>,
+    /// A page has been asked for.
+    pub by_page: Cell<bool>,
+    /// Further errors have their own pages: `recursive_error_pages` was off where the first was handled.
+    is_last: Cell<bool>,
+}
+
+impl State for Replaced {}
+
 /// A location's error pages.
 #[derive(Default)]
 pub struct ErrorPages {
@@ -134,14 +149,19 @@ impl ErrorPages {
 
     /// Handles an error of `exchange`.
     pub fn handle(&self, exchange: &Exchange, status: u16) -> Handled {
+        let replaced = exchange.state::<Replaced>();
+        if replaced.is_last.get() {
+            return Handled::No;
+        }
+        replaced.is_last.set(!exchange.plan().settings.recursive_error_pages);
         let Some((_, page)) = self.pages.iter().find(|(code, _)| *code == status) else { return Handled::No };
-        exchange.in_error_page.set(true);
+        replaced.by_page.set(true);
         let target = page.target.value(exchange);
         match (page.status, status) {
-            (Status::Original, 494..=497) => exchange.error_status.set(Some(400)),
-            (Status::Original, status) => exchange.error_status.set(Some(status)),
-            (Status::Page, _) => exchange.error_status.set(None),
-            (Status::Fixed(code), _) => exchange.error_status.set(Some(code)),
+            (Status::Original, 494..=497) => replaced.status.set(Some(400)),
+            (Status::Original, status) => replaced.status.set(Some(status)),
+            (Status::Page, _) => replaced.status.set(None),
+            (Status::Fixed(code), _) => replaced.status.set(Some(code)),
         }
         if target.first() == Some(&b'/') {
             let (path, args) = match target.iter().position(|byte| *byte == b'?') {
@@ -165,7 +185,7 @@ impl ErrorPages {
             Status::Fixed(code @ (301..=303 | 307 | 308)) => code,
             _ => 302,
         };
-        exchange.error_status.set(None);
+        replaced.status.set(None);
         let tokens = exchange.plan().settings.server_tokens;
         Handled::Answer(Box::new(Answer::page(exchange.send_to(code, &target), tokens)))
     }

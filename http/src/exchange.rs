@@ -8,10 +8,10 @@ use std::time::Instant;
 use bytes::Bytes;
 use tidegate_balancer::{Attempts, HasAttempts};
 use tidegate_core::log::{Logger, Shown};
-use tidegate_core::modules::{HasLimits, Limited};
+use tidegate_core::modules::HasLimits;
 use tidegate_core::net::PeerInfo;
 use tidegate_core::script::Slots;
-use tidegate_core::subject::Subject;
+use tidegate_core::subject::{States, Subject};
 use tidegate_http_wire::uri::{Escape, escape_uri};
 use tidegate_http_wire::{Fields, Known, Method, RequestHead};
 
@@ -68,6 +68,14 @@ impl Sent {
     }
 }
 
+/// The request that a subrequest belongs to.
+pub struct Within {
+    /// How the client asked.
+    pub method: Method,
+    /// How many requests it lies within.
+    pub depth: u8,
+}
+
 /// One request and its answer.
 pub struct Exchange {
     /// The client's connection.
@@ -88,8 +96,10 @@ pub struct Exchange {
     pub slots: Slots,
     /// Upstream peers tried.
     pub attempts: Attempts,
-    /// What limits have noted.
-    pub limited: Limited,
+    /// What features remember of it.
+    pub states: States,
+    /// The request that it belongs to, if it is a subrequest.
+    pub within: Option<Box<Within>>,
     /// When it began.
     pub started: Instant,
     /// How many requests the connection has carried, this one included.
@@ -104,19 +114,9 @@ pub struct Exchange {
     pub named: RefCell<Option<Box<[u8]>>>,
     /// An error page asks by GET, whatever the client did.
     pub as_get: Cell<bool>,
-    /// The status that led to an error page, and that its answer gets.
-    pub error_status: Cell<Option<u16>>,
     /// Fields that the answer gets whoever gives it in the end: of a redirect that an error page took over, of a reply
     /// that sent the exchange elsewhere.
     pub carried: RefCell<Option<Box<Fields>>>,
-    /// The fields of the last upstream reply, where a variable asks for them.
-    pub reply_fields: RefCell<Fields>,
-    /// The host that `proxy_pass` names.
-    pub proxied_to: RefCell<Option<Rc<[u8]>>>,
-    /// An error page is being asked for.
-    pub in_error_page: Cell<bool>,
-    /// Further errors have their own pages: `recursive_error_pages` was off where the first was handled.
-    pub no_more_pages: Cell<bool>,
     /// What a handler has answered.
     pub answered: RefCell<Option<crate::answer::Answer>>,
     /// The body of the request as far as it is held, for variables and retries.
@@ -125,8 +125,6 @@ pub struct Exchange {
     pub received: Cell<u64>,
     /// Bytes of the body received.
     pub body_received: Cell<u64>,
-    /// `$limit_rate`, where something has set it: bytes a second, 0 for no limit.
-    pub rate: Cell<Option<u64>>,
 }
 
 impl Exchange {
@@ -138,6 +136,16 @@ impl Exchange {
     /// True when the answer has no body, whatever its head says.
     pub fn is_head(&self) -> bool {
         self.head.method == Method::Head
+    }
+
+    /// True for what is asked for within a request of a client.
+    pub fn is_subrequest(&self) -> bool {
+        self.within.is_some()
+    }
+
+    /// How the client asked, whatever is asked for within its request.
+    pub fn main_method(&self) -> Method {
+        self.within.as_ref().map_or_else(|| self.method(), |within| within.method.clone())
     }
 
     /// The location in force.
@@ -163,6 +171,13 @@ impl Exchange {
     /// Has the answer carry a field, whoever gives it in the end.
     pub fn carry(&self, known: Known, value: &[u8]) {
         self.carried.borrow_mut().get_or_insert_default().push_known(known, value);
+    }
+
+    /// Has the answer carry none of these fields after all.
+    pub fn carry_no_more(&self, known: Known) {
+        if let Some(carried) = &mut *self.carried.borrow_mut() {
+            carried.remove(known);
+        }
     }
 
     /// Sends the client to `url` by a status that an error page may still take over.
@@ -200,6 +215,10 @@ impl Subject for Exchange {
         &self.slots
     }
 
+    fn states(&self) -> &States {
+        &self.states
+    }
+
     fn logger(&self) -> Logger<'_> {
         Logger::of(&self.plan.borrow().error_log, &self.peer).with(self)
     }
@@ -230,10 +249,6 @@ impl Subject for Exchange {
 
 impl HasLimits for Exchange {
     const PROTOCOL: &'static str = "http";
-
-    fn limited(&self) -> &Limited {
-        &self.limited
-    }
 }
 
 impl HasAttempts for Exchange {
@@ -249,6 +264,9 @@ impl fmt::Display for Exchange {
         let line = self.head.line();
         if !line.is_empty() {
             write!(f, ", request: \"{}\"", Shown(line))?;
+        }
+        if self.is_subrequest() {
+            write!(f, ", subrequest: \"{}\"", Shown(&self.target.borrow().path))?;
         }
         self.attempts.look(|attempts| match attempts.last() {
             Some(attempt) => write!(f, ", upstream: \"http://{}{}\"", attempt.address, Shown(self.head.target.raw())),

@@ -12,6 +12,7 @@ use tidegate_core::inherit;
 use tidegate_core::log;
 use tidegate_core::module::{Install, Module};
 use tidegate_core::subject::Subject;
+use tidegate_http_wire::Version;
 use tidegate_http_wire::framing::Framing;
 
 use crate::exchange::Exchange;
@@ -160,6 +161,20 @@ impl Held {
     }
 }
 
+/// Reads all of the body, if that has not happened before, and leaves it with the exchange.
+///
+/// # Errors
+/// See [`whole`].
+pub async fn hold(exchange: &Exchange, place: &BodyPlace) -> Result<(), BodyFault> {
+    if exchange.head.framing == Framing::None || exchange.body.borrow().complete {
+        return Ok(());
+    }
+    request_body::welcome(exchange).await?;
+    let held = whole(exchange, place).await?;
+    *exchange.body.borrow_mut() = held;
+    Ok(())
+}
+
 /// What has arrived of the body, without waiting for more: for a content handler that passes it on as it comes.
 ///
 /// # Errors
@@ -182,7 +197,7 @@ pub fn arrived(exchange: &Exchange) -> Result<Held, BodyFault> {
 pub async fn whole(exchange: &Exchange, place: &BodyPlace) -> Result<Held, BodyFault> {
     let buffer = exchange.plan().settings.client_body_buffer_size;
     let in_file_only = place.in_file != InFile::Rest;
-    let room = room(exchange.head.framing, buffer);
+    let room = room(exchange.head.version, exchange.head.framing, buffer);
     let mut memory = Gathered::default();
     let mut spool: Option<Spool> = None;
     while !exchange.carrier.is_taken() {
@@ -206,10 +221,10 @@ pub async fn whole(exchange: &Exchange, place: &BodyPlace) -> Result<Held, BodyF
     Ok(Held { memory: Bytes::new(), file, complete: true })
 }
 
-/// How much of a body may stay in memory. nginx: one that is announced as hardly longer than the buffer may be, too.
-fn room(framing: Framing, buffer: usize) -> usize {
+/// How much of a body may stay in memory. nginx: of HTTP/1 one that is announced as hardly longer than the buffer, too.
+fn room(version: Version, framing: Framing, buffer: usize) -> usize {
     match framing {
-        Framing::Length(length) => match usize::try_from(length) {
+        Framing::Length(length) if version < Version::Http2 => match usize::try_from(length) {
             Ok(length) if length < buffer.saturating_add(buffer / 4) => length.max(buffer),
             _ => buffer,
         },
@@ -287,7 +302,8 @@ mod tests {
             (Framing::Length(u64::MAX), 1000, 1000),
             (Framing::Length(5), usize::MAX, usize::MAX),
         ] {
-            assert_eq!(room(framing, buffer), expected, "{framing:?}, {buffer}");
+            assert_eq!(room(Version::Http11, framing, buffer), expected, "{framing:?}, {buffer}");
+            assert_eq!(room(Version::Http2, framing, buffer), buffer, "{framing:?}, {buffer}");
         }
     }
 

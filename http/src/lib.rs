@@ -1,6 +1,7 @@
 //! The HTTP server and proxy: an exchange runs through the phases of its location's plan and is answered.
 
 pub mod answer;
+pub mod auth_request;
 pub mod blocks;
 pub mod carrier;
 pub mod content;
@@ -12,6 +13,7 @@ pub mod later;
 pub mod limit_except;
 pub mod limit_rate;
 pub mod limit_req;
+pub mod mirror;
 pub mod output;
 mod placed;
 pub mod plan;
@@ -22,6 +24,7 @@ pub mod route;
 pub mod run;
 pub mod server;
 pub mod settings;
+pub mod subrequest;
 pub mod upstream;
 pub mod variables;
 
@@ -88,10 +91,12 @@ pub fn modules() -> Modules<Exchange> {
         .add::<limit_req::LimitReq>()
         .add::<LimitConnWithStatus>()
         .add::<Access>()
+        .add::<auth_request::AuthRequest>()
         .add::<error_page::ErrorPage>()
         .add::<content::files::StaticFiles>()
         .add::<content::index::Index>()
         .add::<content::try_files::TryFiles>()
+        .add::<mirror::Mirror>()
         .add::<content::stub_status::StubStatus>()
         .add::<upstream::module::Proxy>()
         .add::<filters::conditional::NotModified>()

@@ -1,5 +1,6 @@
 //! `limit_rate`: how fast an answer may leave.
 
+use std::cell::Cell;
 use std::time::{Duration, Instant};
 
 use tidegate_core::conf::directive::{Arity, Directive, Feature, Levels, Set};
@@ -9,7 +10,7 @@ use tidegate_core::log;
 use tidegate_core::module::{Install, Module};
 use tidegate_core::script::variable::Get;
 use tidegate_core::script::{Template, Variable};
-use tidegate_core::subject::Subject;
+use tidegate_core::subject::{State, Subject};
 
 use crate::exchange::Exchange;
 use crate::plan::Plan;
@@ -54,11 +55,12 @@ impl Module<Exchange> for LimitRate {
         name: "limit_rate",
         get: Get::Assigned(
             |exchange, out| {
-                out.extend_from_slice(exchange.rate.get().unwrap_or(0).to_string().as_bytes());
+                let rate = exchange.known_state::<Rate>().and_then(|rate| rate.0.get()).unwrap_or(0);
+                out.extend_from_slice(itoa::Buffer::new().format(rate).as_bytes());
                 true
             },
             |exchange, value| match value::size_in(value) {
-                Some(rate) => exchange.rate.set(Some(rate)),
+                Some(rate) => exchange.state::<Rate>().0.set(Some(rate)),
                 None => log!(exchange.logger(), Error, "invalid $limit_rate \"{}\"", value.escape_ascii()),
             },
         ),
@@ -73,6 +75,12 @@ impl Module<Exchange> for LimitRate {
         Ok(())
     }
 }
+
+/// `$limit_rate`, where something has decided it: bytes a second, 0 for no limit.
+#[derive(Default)]
+pub struct Rate(pub Cell<Option<u64>>);
+
+impl State for Rate {}
 
 /// A location's `limit_rate` and `limit_rate_after`.
 pub struct RateLimit {
@@ -89,8 +97,20 @@ impl Default for RateLimit {
 impl RateLimit {
     /// How fast the answer to an exchange may leave, decided when it begins to.
     pub fn of(&self, exchange: &Exchange) -> Option<Pace> {
-        let rate = exchange.rate.get().unwrap_or_else(|| self.rate.of(exchange));
-        exchange.rate.set(Some(rate));
+        // The client gets it as a part of another answer, if at all.
+        if exchange.is_subrequest() {
+            return None;
+        }
+        let decided = exchange.known_state::<Rate>().and_then(|rate| rate.0.get());
+        let rate = match (decided, &self.rate) {
+            (Some(rate), _) => rate,
+            (None, Size::Fixed(0)) => return None,
+            (None, rate) => {
+                let rate = rate.of(exchange);
+                exchange.state::<Rate>().0.set(Some(rate));
+                rate
+            }
+        };
         if rate == 0 { None } else { Pace::new(rate, self.after.of(exchange), exchange.started) }
     }
 }

@@ -18,7 +18,7 @@ use tidegate_core::script::variable::Get;
 use tidegate_core::subject::Plan;
 use tidegate_core::zone::table::{Damaged, Entry, View};
 
-use tidegate_core::modules::limits::{self, HasLimits, KeyedZone, LOG_LEVELS, WrittenZone};
+use tidegate_core::modules::limits::{self, HasLimits, KeyedZone, LOG_LEVELS, Limited, WrittenZone};
 
 /// Values of an entry: the excess, and when it was computed.
 const EXCESS: usize = 0;
@@ -143,7 +143,7 @@ fn limit(conf: &mut LimitReqConf, line: &mut Line<'_>) -> Result<(), Refusal> {
 impl<S: HasLimits> Module<S> for LimitReq {
     const VARIABLES: &'static [Variable<S>] = &[Variable {
         name: "limit_req_status",
-        get: Get::Value(|subject: &S, out| limits::decision(&subject.limited().rate, out)),
+        get: Get::Value(|subject: &S, out| limits::decision(subject, |limited| &limited.rate, out)),
         doc: "PASSED, DELAYED, REJECTED, DELAYED_DRY_RUN or REJECTED_DRY_RUN.",
     }];
 
@@ -200,7 +200,7 @@ struct Limits<S: 'static> {
 
 impl<S: HasLimits> Gate<S> for Limits<S> {
     fn check<'a>(&'a self, subject: &'a S) -> Step<'a> {
-        let limited = subject.limited();
+        let limited = subject.state::<Limited>();
         if limited.rate.get().is_some() {
             return Step::Now(Verdict::Continue);
         }
@@ -239,9 +239,10 @@ impl<S: HasLimits> Gate<S> for Limits<S> {
 }
 
 async fn wait<S: HasLimits>(subject: &S, by: Duration) -> Verdict {
-    subject.limited().delayed.set(true);
+    let limited = subject.state::<Limited>();
+    limited.delayed.set(true);
     tokio::time::sleep(by).await;
-    subject.limited().delayed.set(false);
+    limited.delayed.set(false);
     Verdict::Continue
 }
 

@@ -1,6 +1,5 @@
 //! Work that is given up when nobody waits for what comes of it.
 
-use std::cell::Cell;
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::task::{Context, Poll, ready};
@@ -34,15 +33,15 @@ pub async fn within<T>(
 /// Runs `work` unless the client closes first: then `None`. A client that has only half-closed looks like one that is
 /// gone, so this is for where nginx watches too: an upstream is being asked, or a request is being delayed.
 pub async fn unless_gone<F: Future>(exchange: &Exchange, work: F) -> Option<F::Output> {
-    unless_leaves(exchange, &Cell::new(true), work).await
+    unless_leaves(exchange, || true, work).await
 }
 
 /// Runs `work` unless the client closes while it `may_leave`: then `None`.
-pub async fn unless_leaves<F: Future>(exchange: &Exchange, may_leave: &Cell<bool>, work: F) -> Option<F::Output> {
+pub async fn unless_leaves<F: Future>(exchange: &Exchange, may_leave: impl Fn() -> bool, work: F) -> Option<F::Output> {
     let mut work = pin!(work);
     poll_fn(|cx| match work.as_mut().poll(cx) {
         Poll::Ready(output) => Poll::Ready(Some(output)),
-        Poll::Pending if may_leave.get() => exchange.carrier.poll_gone(cx).map(|_| None),
+        Poll::Pending if may_leave() => exchange.carrier.poll_gone(cx).map(|_| None),
         Poll::Pending => Poll::Pending,
     })
     .await

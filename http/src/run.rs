@@ -13,7 +13,7 @@ use tidegate_core::net::PeerInfo;
 use tidegate_core::phase::{Phase, Verdict};
 use tidegate_core::process::stall;
 use tidegate_core::script::Slots;
-use tidegate_core::subject::Subject;
+use tidegate_core::subject::{States, Subject};
 use tidegate_core::tls::Objection;
 use tidegate_http_wire::uri::{Escape, escape_uri};
 use tidegate_http_wire::{Known, Method, RequestHead};
@@ -22,7 +22,7 @@ use crate::answer::Answer;
 use crate::blocks::Server;
 use crate::carrier::Carrier;
 use crate::content::{Outcome, Produce, files};
-use crate::error_page::Handled;
+use crate::error_page::{Handled, Replaced};
 use crate::exchange::{Exchange, Sent, Target};
 use crate::output::{self, Transforms};
 use crate::plan::Plan;
@@ -161,7 +161,8 @@ pub fn begin(arrival: Arrival, server: Rc<Server>, head: RequestHead, slots: Slo
         sent: Sent::default(),
         slots,
         attempts: Attempts::default(),
-        limited: Limited::default(),
+        states: States::default(),
+        within: None,
         started,
         number,
         pipelined,
@@ -169,17 +170,11 @@ pub fn begin(arrival: Arrival, server: Rc<Server>, head: RequestHead, slots: Slo
         internal: Cell::new(false),
         named: RefCell::default(),
         as_get: Cell::new(false),
-        error_status: Cell::new(None),
         carried: RefCell::default(),
-        reply_fields: RefCell::default(),
-        proxied_to: RefCell::new(None),
-        in_error_page: Cell::new(false),
-        no_more_pages: Cell::new(false),
         answered: RefCell::default(),
         body: RefCell::default(),
         received: Cell::new(received),
         body_received: Cell::new(0),
-        rate: Cell::new(None),
     }
 }
 
@@ -197,6 +192,9 @@ fn finish(exchange: &Exchange) {
     let plan = exchange.plan();
     let (status, sent) = (exchange.status(), exchange.bytes_sent());
     log!(exchange.logger(), Debug, "http request is over: status {status}, {sent} bytes sent");
+    if exchange.is_subrequest() && !plan.settings.log_subrequest {
+        return;
+    }
     for sink in &plan.sinks {
         sink.finished(exchange);
     }
@@ -251,7 +249,7 @@ async fn decide(exchange: &Exchange, mut outcome: Outcome) -> Option<Box<Answer>
     loop {
         let status = match outcome {
             Outcome::Answer(mut answer) => {
-                if let Some(status) = exchange.error_status.get() {
+                if let Some(status) = exchange.known_state::<Replaced>().and_then(|replaced| replaced.status.get()) {
                     answer.status = status;
                     answer.reason = None;
                 }
@@ -283,8 +281,7 @@ async fn decide(exchange: &Exchange, mut outcome: Outcome) -> Option<Box<Answer>
             return None;
         }
         let plan = exchange.plan();
-        if !plan.error_pages.is_empty() && !exchange.no_more_pages.get() && exchange.redirects.get() <= MOST_REDIRECTS {
-            exchange.no_more_pages.set(!plan.settings.recursive_error_pages);
+        if !plan.error_pages.is_empty() && exchange.redirects.get() <= MOST_REDIRECTS {
             match plan.error_pages.handle(exchange, status) {
                 Handled::Restart => {
                     outcome = Outcome::Restart;
@@ -326,7 +323,9 @@ async fn phases(exchange: &Exchange, entry: Entry) -> Outcome {
         if let Entry::Server = entry {
             let plan = exchange.server.plan.clone();
             *exchange.plan.borrow_mut() = plan.clone();
-            match run(exchange, &plan, Phase::PostAccept, Phase::ServerRewrite).await {
+            // nginx: what comes first is done once, not again at each internal redirect.
+            let first = if exchange.internal.get() { Phase::ServerRewrite } else { Phase::PostAccept };
+            match run(exchange, &plan, first, Phase::ServerRewrite).await {
                 // The location is chosen next anyway.
                 None | Some(Outcome::Restart) => {}
                 Some(outcome) => return outcome,
@@ -337,7 +336,7 @@ async fn phases(exchange: &Exchange, entry: Entry) -> Outcome {
             return outcome;
         }
         // An error page is not refused for what it stands in for.
-        if !exchange.in_error_page.get()
+        if !exchange.known_state::<Replaced>().is_some_and(|replaced| replaced.by_page.get())
             && let Err(fault) = request_body::check_announced(exchange)
         {
             return Outcome::Status(fault.status());
@@ -429,19 +428,36 @@ fn limited(exchange: &Exchange, plan: Rc<Plan>) -> Rc<Plan> {
     }
 }
 
+/// Limits, access and what precedes the content. nginx: who may is asked of a client's request, not of what is asked for
+/// within it.
+async fn checks(exchange: &Exchange, plan: &Rc<Plan>) -> Option<Outcome> {
+    if exchange.is_subrequest() {
+        let limits = run(exchange, plan, Phase::PreAccess, Phase::PreAccess);
+        if let Some(outcome) = Box::pin(limits).await {
+            return Some(outcome);
+        }
+        return Box::pin(run(exchange, plan, Phase::PreContent, Phase::PreContent)).await;
+    }
+    run(exchange, plan, Phase::PreAccess, Phase::PreContent).await
+}
+
 /// Limits, access and what precedes the content; then the content.
 async fn guarded(exchange: &Exchange) -> Outcome {
     let plan = exchange.plan();
     log!(exchange.logger(), Debug, "using configuration \"{}\"", Shown(&plan.name));
     // A client that has only said that it sends no more waits for its answer; one that is delayed may give up.
-    let gates = run(exchange, &plan, Phase::PreAccess, Phase::PreContent);
-    match presence::unless_leaves(exchange, &exchange.limited.delayed, gates).await {
+    let is_delayed = || exchange.known_state::<Limited>().is_some_and(|limited| limited.delayed.get());
+    match presence::unless_leaves(exchange, is_delayed, checks(exchange, &plan)).await {
         Some(None) => {}
         Some(Some(outcome)) => return outcome,
         None => {
             log!(exchange.logger(), Info, "client prematurely closed connection");
             return Outcome::Gone;
         }
+    }
+    if plan.gates.any {
+        // nginx: nobody need show what a handler has asked for, where another one has allowed.
+        exchange.carry_no_more(Known::WwwAuthenticate);
     }
     stall::doing("producing an answer");
     let produced = match plan.content.as_ref().or_else(|| plan.around.get()) {

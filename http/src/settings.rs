@@ -95,6 +95,8 @@ pub struct SettingsConf {
     server_name_in_redirect: Setting<bool>,
     log_not_found: Setting<bool>,
     recursive_error_pages: Setting<bool>,
+    log_subrequest: Setting<bool>,
+    subrequest_output_buffer_size: Setting<u64>,
     reset_timedout_connection: Setting<bool>,
     satisfy_any: Setting<bool>,
 }
@@ -132,6 +134,8 @@ inherit!(SettingsConf {
     server_name_in_redirect,
     log_not_found,
     recursive_error_pages,
+    log_subrequest,
+    subrequest_output_buffer_size,
     reset_timedout_connection,
     satisfy_any,
 });
@@ -195,6 +199,10 @@ pub struct Settings {
     pub log_not_found: bool,
     /// `recursive_error_pages`
     pub recursive_error_pages: bool,
+    /// `log_subrequest`
+    pub log_subrequest: bool,
+    /// `subrequest_output_buffer_size`
+    pub subrequest_output_buffer_size: usize,
     /// `reset_timedout_connection`
     pub reset_timedout_connection: bool,
 }
@@ -402,6 +410,20 @@ impl Feature for Core {
             Set::Flag(|c| &mut c.server_name_in_redirect),
             "Whether redirects name the server's first name instead of the host asked for.",
         ),
+        row(
+            "log_subrequest",
+            ANYWHERE,
+            ONE,
+            Set::Flag(|c| &mut c.log_subrequest),
+            "Whether subrequests are told to the access log as well.",
+        ),
+        row(
+            "subrequest_output_buffer_size",
+            ANYWHERE,
+            ONE,
+            Set::Size(|c| &mut c.subrequest_output_buffer_size),
+            "The longest answer of a subrequest that is kept in memory.",
+        ),
         row("log_not_found", ANYWHERE, ONE, Set::Flag(|c| &mut c.log_not_found), "Whether files not found are logged."),
         row(
             "recursive_error_pages",
@@ -597,6 +619,8 @@ impl SettingsConf {
             server_name_in_redirect: self.server_name_in_redirect.or(false),
             log_not_found: self.log_not_found.or(true),
             recursive_error_pages: self.recursive_error_pages.or(false),
+            log_subrequest: self.log_subrequest.or(false),
+            subrequest_output_buffer_size: bytes(&self.subrequest_output_buffer_size, 4 << 10),
             reset_timedout_connection: self.reset_timedout_connection.or(false),
         }
     }

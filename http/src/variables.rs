@@ -30,15 +30,6 @@ const fn row(name: &'static str, get: fn(&Exchange, &mut Vec<u8>) -> bool, doc: 
     Variable { name, get: Get::Value(get), doc }
 }
 
-/// nginx lets a configuration set these.
-const fn changeable(
-    name: &'static str,
-    get: fn(&Exchange, &mut Vec<u8>) -> bool,
-    doc: &'static str,
-) -> Variable<Exchange> {
-    Variable { name, get: Get::Changeable(get), doc }
-}
-
 /// Names that no configuration may define: single fields that nginx has as variables of their own beside the families
 /// that they belong to here, and variables of nginx's that are not supported yet.
 pub const RESERVED: &[&str] = &[
@@ -115,7 +106,11 @@ impl Module<Exchange> for Variables {
             "? if there are arguments.",
         ),
         row("request", |x, out| put_some(out, x.head.line()), "The request line."),
-        row("request_method", |x, out| put(out, x.method().as_bytes()), "The method; GET where an error page asks."),
+        row(
+            "request_method",
+            |x, out| put(out, x.main_method().as_bytes()),
+            "The client's method; GET where an error page asks.",
+        ),
         row("request_length", |x, out| number(out, x.received.get()), "Bytes received, head and body."),
         row("request_time", |x, out| seconds(out, x.started.elapsed()), "Seconds since the first byte of the request."),
         row("request_filename", request_filename, "The file behind the path."),
@@ -179,8 +174,6 @@ impl Module<Exchange> for Variables {
             |x, out| seconds(out, x.peer.accepted.elapsed()),
             "Seconds since the connection was accepted.",
         ),
-        changeable("proxy_host", |x, out| field(out, x.proxied_to.borrow().as_deref()), "The host of proxy_pass."),
-        changeable("proxy_port", proxy_port, "The port of proxy_pass."),
         row("proxy_add_x_forwarded_for", forwarded_for, "X-Forwarded-For with the client's address added."),
         row("upstream_status", attempts::status::<Exchange>, "The status of each reply."),
         row("upstream_header_time", attempts::first_byte_time::<Exchange>, "Seconds to the head of each reply."),
@@ -194,16 +187,6 @@ impl Module<Exchange> for Variables {
             "A field of the request.",
         ),
         family("sent_http_", sent, "A field of the answer."),
-        family(
-            "upstream_http_",
-            |x, name, out| fields(out, x.reply_fields.borrow().variable(name), b", "),
-            "A field of the upstream's reply.",
-        ),
-        family(
-            "upstream_cookie_",
-            |x, name, out| field(out, cookies::find_set(&x.reply_fields.borrow(), name.as_bytes())),
-            "A cookie that the upstream's reply sets.",
-        ),
     ];
 }
 
@@ -258,17 +241,6 @@ fn remote_user(exchange: &Exchange, out: &mut Vec<u8>) -> bool {
     let credentials = STANDARD.decode(text.trim_ascii()).unwrap_or_default();
     let user = credentials.iter().position(|byte| *byte == b':').and_then(|at| credentials.get(..at));
     user.filter(|_| scheme.eq_ignore_ascii_case(b"basic ")).is_some_and(|user| put_some(out, user))
-}
-
-fn proxy_port(exchange: &Exchange, out: &mut Vec<u8>) -> bool {
-    let proxied_to = exchange.proxied_to.borrow();
-    let Some(host) = &*proxied_to else { return false };
-    let port = host
-        .iter()
-        .rposition(|byte| *byte == b':')
-        .and_then(|at| host.get(at + 1..))
-        .filter(|port| port.iter().all(u8::is_ascii_digit));
-    put(out, port.unwrap_or(b"80"))
 }
 
 fn forwarded_for(exchange: &Exchange, out: &mut Vec<u8>) -> bool {

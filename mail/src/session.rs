@@ -11,7 +11,7 @@ use tidegate_core::log::{Logger, Shown};
 use tidegate_core::net::PeerInfo;
 use tidegate_core::net::pump::Counters;
 use tidegate_core::script::Slots;
-use tidegate_core::subject::Subject;
+use tidegate_core::subject::{States, Subject};
 use tidegate_core::tls::ServerTls;
 use tidegate_mail_wire::action::Action;
 use tidegate_mail_wire::dialogue::Attempt;
@@ -24,8 +24,8 @@ use crate::server::{Plan, Server};
 pub struct Session {
     entry: Rc<Entry>,
     peer: Rc<PeerInfo>,
-    /// Made when a variable is first remembered: very many sessions only wait, and have none.
-    slots: OnceCell<Box<Slots>>,
+    /// Made when something is first remembered: very many sessions only wait, and have none.
+    memory: OnceCell<Box<Memory>>,
     action: Cell<Option<Action>>,
     starttls: Cell<bool>,
     login: RefCell<Option<Box<Login>>>,
@@ -34,6 +34,13 @@ pub struct Session {
     attempts: Attempts,
     /// Bytes moved, before the login too.
     pub counters: Counters,
+}
+
+/// What variables and features remember of a session.
+#[derive(Default)]
+struct Memory {
+    slots: Slots,
+    states: States,
 }
 
 /// The last login that was tried.
@@ -98,7 +105,7 @@ impl Session {
         Session {
             entry,
             peer,
-            slots: OnceCell::new(),
+            memory: OnceCell::new(),
             action: Cell::new(None),
             starttls: Cell::new(false),
             login: RefCell::default(),
@@ -191,7 +198,11 @@ impl Subject for Session {
     }
 
     fn slots(&self) -> &Slots {
-        self.slots.get_or_init(Box::default)
+        &self.memory.get_or_init(Box::default).slots
+    }
+
+    fn states(&self) -> &States {
+        &self.memory.get_or_init(Box::default).states
     }
 
     fn logger(&self) -> Logger<'_> {

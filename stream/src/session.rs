@@ -7,11 +7,11 @@ use std::time::Instant;
 
 use tidegate_balancer::{Attempts, HasAttempts};
 use tidegate_core::log::Logger;
-use tidegate_core::modules::{HasLimits, Limited};
+use tidegate_core::modules::HasLimits;
 use tidegate_core::net::pump::{Counters, Doing};
 use tidegate_core::net::{Address, PeerInfo};
 use tidegate_core::script::Slots;
-use tidegate_core::subject::Subject;
+use tidegate_core::subject::{States, Subject};
 
 use crate::plan::Plan;
 
@@ -23,7 +23,7 @@ pub struct Session {
     slots: Slots,
     status: Cell<u16>,
     attempts: Attempts,
-    limited: Limited,
+    states: States,
     /// When the try of the peer that it is connected to began.
     pub connected: Cell<Option<Instant>>,
     /// What logs tell of it.
@@ -39,7 +39,7 @@ impl Session {
             slots: Slots::default(),
             status: Cell::new(0),
             attempts: Attempts::default(),
-            limited: Limited::default(),
+            states: States::default(),
             connected: Cell::new(None),
             details: Details {
                 client,
@@ -153,6 +153,10 @@ impl Subject for Session {
         &self.slots
     }
 
+    fn states(&self) -> &States {
+        &self.states
+    }
+
     fn logger(&self) -> Logger<'_> {
         self.plain_logger().with(&self.details)
     }
@@ -176,10 +180,6 @@ impl Subject for Session {
 
 impl HasLimits for Session {
     const PROTOCOL: &'static str = "stream";
-
-    fn limited(&self) -> &Limited {
-        &self.limited
-    }
 }
 
 impl HasAttempts for Session {

@@ -17,7 +17,7 @@ use crate::script::variable::Get;
 use crate::subject::Plan;
 use crate::zone::table::{Damaged, Entry, Table, View};
 
-use super::limits::{self, HasLimits, KeyedZone, LOG_LEVELS, WrittenZone};
+use super::limits::{self, HasLimits, KeyedZone, LOG_LEVELS, Limited, WrittenZone};
 
 /// Counts that share a word.
 const PER_WORD: usize = 4;
@@ -116,7 +116,7 @@ fn limit(conf: &mut LimitConnConf, line: &mut Line<'_>) -> Result<(), Refusal> {
 const fn variables<S: HasLimits>() -> [Variable<S>; 1] {
     [Variable {
         name: "limit_conn_status",
-        get: Get::Value(|subject: &S, out| limits::decision(&subject.limited().connections, out)),
+        get: Get::Value(|subject: &S, out| limits::decision(subject, |limited| &limited.connections, out)),
         doc: "PASSED, REJECTED or REJECTED_DRY_RUN.",
     }]
 }
@@ -187,7 +187,7 @@ impl<S: HasLimits> Gate<S> for Limits<S> {
 
 impl<S: HasLimits> Limits<S> {
     fn decide(&self, subject: &S) -> Verdict {
-        let limited = subject.limited();
+        let limited = subject.state::<Limited>();
         if limited.connections.get().is_some() {
             return Verdict::Continue;
         }
@@ -222,7 +222,7 @@ impl<S: HasLimits> Limits<S> {
             let why = if decision == Decision::NoRoom { ", it is full" } else { "" };
             log.write(self.level, format_args!("limiting connections{dry} by zone \"{name}\"{why}"));
         }
-        let limited = subject.limited();
+        let limited = subject.state::<Limited>();
         if self.dry_run {
             limited.connections.set(Some("REJECTED_DRY_RUN"));
             return Verdict::Continue;

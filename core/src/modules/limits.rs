@@ -8,19 +8,17 @@ use crate::conf::{ConfigError, Line, Refusal, Word, value};
 use crate::log::Level;
 use crate::module::Install;
 use crate::script::Template;
-use crate::subject::Subject;
+use crate::subject::{State, Subject};
 use crate::zone::table::{LONGEST_KEY, Shape, Table};
 
 /// A subject that can be limited.
 pub trait HasLimits: Subject {
     /// The protocol's name: its zones are not those of another.
     const PROTOCOL: &'static str;
-
-    /// What limits have noted in it.
-    fn limited(&self) -> &Limited;
 }
 
-/// What limits have noted in a subject. They decide once, however often it is redirected.
+/// What limits have noted in a subject. They decide once, however often it is redirected, and its subrequests are not
+/// limited again.
 #[derive(Default)]
 pub struct Limited {
     /// `$limit_conn_status`
@@ -32,6 +30,10 @@ pub struct Limited {
     held: RefCell<Vec<Box<dyn Any>>>,
 }
 
+impl State for Limited {
+    const SHARED: bool = true;
+}
+
 impl Limited {
     /// Keeps something until the subject ends.
     pub fn hold(&self, guard: impl Any) {
@@ -40,8 +42,13 @@ impl Limited {
 }
 
 /// Appends what a limit has decided.
-pub fn decision(decided: &Cell<Option<&'static str>>, out: &mut Vec<u8>) -> bool {
-    decided.get().map(|text| out.extend_from_slice(text.as_bytes())).is_some()
+pub fn decision<S: Subject>(
+    subject: &S,
+    decided: fn(&Limited) -> &Cell<Option<&'static str>>,
+    out: &mut Vec<u8>,
+) -> bool {
+    let decided = subject.known_state::<Limited>().and_then(|limited| decided(&limited).get());
+    decided.map(|text| out.extend_from_slice(text.as_bytes())).is_some()
 }
 
 /// A zone as it is written: `KEY zone=NAME:SIZE`.

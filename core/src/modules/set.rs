@@ -104,7 +104,12 @@ pub struct Setter<S: 'static> {
 impl<S: Subject> Setter<S> {
     /// Evaluates the value and assigns it.
     pub fn run(&self, subject: &S) {
-        let value = self.value.value(subject);
+        self.run_with(subject, subject);
+    }
+
+    /// Evaluates the value for one subject and assigns it in another.
+    pub fn run_with(&self, of: &S, subject: &S) {
+        let value = self.value.value(of);
         match self.to {
             Settable::Slot(slot) => subject.slots().set(slot, Some(&value)),
             Settable::Subject(assign) => assign(subject, &value),

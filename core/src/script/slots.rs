@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::ops::Range;
+use std::rc::Rc;
 
 /// How deep variables may refer to variables before it must be a cycle.
 const DEPTH: u8 = 32;
@@ -22,10 +23,24 @@ struct Captures {
     groups: Vec<Option<Range<usize>>>,
 }
 
+/// The values of slots.
+#[derive(Debug)]
+enum Values {
+    Own(Vec<Slot>),
+    /// A subject and those within it have them in common.
+    Shared(Rc<RefCell<Vec<Slot>>>),
+}
+
+impl Default for Values {
+    fn default() -> Self {
+        Values::Own(Vec::new())
+    }
+}
+
 /// Per-subject state of variables. Takes no memory until something is set.
 #[derive(Debug, Default)]
 pub struct Slots {
-    values: RefCell<Vec<Slot>>,
+    values: RefCell<Values>,
     captures: RefCell<Option<Box<Captures>>>,
     depth: Cell<u8>,
 }
@@ -33,24 +48,30 @@ pub struct Slots {
 impl Slots {
     /// Sets the value of a slot; `None` means "known to be absent".
     pub fn set(&self, index: usize, value: Option<&[u8]>) {
-        let mut values = self.values.borrow_mut();
-        if values.len() <= index {
-            values.resize(index + 1, Slot::Unset);
+        let slot = value.map_or(Slot::Absent, |value| Slot::Value(value.into()));
+        match &mut *self.values.borrow_mut() {
+            Values::Own(values) => put(values, index, slot),
+            Values::Shared(values) => put(&mut values.borrow_mut(), index, slot),
         }
-        if let Some(slot) = values.get_mut(index) {
-            *slot = value.map_or(Slot::Absent, |value| Slot::Value(value.into()));
-        }
+    }
+
+    /// Those of a subject within another one: what either sets, both see. What a match has captured is each one's own.
+    #[must_use]
+    pub fn within(outer: &Slots) -> Slots {
+        let values = &mut *outer.values.borrow_mut();
+        let shared = match values {
+            Values::Shared(shared) => shared.clone(),
+            Values::Own(own) => Rc::new(RefCell::new(std::mem::take(own))),
+        };
+        *values = Values::Shared(shared.clone());
+        Slots { values: RefCell::new(Values::Shared(shared)), ..Slots::default() }
     }
 
     /// Appends the slot's value. `None` when it was never set, `Some(false)` when it is known to be absent.
     pub fn read(&self, index: usize, out: &mut Vec<u8>) -> Option<bool> {
-        match self.values.borrow().get(index) {
-            None | Some(Slot::Unset) => None,
-            Some(Slot::Absent) => Some(false),
-            Some(Slot::Value(value)) => {
-                out.extend_from_slice(value);
-                Some(true)
-            }
+        match &*self.values.borrow() {
+            Values::Own(values) => read(values.get(index), out),
+            Values::Shared(values) => read(values.borrow().get(index), out),
         }
     }
 
@@ -79,6 +100,26 @@ impl Slots {
     }
 }
 
+fn put(values: &mut Vec<Slot>, index: usize, slot: Slot) {
+    if values.len() <= index {
+        values.resize(index + 1, Slot::Unset);
+    }
+    if let Some(place) = values.get_mut(index) {
+        *place = slot;
+    }
+}
+
+fn read(slot: Option<&Slot>, out: &mut Vec<u8>) -> Option<bool> {
+    match slot {
+        None | Some(Slot::Unset) => None,
+        Some(Slot::Absent) => Some(false),
+        Some(Slot::Value(value)) => {
+            out.extend_from_slice(value);
+            Some(true)
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -93,6 +134,22 @@ mod tests {
         slots.set(3, Some(b"x"));
         assert_eq!((slots.read(3, &mut out), &*out), (Some(true), &b"x"[..]));
         assert_eq!(slots.read(0, &mut out), None);
+    }
+
+    #[test]
+    fn values_are_shared_with_subjects_within_and_captures_are_not() {
+        let outer = Slots::default();
+        outer.set(0, Some(b"outer"));
+        outer.capture(b"a", vec![Some(0..1)]);
+        let inner = Slots::within(&outer);
+        let innermost = Slots::within(&inner);
+        innermost.set(1, Some(b"inner"));
+        for slots in [&outer, &inner, &innermost] {
+            let mut out = Vec::new();
+            assert_eq!((slots.read(0, &mut out), slots.read(1, &mut out)), (Some(true), Some(true)));
+            assert_eq!(out, b"outerinner");
+        }
+        assert!(outer.read_capture(0, &mut Vec::new()) && !inner.read_capture(0, &mut Vec::new()));
     }
 
     #[test]

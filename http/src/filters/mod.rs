@@ -15,6 +15,11 @@ use crate::exchange::Exchange;
 pub trait Filter {
     /// Looks at the head and may change it, or the body as a whole.
     fn head(&self, exchange: &Exchange, answer: &mut Answer) -> Filtered;
+
+    /// Answers to subrequests are shown to it as well. nginx: to what changes bodies, not to what is about heads.
+    fn sees_subrequests(&self) -> bool {
+        false
+    }
 }
 
 /// What a filter makes of an answer.

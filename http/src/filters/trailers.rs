@@ -64,6 +64,7 @@ impl Trailers {
     /// True when an answer of this status should be sent in a way that allows for trailers.
     pub fn are_due(&self, exchange: &Exchange, status: u16) -> bool {
         !self.0.is_empty()
+            && !exchange.is_subrequest()
             && exchange.head.version >= Version::Http11
             && (exchange.head.version == Version::Http2 || exchange.plan().settings.chunked_transfer_encoding)
             && self.0.iter().any(|(_, _, always)| *always || is_usual(status))

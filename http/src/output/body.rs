@@ -1,5 +1,6 @@
 //! The body of an answer on its way: pulled from its source, changed by the filters, given to the sink.
 
+use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::task::{Context, Poll, ready};
@@ -12,6 +13,7 @@ use super::sink::{PIECE, Sink, failed};
 use super::{Failure, Transforms};
 use crate::answer::{Body, Broken, Chunk, FilePart, Piece, Source};
 use crate::exchange::Exchange;
+use crate::subrequest::Include;
 
 /// Sends a body to its end.
 ///
@@ -49,20 +51,78 @@ pub async fn send(sink: &mut Sink<'_>, body: Body, transforms: Transforms, sendf
     Ok(sink.flush().await?)
 }
 
+/// Chunks on their way through the filters.
+///
+/// What a filter has a subrequest answer goes through the filters behind it, as nginx has it.
+struct Stages {
+    transforms: Transforms,
+    /// The next one first, and which filter is the next that it has to go through.
+    waiting: VecDeque<(usize, Chunk)>,
+    /// A subrequest whose answer is next.
+    including: Option<(usize, Box<Include>)>,
+}
+
+impl Stages {
+    fn new(transforms: Transforms) -> Stages {
+        Stages { transforms, waiting: VecDeque::new(), including: None }
+    }
+
+    /// The next chunk for the client, made of what `source` gives.
+    fn poll_chunk(
+        &mut self,
+        cx: &mut Context<'_>,
+        exchange: &Exchange,
+        source: &mut dyn Source,
+        unsent: usize,
+    ) -> Poll<Result<Chunk, Broken>> {
+        loop {
+            let (stage, chunk) = if let Some((stage, include)) = &mut self.including {
+                match ready!(include.poll_chunk(cx, unsent))? {
+                    Chunk::End(_) => {
+                        self.including = None;
+                        continue;
+                    }
+                    chunk => (*stage, chunk),
+                }
+            } else if let Some(next) = self.waiting.pop_front() {
+                next
+            } else {
+                (0, ready!(source.poll_chunk(cx, exchange, unsent))?)
+            };
+            match (chunk, self.transforms.get_mut(stage)) {
+                (Chunk::Include(include), _) => self.including = Some((stage, include)),
+                (chunk, None) => return Poll::Ready(Ok(chunk)),
+                (chunk, Some(transform)) => {
+                    let mut out = Vec::new();
+                    transform.chunk(exchange, chunk, &mut out)?;
+                    for chunk in out.into_iter().rev() {
+                        self.waiting.push_front((stage + 1, chunk));
+                    }
+                }
+            }
+        }
+    }
+}
+
 /// Pulls a body and pushes it. The client takes what it can at any time, and the source is asked for more as long as it may
 /// read ahead: neither waits for the other without need.
-async fn drive(sink: &mut Sink<'_>, mut source: Box<dyn Source>, mut transforms: Transforms) -> Result<(), Failure> {
+async fn drive(sink: &mut Sink<'_>, mut source: Box<dyn Source>, transforms: Transforms) -> Result<(), Failure> {
     let exchange = sink.exchange();
+    let mut stages = Stages::new(transforms);
     let mut ended: Option<Result<(), Broken>> = None;
     let driven = poll_fn(|cx| {
         loop {
             // What has come together leaves together: the end with the last of the data.
             while ended.is_none()
-                && let Poll::Ready(chunk) = source.poll_chunk(cx, exchange, sink.waiting())
+                && let Poll::Ready(chunk) = stages.poll_chunk(cx, exchange, &mut *source, sink.waiting())
             {
-                let is_last = matches!(chunk, Ok(Chunk::End(_)));
-                let pushed = chunk.and_then(|chunk| push(sink, exchange, chunk, &mut transforms));
-                ended = if is_last || pushed.is_err() { Some(pushed) } else { None };
+                match chunk {
+                    Ok(chunk) => {
+                        ended = matches!(chunk, Chunk::End(_)).then_some(Ok(()));
+                        deliver(sink, chunk);
+                    }
+                    Err(broken) => ended = Some(Err(broken)),
+                }
             }
             let before = sink.waiting();
             let drained = sink.poll_drain(cx)?;
@@ -86,29 +146,11 @@ async fn drive(sink: &mut Sink<'_>, mut source: Box<dyn Source>, mut transforms:
     driven
 }
 
-/// Gives a chunk, or what the filters make of it, to the sink.
-fn push(sink: &mut Sink<'_>, exchange: &Exchange, chunk: Chunk, transforms: &mut Transforms) -> Result<(), Broken> {
-    if transforms.is_empty() {
-        deliver(sink, chunk);
-        return Ok(());
-    }
-    let mut chunks = vec![chunk];
-    for transform in transforms {
-        let mut out = Vec::new();
-        for chunk in chunks {
-            transform.chunk(exchange, chunk, &mut out)?;
-        }
-        chunks = out;
-    }
-    chunks.into_iter().for_each(|chunk| deliver(sink, chunk));
-    Ok(())
-}
-
 fn deliver(sink: &mut Sink<'_>, chunk: Chunk) {
     match chunk {
         Chunk::Data(pieces) => sink.pieces(pieces),
-        // Nothing is ever held back.
-        Chunk::Flush => {}
+        // Nothing is ever held back, and what is included has taken its own place.
+        Chunk::Flush | Chunk::Include(_) => {}
         Chunk::End(trailers) => sink.end(trailers),
     }
 }

@@ -32,7 +32,8 @@ pub fn filter(exchange: &Exchange, answer: &mut Answer) -> Result<Transforms, u1
     let plan = exchange.plan();
     let mut transforms = Vec::new();
     exchange.sent.keeps.set(may_keep(exchange, answer));
-    for filter in &plan.filters {
+    let is_part = exchange.is_subrequest();
+    for filter in plan.filters.iter().filter(|filter| !is_part || filter.sees_subrequests()) {
         match filter.head(exchange, answer) {
             Filtered::Pass => {}
             Filtered::Transform(transform) => transforms.push(transform),

@@ -10,6 +10,7 @@ pub mod redirect;
 pub mod relay;
 pub mod request;
 pub mod spill;
+pub mod variables;
 
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
@@ -38,6 +39,7 @@ use attempt::{Fault, Sending};
 use judge::{Judge, Next};
 use module::Settings;
 use pass::{Destination, Pass};
+use variables::{Asked, Proxied};
 
 /// A connection to a peer.
 pub struct PeerConnection {
@@ -60,8 +62,8 @@ pub struct Shared {
     pools: RefCell<HashMap<*const Group, Pooled>>,
     /// Groups for addresses that variables gave, oldest first.
     written_out: RefCell<VecDeque<(Vec<u8>, Pooled)>>,
-    /// Some variable asks for fields of upstream replies.
-    pub keeps_reply_fields: Cell<bool>,
+    /// What variables ask of the proxying of exchanges.
+    pub asked: Cell<Asked>,
     sweeping: Cell<bool>,
     /// There were requests since the last look at idle connections.
     used: Cell<bool>,
@@ -193,7 +195,9 @@ impl ProxyPass {
                 return Outcome::Status(502);
             }
         };
-        *exchange.proxied_to.borrow_mut() = Some(destination.host.clone());
+        if self.shared.asked.get().host {
+            *exchange.state::<Proxied>().host.borrow_mut() = Some(destination.host.clone());
+        }
         let held = match exchange.head.framing {
             Framing::None => Held::nothing(),
             // Boxed, so that a request without a body does not carry the room for it.
@@ -243,8 +247,8 @@ impl ProxyPass {
                 return Outcome::Status(502);
             };
             exchange.attempts.begin(lease.name());
-            if self.shared.keeps_reply_fields.get() {
-                exchange.reply_fields.take();
+            if self.shared.asked.get().fields {
+                exchange.state::<Proxied>().fields.take();
             }
             let index = lease.index();
             let begun = Instant::now();
@@ -316,8 +320,9 @@ impl ProxyPass {
     /// Makes an answer of a reply.
     fn accept(&self, exchange: &Exchange, reply: attempt::Arrived) -> Outcome {
         let status = reply.head.status;
-        if self.shared.keeps_reply_fields.get() {
-            *exchange.reply_fields.borrow_mut() = reply.head.fields.clone();
+        // Who has asked for what is not allowed is told how it would be, even if that is hidden from clients.
+        if self.shared.asked.get().fields || (status == 401 && exchange.is_subrequest()) {
+            *exchange.state::<Proxied>().fields.borrow_mut() = reply.head.fields.clone();
         }
         if self.settings.intercept_errors && status >= 300 && exchange.plan().error_pages.covers(status) {
             if status == 401 {

@@ -9,7 +9,7 @@ use tidegate_core::conf::{Check, ConfigError, Line, Refusal, Setting, Word, lite
 use tidegate_core::file::folder::{Folder, WrittenFolder};
 use tidegate_core::inherit;
 use tidegate_core::module::{Install, Module};
-use tidegate_core::script::Template;
+use tidegate_core::script::{Template, Variable};
 use tidegate_http_wire::framing::Framing;
 use tidegate_http_wire::{Field, Fields, Known, Version};
 
@@ -553,6 +553,8 @@ const HIDDEN: [&str; 8] = [
 ];
 
 impl Module<Exchange> for Proxy {
+    const VARIABLES: &'static [Variable<Exchange>] = super::variables::ROWS;
+
     fn define(conf: &ProxyConf, env: &mut Install<'_, Exchange>) -> Result<(), ConfigError> {
         conf.redirect.iter().for_each(|redirect| redirect.define(env));
         conf.cookies.define(env);

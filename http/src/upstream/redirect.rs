@@ -19,6 +19,7 @@ use super::spill::Spill;
 use crate::answer::{Answer, Body};
 use crate::content::Outcome;
 use crate::exchange::Exchange;
+use crate::limit_rate::Rate;
 use crate::output;
 use crate::plan::{Kind, Plan};
 
@@ -168,7 +169,7 @@ pub fn answer(arrived: Arrived, exchange: &Exchange, pass: &ProxyPass) -> Outcom
     let buffered = settings.buffers_reply(&head.fields);
     if !buffered {
         // nginx: what is not buffered leaves as it comes.
-        exchange.rate.set(Some(0));
+        exchange.state::<Rate>().0.set(Some(0));
     }
     let mut fields = head.fields;
     fields.retain(|field| !settings.hidden.has(field));
@@ -247,7 +248,7 @@ fn limit_rate(exchange: &Exchange, settings: &Settings, fields: &Fields) {
     let told = fields.get(Known::XAccelLimitRate).filter(|_| !settings.ignored.has_known(Known::XAccelLimitRate));
     let rate = told.and_then(|value| std::str::from_utf8(value).ok()).and_then(|value| value.parse().ok());
     if rate.is_some() {
-        exchange.rate.set(rate);
+        exchange.state::<Rate>().0.set(rate);
     }
 }
 

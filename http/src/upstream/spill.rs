@@ -187,7 +187,8 @@ impl Backlog {
                 self.queued = pieces.iter().fold(self.queued, |sum, piece| sum.saturating_add(piece.len()));
                 self.memory.extend(pieces);
             }
-            Ok(Chunk::Flush) => {}
+            // A reply includes nothing.
+            Ok(Chunk::Flush | Chunk::Include(_)) => {}
             Ok(Chunk::End(trailers)) => self.end = Some(Ok(trailers)),
             Err(broken) => self.end = Some(Err(broken)),
         }

@@ -245,6 +245,10 @@ impl Presence for Connection {
     fn poll_until(&self, cx: &mut Context<'_>, deadline: Instant) -> Poll<()> {
         self.io.borrow_mut().timer.poll_until(cx, deadline)
     }
+
+    fn admit(&self) -> Option<Lifetime> {
+        self.life.connections().admit()
+    }
 }
 
 impl Way for Connection {

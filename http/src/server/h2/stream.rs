@@ -215,6 +215,10 @@ impl Presence for Stream {
     fn poll_until(&self, cx: &mut Context<'_>, deadline: Instant) -> Poll<()> {
         self.timer.borrow_mut().poll_until(cx, deadline)
     }
+
+    fn admit(&self) -> Option<Lifetime> {
+        self.life.connections().admit()
+    }
 }
 
 impl Way for Stream {
