@@ -1,7 +1,8 @@
 //! An output filter: `upper_case on;` answers in capitals, whatever the content comes from and however it comes.
 //!
 //! 1. A [`Filter`] looks at the head of each answer, and gives a [`Transform`] when it wants to see the body. One that
-//!    changes the length of the body must see to it that none is announced.
+//!    changes the length of the body must see to it that none is announced. What becomes a part of another answer is
+//!    shown to it where it says so.
 //! 2. A [`Transform`] takes a chunk and appends what becomes of it; it may hold something back until the end. It never
 //!    waits: reading and writing are the driver's business. It may fail, as this one does when what is called text is none:
 //!    it says so in the log, and the client gets no end of what it has got.
@@ -58,6 +59,10 @@ impl Filter for Text {
     fn head(&self, _exchange: &Exchange, answer: &mut Answer) -> Filtered {
         let is_text = answer.fields.get(Known::ContentType).is_some_and(|value| value.starts_with(b"text/"));
         if is_text { Filtered::Transform(Box::new(Capitals)) } else { Filtered::Pass }
+    }
+
+    fn sees_subrequests(&self) -> bool {
+        true
     }
 }
 

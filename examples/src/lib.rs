@@ -18,5 +18,8 @@ pub mod balancer;
 pub mod directive;
 pub mod echo;
 pub mod filter;
+pub mod include;
+pub mod join;
 #[cfg(test)]
 mod testing;
+pub mod trail;
