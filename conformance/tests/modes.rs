@@ -203,6 +203,8 @@ fn files_and_sockets_belong_to_whom_they_are_for() {
         }
         // Whoever the files belong to, the workers are whom they should be.
         let worker = processes::children(second)[0];
-        assert_eq!(fs::metadata(format!("/proc/{worker}")).unwrap().uid(), workers, "{line}");
+        let runs_as = |user: u32| fs::metadata(format!("/proc/{worker}")).unwrap().uid() == user;
+        // It begins as a copy of the master.
+        wait_until(&format!("the worker has given up root, {line}"), || runs_as(workers).then_some(()));
     }
 }
