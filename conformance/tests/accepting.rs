@@ -234,6 +234,9 @@ fn a_worker_that_is_stopped_in_the_moment_it_was_woken_keeps_no_client() {
     assert!(slowest < Duration::from_secs(4), "{slowest:?}");
 }
 
+/// States of TCP in which a server may hold a connection: established, on its way out, or closed by the client.
+const HELD: [u8; 4] = [1, 4, 5, 8];
+
 #[test]
 fn a_worker_without_room_leaves_clients_to_one_that_has() {
     if skip_on_nginx("it closes what it cannot serve") {
@@ -244,7 +247,11 @@ fn a_worker_without_room_leaves_clients_to_one_that_has() {
          server { listen 127.0.0.1:%%PORT_0%%; listen 127.0.0.1:%%PORT_1%%; location / { return 200 $pid; } } }",
     );
     let workers = wait_until("two workers run", || Some(server.workers()).filter(|pids| pids.len() == 2));
+    let ports = [server.port(0), server.port(1)];
+    let is_open = |(local, _, state): (u16, u16, u8)| ports.contains(&local) && HELD.contains(&state);
     for round in 0..4 {
+        // A connection that a worker has yet to let go of takes the place of one of those that are to fill it.
+        wait_until("those of the last round are closed", || (!processes::connections().any(is_open)).then_some(()));
         // One of the two takes all that there are while the other stands still.
         signal_to(workers[round % 2], Signal::SIGSTOP);
         let mut busy: Vec<_> = (0..8).map(|at| server.http(at % 2)).collect();

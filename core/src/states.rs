@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 /// What a feature remembers of a subject. It begins with its default when it is first asked for.
 pub trait State: Default + 'static {
-    /// A subrequest shares it with its main request; otherwise each has its own.
+    /// A subject within another one shares it with that; otherwise each has its own.
     const SHARED: bool = false;
 }
 
