@@ -1,5 +1,6 @@
 //! An answer on its way to the client: a head and a body that is pulled.
 
+use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -12,7 +13,6 @@ use tidegate_http_wire::{Fields, Known, status};
 
 use crate::exchange::Exchange;
 use crate::settings::Tokens;
-use crate::subrequest::Include;
 
 /// An answer.
 pub struct Answer {
@@ -100,16 +100,26 @@ pub enum Piece {
 }
 
 /// What a source gives and filters see of a body.
-#[derive(Debug)]
 pub enum Chunk {
     /// Bytes that have come together.
     Data(SmallVec<[Bytes; 4]>),
     /// What has been given so far should reach the client.
     Flush,
-    /// The answer to a subrequest, in order between what is before it and behind it.
-    Include(Box<Include>),
+    /// What another source gives, in order between what is before it and behind it: the answer to a subrequest.
+    Include(Box<dyn Source>),
     /// The end, and the fields behind it if there are any.
     End(Option<Box<Fields>>),
+}
+
+impl fmt::Debug for Chunk {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Chunk::Data(pieces) => f.debug_tuple("Data").field(pieces).finish(),
+            Chunk::Flush => f.write_str("Flush"),
+            Chunk::Include(_) => f.write_str("Include"),
+            Chunk::End(trailers) => f.debug_tuple("End").field(trailers).finish(),
+        }
+    }
 }
 
 impl Body {

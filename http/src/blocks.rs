@@ -15,22 +15,16 @@ use tidegate_core::net::listen::{Endpoint, Listen, Takes};
 use tidegate_core::phase::Gates;
 use tidegate_core::process::Build;
 use tidegate_core::script::names::{self, BadName};
-use tidegate_core::script::regex::Matches;
-use tidegate_core::script::{Regex, Slots};
 use tidegate_core::tls::{ClientCertificateConf, ClientCertificates, ServerTls, Tls, TlsConf};
 
-use crate::content::files::Files;
-use crate::error_page::ErrorPages;
 use crate::exchange::Exchange;
-use crate::filters::trailers::Trailers;
-use crate::held_body::Bodies;
 use crate::limit_except;
-use crate::limit_rate::RateLimit;
-use crate::plan::{Kind, Plan};
-use crate::route::location::Locations;
+use crate::plan::{Kind, Parts, Plan};
+use crate::route::location::{Locations, glued};
 use crate::route::server_name::ServerNames;
 use crate::server::h2::module as http2;
-use crate::settings::SettingsConf;
+use crate::settings::directives::SettingsConf;
+use crate::site::{Server, Site};
 use crate::upstream::Shared;
 use crate::upstream::variables::Asked;
 
@@ -118,51 +112,6 @@ impl Module<Exchange> for Servers {
     }
 }
 
-/// A virtual server.
-pub struct Server {
-    /// Its first name; empty without one.
-    pub name: String,
-    /// What its exchanges run through before a location is chosen, and when there is none.
-    pub plan: Rc<Plan>,
-    /// Its locations.
-    pub locations: Locations<Rc<Plan>>,
-    /// What it offers in a TLS handshake; without it, the default server's offer holds.
-    pub tls: Option<ServerTls>,
-    /// What it would offer is wrong, and has been told of.
-    lost_tls: bool,
-    /// How it speaks HTTP/2, if it does.
-    pub http2: Option<Rc<http2::Settings>>,
-    /// It asks clients for certificates, whether it has one of its own or not.
-    pub asks_clients: bool,
-    patterns: Vec<(Word, Rc<Regex>)>,
-}
-
-/// The servers of one address.
-pub struct Site {
-    /// By name.
-    pub servers: ServerNames<Rc<Server>>,
-    /// Connections begin with a TLS handshake.
-    pub tls: bool,
-}
-
-impl Site {
-    /// What a server of this address offers in a handshake.
-    pub fn tls<'a>(&'a self, server: &'a Server) -> Option<&'a ServerTls> {
-        server.tls.as_ref().or(self.servers.default_server().tls.as_ref())
-    }
-
-    /// The server that a client which names this host in its handshake is served by; the default server if it names none.
-    ///
-    /// # Errors
-    /// A pattern could not say which.
-    pub fn named(&self, host: Option<&[u8]>) -> Matches<&Rc<Server>> {
-        match host {
-            Some(host) => self.servers.find(&host.to_ascii_lowercase(), &Slots::default()),
-            None => Ok(self.servers.default_server()),
-        }
-    }
-}
-
 /// Applies and installs an http block.
 pub fn load(modules: &Modules<Exchange>, node: &Node, build: &mut Build<'_>) {
     let mut variables = modules.fresh_variables();
@@ -210,23 +159,18 @@ impl Loader<'_> {
             kind,
             gates: Gates::default(),
             filters: Vec::new(),
-            trailers: Trailers::default(),
             sinks: Vec::new(),
             content: None,
             around: OnceCell::new(),
             limit: None,
-            files: Files::default(),
-            bodies: Bodies::default(),
-            rate: RateLimit::default(),
             settings: Rc::new(SettingsConf::default().build()),
-            error_pages: ErrorPages::default(),
             internal: false,
             auto_redirect: false,
             error_log,
             conditions: Vec::new(),
-            inner_program: None,
-            shared: self.shared.clone(),
+            parts: Parts::default(),
         };
+        plan.parts.put(self.shared.clone());
         // Handlers refer to the plans of `if` blocks by their place among the children.
         for child in block.children_named("if") {
             let inner = self.plan(child, name, Kind::If);
@@ -367,16 +311,6 @@ impl Loader<'_> {
         };
         if added { Ok(()) } else { Err(duplicate()) }
     }
-}
-
-/// nginx also takes a modifier that is glued to its path.
-pub fn glued(name: &Word) -> (String, Word) {
-    for modifier in ["=", "^~", "~*", "~"] {
-        if let Some(rest) = name.after(modifier) {
-            return (modifier.to_owned(), rest);
-        }
-    }
-    (String::new(), name.clone())
 }
 
 /// The addresses that HTTP/2 is spoken on whatever the servers there say: `listen .. http2`.

@@ -15,7 +15,21 @@ use tidegate_http_wire::h1::write::BadPart;
 
 use crate::answer::Answer;
 use crate::exchange::Exchange;
-use crate::output::{Framing, Outgoing};
+use crate::output::framing::Framing;
+use crate::output::outgoing::Outgoing;
+
+/// What becomes of the connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum After {
+    /// The next request may follow.
+    Keep,
+    /// It is closed.
+    Close,
+    /// It is closed once the client has stopped sending.
+    Linger,
+    /// It is closed at once, and reset if so configured.
+    Reset,
+}
 
 /// A way from a client and back.
 pub trait Carrier: RequestBody + Presence + Way {}

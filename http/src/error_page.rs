@@ -92,11 +92,13 @@ fn error_page(conf: &mut ErrorPageConf, line: &mut Line<'_>) -> Result<(), Refus
 
 impl Module<Exchange> for ErrorPage {
     fn install(conf: &ErrorPageConf, plan: &mut Plan, env: &mut Install<'_, Exchange>) -> Result<(), ConfigError> {
+        let mut pages = Vec::new();
         for written in &conf.pages {
             let page = Rc::new(Page { status: written.status, target: env.template(&written.target)? });
-            for code in &written.codes {
-                plan.error_pages.pages.push((*code, page.clone()));
-            }
+            pages.extend(written.codes.iter().map(|code| (*code, page.clone())));
+        }
+        if !pages.is_empty() {
+            plan.parts.put(ErrorPages { pages });
         }
         Ok(())
     }
@@ -120,9 +122,8 @@ pub struct Replaced {
 
 impl State for Replaced {}
 
-/// A location's error pages.
-#[derive(Default)]
-pub struct ErrorPages {
+/// A location's error pages, if it has any.
+struct ErrorPages {
     pages: Vec<(u16, Rc<Page>)>,
 }
 
@@ -136,19 +137,22 @@ pub enum Handled {
     Answer(Box<Answer>),
 }
 
+/// True when a page is configured for this status.
+pub fn covers(plan: &Plan, status: u16) -> bool {
+    let pages = plan.parts.get::<ErrorPages>();
+    pages.is_some_and(|pages| pages.pages.iter().any(|(code, _)| *code == status))
+}
+
+/// Puts a page in the place of an error of `exchange`, if one is configured.
+pub fn handle(plan: &Plan, exchange: &Exchange, status: u16) -> Handled {
+    match plan.parts.get::<ErrorPages>() {
+        Some(pages) => pages.handle(exchange, status),
+        None => Handled::No,
+    }
+}
+
 impl ErrorPages {
-    /// True when no page is configured for any status.
-    pub fn is_empty(&self) -> bool {
-        self.pages.is_empty()
-    }
-
-    /// True when a page is configured for this status.
-    pub fn covers(&self, status: u16) -> bool {
-        self.pages.iter().any(|(code, _)| *code == status)
-    }
-
-    /// Handles an error of `exchange`.
-    pub fn handle(&self, exchange: &Exchange, status: u16) -> Handled {
+    fn handle(&self, exchange: &Exchange, status: u16) -> Handled {
         let replaced = exchange.state::<Replaced>();
         if replaced.is_last.get() {
             return Handled::No;

@@ -16,10 +16,10 @@ use tidegate_http_wire::uri::{Escape, escape_uri};
 use tidegate_http_wire::{Fields, Known, Method, RequestHead};
 
 use crate::answer::Answer;
-use crate::blocks::Server;
 use crate::carrier::Carrier;
-use crate::held_body::Held;
+use crate::held::Held;
 use crate::plan::Plan;
+use crate::site::Server;
 
 /// What is being asked for now; internal redirects change it.
 #[derive(Clone, Debug, Default)]

@@ -7,7 +7,7 @@ use bytes::{Bytes, BytesMut};
 use tidegate_core::conf::directive::{Arity, Directive, Feature, Levels, Set};
 use tidegate_core::conf::{Check, ConfigError, Setting};
 use tidegate_core::file::folder::{Folder, WrittenFolder};
-use tidegate_core::file::temp::{Naming, Spool, TempFile, Written};
+use tidegate_core::file::temp::{Naming, Spool, Written};
 use tidegate_core::inherit;
 use tidegate_core::log;
 use tidegate_core::module::{Install, Module};
@@ -16,6 +16,7 @@ use tidegate_http_wire::Version;
 use tidegate_http_wire::framing::Framing;
 
 use crate::exchange::Exchange;
+use crate::held::Held;
 use crate::plan::Plan;
 use crate::presence;
 use crate::request_body::{self, BodyFault};
@@ -79,27 +80,32 @@ impl Feature for BodyFiles {
 
 impl Module<Exchange> for BodyFiles {
     fn install(conf: &BodyFilesConf, plan: &mut Plan, env: &mut Install<'_, Exchange>) -> Result<(), ConfigError> {
-        plan.bodies = Bodies { written: conf.folder.get().cloned(), in_file: conf.in_file.or(InFile::Rest) };
-        if plan.bodies.written.is_some() {
-            plan.bodies.place(env)?;
+        let bodies = Bodies { written: conf.folder.get().cloned(), in_file: conf.in_file.or(InFile::Rest) };
+        if bodies.written.is_some() {
+            bodies.place(env)?;
         }
+        plan.parts.put(bodies);
         Ok(())
     }
 }
 
 /// What a block says of request bodies. The folder is made only where something needs it.
 #[derive(Clone, Debug, Default)]
-pub struct Bodies {
+struct Bodies {
     written: Option<WrittenFolder>,
     in_file: InFile,
 }
 
+/// Where the bodies that are held in a block go.
+///
+/// # Errors
+/// The folder has other levels elsewhere.
+pub fn place(plan: &Plan, env: &Install<'_, Exchange>) -> Result<BodyPlace, ConfigError> {
+    plan.parts.get::<Bodies>().unwrap_or(&Bodies::default()).place(env)
+}
+
 impl Bodies {
-    /// Where the bodies that are held go.
-    ///
-    /// # Errors
-    /// The folder has other levels elsewhere.
-    pub fn place(&self, env: &Install<'_, Exchange>) -> Result<BodyPlace, ConfigError> {
+    fn place(&self, env: &Install<'_, Exchange>) -> Result<BodyPlace, ConfigError> {
         let folder = env.folders.find(self.written.as_ref(), "client_body_temp", env.setup)?;
         if self.in_file == InFile::Clean {
             folder.expect_names();
@@ -124,40 +130,6 @@ impl BodyPlace {
             InFile::Keep => Naming::Kept,
         };
         Spool::new(self.folder.clone(), naming)
-    }
-}
-
-/// The body of a request as far as it is held.
-#[derive(Clone, Debug, Default)]
-pub struct Held {
-    /// In memory. What is in a file is not.
-    pub memory: Bytes,
-    /// In a file, and how much that is.
-    pub file: Option<(Arc<TempFile>, u64)>,
-    /// There is no more.
-    pub complete: bool,
-}
-
-impl Held {
-    /// No body.
-    pub fn nothing() -> Held {
-        Held { complete: true, ..Held::default() }
-    }
-
-    /// How long it is.
-    pub fn len(&self) -> u64 {
-        let memory = u64::try_from(self.memory.len()).unwrap_or(u64::MAX);
-        self.file.as_ref().map_or(memory, |(_, length)| *length)
-    }
-
-    /// All of it is in memory.
-    pub fn is_in_memory(&self) -> bool {
-        self.complete && self.file.is_none()
-    }
-
-    /// Nothing is held.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
     }
 }
 

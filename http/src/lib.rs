@@ -8,6 +8,7 @@ pub mod content;
 pub mod error_page;
 pub mod exchange;
 pub mod filters;
+pub mod held;
 pub mod held_body;
 pub mod later;
 pub mod limit_except;
@@ -24,6 +25,7 @@ pub mod route;
 pub mod run;
 pub mod server;
 pub mod settings;
+pub mod site;
 pub mod subrequest;
 pub mod upstream;
 pub mod variables;
@@ -79,7 +81,7 @@ pub fn modules() -> Modules<Exchange> {
     modules
         .add::<BuiltIn>()
         .add::<variables::Variables>()
-        .add::<settings::Core>()
+        .add::<settings::directives::Core>()
         .add::<blocks::Servers>()
         .add::<server::h2::module::Http2>()
         .add::<Upstreams>()

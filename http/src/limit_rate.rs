@@ -71,7 +71,10 @@ impl Module<Exchange> for LimitRate {
         let size = |word: &Setting<Word>, env: &mut Install<'_, Exchange>| {
             word.get().map_or(Ok(Size::Fixed(0)), |word| Size::compile(word, env))
         };
-        plan.rate = RateLimit { rate: size(&conf.rate, env)?, after: size(&conf.after, env)? };
+        let limit = RateLimit { rate: size(&conf.rate, env)?, after: size(&conf.after, env)? };
+        if conf.rate.get().is_some() || conf.after.get().is_some() {
+            plan.parts.put(limit);
+        }
         Ok(())
     }
 }
@@ -83,36 +86,22 @@ pub struct Rate(pub Cell<Option<u64>>);
 impl State for Rate {}
 
 /// A location's `limit_rate` and `limit_rate_after`.
-pub struct RateLimit {
+struct RateLimit {
     rate: Size,
     after: Size,
 }
 
-impl Default for RateLimit {
-    fn default() -> Self {
-        RateLimit { rate: Size::Fixed(0), after: Size::Fixed(0) }
+/// How fast the answer to an exchange may leave, decided when it begins to.
+pub fn of(exchange: &Exchange, plan: &Plan) -> Option<Pace> {
+    // The client gets it as a part of another answer, if at all.
+    if exchange.is_subrequest() {
+        return None;
     }
-}
-
-impl RateLimit {
-    /// How fast the answer to an exchange may leave, decided when it begins to.
-    pub fn of(&self, exchange: &Exchange) -> Option<Pace> {
-        // The client gets it as a part of another answer, if at all.
-        if exchange.is_subrequest() {
-            return None;
-        }
-        let decided = exchange.known_state::<Rate>().and_then(|rate| rate.0.get());
-        let rate = match (decided, &self.rate) {
-            (Some(rate), _) => rate,
-            (None, Size::Fixed(0)) => return None,
-            (None, rate) => {
-                let rate = rate.of(exchange);
-                exchange.state::<Rate>().0.set(Some(rate));
-                rate
-            }
-        };
-        if rate == 0 { None } else { Pace::new(rate, self.after.of(exchange), exchange.started) }
-    }
+    let limit = plan.parts.get::<RateLimit>();
+    let decided = exchange.known_state::<Rate>().and_then(|rate| rate.0.get());
+    let rate = decided.or_else(|| limit.map(|limit| limit.rate.of(exchange)))?;
+    exchange.state::<Rate>().0.set(Some(rate));
+    if rate == 0 { None } else { Pace::new(rate, limit.map_or(0, |limit| limit.after.of(exchange)), exchange.started) }
 }
 
 /// A number of bytes, written out or made of variables.

@@ -69,7 +69,7 @@ impl Module<Exchange> for Mirror {
     fn install(conf: &MirrorConf, plan: &mut Plan, env: &mut Install<'_, Exchange>) -> Result<(), ConfigError> {
         let paths: Vec<Rc<[u8]>> = conf.paths.get().into_iter().flatten().map(|path| path.bytes().into()).collect();
         if !paths.is_empty() {
-            let body = if conf.request_body.or(true) { Some(plan.bodies.place(env)?) } else { None };
+            let body = if conf.request_body.or(true) { Some(held_body::place(plan, env)?) } else { None };
             plan.gate(Phase::PreContent, Box::new(Mirrors { paths, body }));
         }
         Ok(())

@@ -252,7 +252,7 @@ impl Module<Exchange> for Rewrite {
         }
         if matches!(plan.kind, Kind::If) {
             // Run by the instruction of the block around it.
-            plan.inner_program = Some(Rc::new(Program(program)));
+            plan.parts.put(Program(program));
             return Ok(());
         }
         let phase = if conf.in_server { Phase::ServerRewrite } else { Phase::Rewrite };
@@ -330,7 +330,7 @@ impl<'a> Run<'a> {
         if !matches!(self.exchange.plan().kind, Kind::Server) {
             *self.exchange.plan.borrow_mut() = inner.clone();
         }
-        if let Some(program) = &inner.inner_program {
+        if let Some(program) = inner.parts.get::<Program>() {
             self.left.push(program.0.iter());
         }
     }
@@ -477,7 +477,7 @@ fn answer(exchange: &Exchange, code: u16, text: Option<&Template<Exchange>>) -> 
         return Verdict::Refuse(if text.is_empty() { code } else { exchange.send_to(code, &text) });
     }
     // nginx: such an answer has no page of ours, even if its body is empty.
-    let content_type = if code == 204 { Rc::default() } else { exchange.plan().files.content_type(exchange) };
+    let content_type = if code == 204 { Rc::default() } else { files::content_type(exchange, &exchange.plan()) };
     let answer = Answer::typed(code, &content_type, Body::Bytes(Bytes::from(text)));
     *exchange.answered.borrow_mut() = Some(answer);
     Verdict::Answered

@@ -19,10 +19,10 @@ use tidegate_http_wire::uri::{Escape, escape_uri};
 use tidegate_http_wire::{Known, Method, RequestHead};
 
 use crate::answer::Answer;
-use crate::blocks::Server;
-use crate::carrier::Carrier;
+
+use crate::carrier::{After, Carrier};
 use crate::content::{Outcome, Produce, files};
-use crate::error_page::{Handled, Replaced};
+use crate::error_page::{self, Handled, Replaced};
 use crate::exchange::{Exchange, Sent, Target};
 use crate::output::{self, Transforms};
 use crate::plan::Plan;
@@ -30,22 +30,10 @@ use crate::presence;
 use crate::request_body;
 use crate::route::location::Found;
 use crate::settings::Settings;
+use crate::site::Server;
 
 /// nginx: internal redirects and rewrites of one request.
 const MOST_REDIRECTS: u8 = 10;
-
-/// What becomes of the connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum After {
-    /// The next request may follow.
-    Keep,
-    /// It is closed.
-    Close,
-    /// It is closed once the client has stopped sending.
-    Linger,
-    /// It is closed at once, and reset if so configured.
-    Reset,
-}
 
 /// Why a client is not served, whatever it asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -281,8 +269,8 @@ async fn decide(exchange: &Exchange, mut outcome: Outcome) -> Option<Box<Answer>
             return None;
         }
         let plan = exchange.plan();
-        if !plan.error_pages.is_empty() && exchange.redirects.get() <= MOST_REDIRECTS {
-            match plan.error_pages.handle(exchange, status) {
+        if exchange.redirects.get() <= MOST_REDIRECTS {
+            match error_page::handle(&plan, exchange, status) {
                 Handled::Restart => {
                     outcome = Outcome::Restart;
                     continue;

@@ -15,6 +15,7 @@ use tidegate_core::script::variable::Get;
 use tidegate_core::subject::Subject;
 use tidegate_http_wire::{Known, args, cookies, date};
 
+use crate::content::files::Files;
 use crate::exchange::Exchange;
 
 /// Variables of an exchange
@@ -132,7 +133,11 @@ impl Module<Exchange> for Variables {
             },
             "The name of the file that the body is in; others can open it where client_body_in_file_only is on or clean.",
         ),
-        row("document_root", |x, out| put(out, &x.plan().files.root(x)), "The value of root or alias."),
+        row(
+            "document_root",
+            |x, out| Files::of(&x.plan()).is_some_and(|files| put(out, &files.root(x))),
+            "The value of root or alias.",
+        ),
         row("host", |x, out| put(out, x.host()), "The host asked for, or the server's name."),
         row(
             "request_port",
@@ -228,7 +233,8 @@ fn seconds(out: &mut Vec<u8>, time: std::time::Duration) -> bool {
 
 fn request_filename(exchange: &Exchange, out: &mut Vec<u8>) -> bool {
     use std::os::unix::ffi::OsStrExt;
-    let path = exchange.plan().files.path_of(exchange, &exchange.target.borrow().path);
+    let plan = exchange.plan();
+    let path = Files::of(&plan).and_then(|files| files.path_of(exchange, &exchange.target.borrow().path));
     path.is_some_and(|path| put(out, path.as_os_str().as_bytes()))
 }
 

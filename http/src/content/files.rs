@@ -19,10 +19,11 @@ use tidegate_http_wire::uri::{Escape, escape_uri};
 use tidegate_http_wire::{Known, Method, etag};
 
 use crate::answer::{Answer, Body, FilePart};
-use crate::blocks::glued;
-use crate::content::{Outcome, Produce, index, waiting};
+use crate::content::waiting::waiting;
+use crate::content::{Outcome, Produce, index};
 use crate::exchange::Exchange;
 use crate::plan::Plan;
+use crate::route::location::glued;
 
 /// The table from extensions, in lower case, to content types.
 pub type Types = Lookup<Vec<u8>, Rc<[u8]>>;
@@ -195,15 +196,12 @@ fn types(conf: &mut FilesConf, line: &mut Line<'_>) -> Result<(), Refusal> {
 }
 
 /// Where a location's files are and what they are.
-#[derive(Default)]
 pub struct Files {
-    root: Option<Template<Exchange>>,
+    root: Template<Exchange>,
     /// `None` for `root`.
     alias: Option<Alias>,
     types: Rc<Types>,
     default_type: Rc<[u8]>,
-    /// `index`
-    pub index: Vec<Template<Exchange>>,
 }
 
 impl Module<Exchange> for StaticFiles {
@@ -224,11 +222,13 @@ impl Module<Exchange> for StaticFiles {
         } else {
             Word::new(env.setup.path(&word).into_os_string().into_vec(), word.at().clone())
         };
-        plan.files.root = Some(env.template(&word)?);
-        plan.files.alias = alias;
-        plan.files.types = conf.types.get().cloned().unwrap_or_else(default_types);
-        plan.files.default_type =
-            conf.default_type.get().map_or_else(|| (*b"text/plain").into(), |word| word.bytes().into());
+        let default_type = conf.default_type.get().map_or_else(|| (*b"text/plain").into(), |word| word.bytes().into());
+        plan.parts.put(Files {
+            root: env.template(&word)?,
+            alias,
+            types: conf.types.get().cloned().unwrap_or_else(default_types),
+            default_type,
+        });
         Ok(())
     }
 }
@@ -239,9 +239,14 @@ fn default_types() -> Rc<Types> {
 }
 
 impl Files {
+    /// Those of a location.
+    pub fn of(plan: &Plan) -> Option<&Files> {
+        plan.parts.get()
+    }
+
     /// The file behind a path of this location. `None` when the path cannot be a file's.
     pub fn path_of(&self, exchange: &Exchange, path: &[u8]) -> Option<PathBuf> {
-        let mut full = self.root.as_ref()?.value(exchange);
+        let mut full = self.root.value(exchange);
         match &self.alias {
             None => {
                 while full.last() == Some(&b'/') {
@@ -292,11 +297,10 @@ impl Files {
 
     /// The value of `root` or `alias`.
     pub fn root(&self, exchange: &Exchange) -> Vec<u8> {
-        self.root.as_ref().map(|root| root.value(exchange)).unwrap_or_default()
+        self.root.value(exchange)
     }
 
-    /// The content type of the exchange's path, unless what led there has named one.
-    pub fn content_type(&self, exchange: &Exchange) -> Rc<[u8]> {
+    fn content_type(&self, exchange: &Exchange) -> Rc<[u8]> {
         if let Some(carried) = &*exchange.carried.borrow()
             && let Some(content_type) = carried.get(Known::ContentType)
         {
@@ -314,6 +318,11 @@ impl Files {
     }
 }
 
+/// The content type of the exchange's path, unless what led there has named one.
+pub fn content_type(exchange: &Exchange, plan: &Plan) -> Rc<[u8]> {
+    Files::of(plan).map(|files| files.content_type(exchange)).unwrap_or_default()
+}
+
 /// Answers with the file behind the exchange's path.
 pub fn answer<'a>(exchange: &'a Exchange) -> Produce<'a> {
     // nginx: what is posted may find no file, and an error page then stands in; only a file itself takes none.
@@ -325,7 +334,7 @@ pub fn answer<'a>(exchange: &'a Exchange) -> Produce<'a> {
     if path.ends_with(b"/") {
         return index::answer(exchange);
     }
-    let Some(full) = exchange.plan().files.path_of(exchange, &path) else {
+    let Some(full) = Files::of(&exchange.plan()).and_then(|files| files.path_of(exchange, &path)) else {
         return Produce::Now(unsafe_path(exchange, &path));
     };
     match file::open(&full) {
@@ -352,7 +361,7 @@ fn found(exchange: &Exchange, path: &[u8], full: &Path, opened: io::Result<Opene
         return Outcome::Status(405);
     }
     let body = Body::File(FilePart { file, range: 0..about.length });
-    let mut answer = Answer::typed(200, &plan.files.content_type(exchange), body);
+    let mut answer = Answer::typed(200, &content_type(exchange, &plan), body);
     answer.last_modified = Some(about.modified);
     if plan.settings.etag {
         answer.fields.push_known(Known::ETag, &etag::of_file(about.modified, about.length));

@@ -14,7 +14,9 @@ use tidegate_core::module::{Install, Module};
 use tidegate_core::script::Template;
 use tidegate_core::subject::Subject;
 
-use crate::content::{Outcome, Produce, files, waiting};
+use crate::content::files::Files;
+use crate::content::waiting::waiting;
+use crate::content::{Outcome, Produce, files};
 use crate::exchange::Exchange;
 use crate::plan::Plan;
 
@@ -51,14 +53,17 @@ impl Feature for Index {
 
 impl Module<Exchange> for Index {
     fn install(conf: &IndexConf, plan: &mut Plan, env: &mut Install<'_, Exchange>) -> Result<(), ConfigError> {
-        plan.files.index = if conf.files.is_empty() {
+        plan.parts.put(IndexFiles(if conf.files.is_empty() {
             vec![Template::literal(b"index.html")]
         } else {
             conf.files.iter().map(|word| env.template(word)).collect::<Result<_, _>>()?
-        };
+        }));
         Ok(())
     }
 }
+
+/// `index` of a location.
+struct IndexFiles(Vec<Template<Exchange>>);
 
 /// Answers for a path that ends with a slash: goes to the first index file that exists.
 pub fn answer<'a>(exchange: &'a Exchange) -> Produce<'a> {
@@ -111,8 +116,14 @@ impl Tries<'_> {
         }
     }
 
+    fn full(&self, path: &[u8]) -> Option<PathBuf> {
+        Files::of(&self.plan)?.path_of(self.exchange, path)
+    }
+
     fn ask(&mut self) -> Next<Outcome> {
-        let Some(file) = self.plan.files.index.get(self.position) else { return self.forbidden() };
+        let Some(file) = self.plan.parts.get::<IndexFiles>().and_then(|files| files.0.get(self.position)) else {
+            return self.forbidden();
+        };
         self.position += 1;
         let name = file.value(self.exchange);
         if name.first() == Some(&b'/') {
@@ -121,7 +132,7 @@ impl Tries<'_> {
             return Next::Done(Outcome::Restart);
         }
         let target = [&*self.path, &name].concat();
-        let Some(full) = self.plan.files.path_of(self.exchange, &target) else {
+        let Some(full) = self.full(&target) else {
             return Next::Done(files::unsafe_path(self.exchange, &target));
         };
         self.asked = Asked::File { target, full: full.clone() };
@@ -160,7 +171,7 @@ impl Tries<'_> {
     }
 
     fn forbidden(&self) -> Next<Outcome> {
-        let directory = self.plan.files.path_of(self.exchange, &self.path);
+        let directory = self.full(&self.path);
         log!(
             self.exchange.logger(),
             Error,

@@ -4,16 +4,13 @@ pub mod files;
 pub mod index;
 pub mod stub_status;
 pub mod try_files;
+mod waiting;
 
 use std::future::Future;
 use std::pin::Pin;
 
-use tidegate_core::log;
-use tidegate_core::subject::Subject;
-
 use crate::answer::Answer;
 use crate::exchange::Exchange;
-use crate::presence;
 
 /// Produces the answer to an exchange.
 pub trait Content {
@@ -45,17 +42,4 @@ impl From<Answer> for Outcome {
     fn from(answer: Answer) -> Self {
         Outcome::Answer(Box::new(answer))
     }
-}
-
-/// Content that the worker's threads have a part in. A client that gives up ends it.
-pub fn waiting<'a>(exchange: &'a Exchange, work: impl Future<Output = Outcome> + 'a) -> Produce<'a> {
-    Produce::Later(Box::pin(async move {
-        match presence::unless_given_up(exchange, work).await {
-            Some(outcome) => outcome,
-            None => {
-                log!(exchange.logger(), Info, "client prematurely closed connection while a file was waited for");
-                Outcome::Gone
-            }
-        }
-    }))
 }

@@ -13,7 +13,7 @@ use tidegate_core::phase::{Gate, Phase, Step, Verdict};
 use tidegate_core::script::Template;
 use tidegate_core::subject::Plan as _;
 
-use crate::content::files;
+use crate::content::files::{self, Files};
 use crate::exchange::{Exchange, Target};
 use crate::plan::Plan;
 
@@ -101,7 +101,7 @@ impl Gate<Exchange> for Tries {
                 if *directory && path.last() == Some(&b'/') {
                     path.pop();
                 }
-                let Some(full) = plan.files.try_path(exchange, &path) else { continue };
+                let Some(full) = Files::of(&plan).and_then(|files| files.try_path(exchange, &path)) else { continue };
                 asked = Some((path, full.clone(), *directory));
                 return Next::Ask(full);
             }
@@ -117,8 +117,9 @@ impl Gate<Exchange> for Tries {
 /// Makes a file that was found the target.
 fn go_to(exchange: &Exchange, plan: &Plan, path: &[u8]) {
     let args = exchange.target.borrow().args.clone();
-    let path = plan.files.tried(path);
-    let below_alias = plan.files.is_named_by_pattern();
+    let files = Files::of(plan);
+    let path = files.map_or_else(|| path.to_vec(), |files| files.tried(path));
+    let below_alias = files.is_some_and(Files::is_named_by_pattern);
     *exchange.target.borrow_mut() = Target { path, args, changed: true, below_alias, ..Target::default() };
 }
 

@@ -8,6 +8,7 @@ use tidegate_core::inherit;
 use tidegate_core::module::{Install, Module};
 use tidegate_core::script::Template;
 use tidegate_http_wire::Known;
+use tidegate_http_wire::h1::write;
 
 use super::{Filter, Filtered, value};
 use crate::answer::Answer;
@@ -87,14 +88,6 @@ impl Module<Exchange> for AddHeader {
     }
 }
 
-/// What may stand in a field: text over several lines in the configuration, or a break that a client has slipped into a
-/// variable, becomes spaces, as RFC 9110 section 5.5 has it. nginx sends them as they are.
-pub fn in_one_line(mut value: Vec<u8>) -> Vec<u8> {
-    value.iter_mut().filter(|byte| matches!(byte, b'\r' | b'\n' | 0)).for_each(|byte| *byte = b' ');
-    value.truncate(value.trim_ascii_end().len());
-    value
-}
-
 /// nginx: the statuses of answers that fields are added to without `always`.
 pub fn is_usual(status: u16) -> bool {
     matches!(status, 200 | 201 | 204 | 206 | 301 | 302 | 303 | 304 | 307 | 308)
@@ -109,7 +102,7 @@ impl Filter for Added {
             if !usual && !always {
                 continue;
             }
-            let value = in_one_line(value(template, exchange, answer));
+            let value = write::in_one_line(value(template, exchange, answer));
             let known = Known::of(name);
             // nginx: these have one value only, and an empty one removes them.
             if matches!(known, Known::LastModified | Known::ETag | Known::Date) {

@@ -6,9 +6,10 @@ use tidegate_core::inherit;
 use tidegate_core::module::{Install, Module};
 use tidegate_core::script::Variable;
 use tidegate_core::script::variable::Get;
+use tidegate_http_wire::h1::write;
 use tidegate_http_wire::{Fields, Version};
 
-use super::headers::{Compiled, Written, in_one_line, is_usual};
+use super::headers::{Compiled, Written, is_usual};
 use crate::exchange::Exchange;
 use crate::plan::Plan;
 
@@ -49,36 +50,46 @@ impl Module<Exchange> for AddTrailer {
     }];
 
     fn install(conf: &TrailersConf, plan: &mut Plan, env: &mut Install<'_, Exchange>) -> Result<(), ConfigError> {
-        for written in &conf.added {
-            plan.trailers.0.push(written.compile(env)?);
+        if !conf.added.is_empty() {
+            let added = conf.added.iter().map(|written| written.compile(env));
+            plan.parts.put(Trailers(added.collect::<Result<_, _>>()?));
         }
         Ok(())
     }
 }
 
-/// A location's trailers.
-#[derive(Default)]
-pub struct Trailers(Vec<Compiled>);
+/// A location's trailers, if it adds any.
+struct Trailers(Vec<Compiled>);
+
+/// True when an answer of this status should be sent in a way that allows for trailers.
+pub fn are_due(plan: &Plan, exchange: &Exchange, status: u16) -> bool {
+    plan.parts.get::<Trailers>().is_some_and(|trailers| trailers.are_due(exchange, status))
+}
+
+/// The fields behind the body of an answer: those of its location, behind those that came with it.
+pub fn of(exchange: &Exchange, came: Option<Box<Fields>>) -> Option<Box<Fields>> {
+    match exchange.plan.borrow().parts.get::<Trailers>() {
+        Some(trailers) => trailers.of(exchange, came),
+        None => came,
+    }
+}
 
 impl Trailers {
-    /// True when an answer of this status should be sent in a way that allows for trailers.
-    pub fn are_due(&self, exchange: &Exchange, status: u16) -> bool {
-        !self.0.is_empty()
-            && !exchange.is_subrequest()
+    fn are_due(&self, exchange: &Exchange, status: u16) -> bool {
+        !exchange.is_subrequest()
             && exchange.head.version >= Version::Http11
             && (exchange.head.version == Version::Http2 || exchange.plan().settings.chunked_transfer_encoding)
             && self.0.iter().any(|(_, _, always)| *always || is_usual(status))
     }
 
-    /// The fields behind the body of an answer: these, behind those that came with it.
-    pub fn of(&self, exchange: &Exchange, came: Option<Box<Fields>>) -> Option<Box<Fields>> {
+    fn of(&self, exchange: &Exchange, came: Option<Box<Fields>>) -> Option<Box<Fields>> {
         let status = exchange.sent.status.get();
         if !self.are_due(exchange, status) {
             return came;
         }
         let mut trailers = came;
         for (name, template, always) in &self.0 {
-            let value = in_one_line(template.value(exchange));
+            let value = write::in_one_line(template.value(exchange));
             if value.is_empty() || !(*always || is_usual(status)) {
                 continue;
             }

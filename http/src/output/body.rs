@@ -13,7 +13,6 @@ use super::sink::{PIECE, Sink, failed};
 use super::{Failure, Transforms};
 use crate::answer::{Body, Broken, Chunk, FilePart, Piece, Source};
 use crate::exchange::Exchange;
-use crate::subrequest::Include;
 
 /// Sends a body to its end.
 ///
@@ -59,7 +58,7 @@ struct Stages {
     /// The next one first, and which filter is the next that it has to go through.
     waiting: VecDeque<(usize, Chunk)>,
     /// A subrequest whose answer is next.
-    including: Option<(usize, Box<Include>)>,
+    including: Option<(usize, Box<dyn Source>)>,
 }
 
 impl Stages {
@@ -77,7 +76,7 @@ impl Stages {
     ) -> Poll<Result<Chunk, Broken>> {
         loop {
             let (stage, chunk) = if let Some((stage, include)) = &mut self.including {
-                match ready!(include.poll_chunk(cx, unsent))? {
+                match ready!(include.poll_chunk(cx, exchange, unsent))? {
                     Chunk::End(_) => {
                         self.including = None;
                         continue;

@@ -9,49 +9,10 @@ use tidegate_http_wire::h1::write::{self, BadPart};
 use tidegate_http_wire::uri::{Escape, escape_uri};
 use tidegate_http_wire::{Fields, Known, Version, date};
 
+use super::framing::Framing;
 use crate::answer::{Answer, Body, product};
 use crate::exchange::Exchange;
-use crate::filters::headers::in_one_line;
 use crate::settings::Tokens;
-
-/// How the client learns where the body ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Framing {
-    /// There can be none.
-    Empty,
-    /// By its length.
-    Length(u64),
-    /// By its last chunk.
-    Chunked,
-    /// By the end of the connection.
-    Close,
-    /// By the end of its stream: the wire marks it itself.
-    Stream,
-    /// The connection is no longer HTTP.
-    Switched,
-}
-
-impl Framing {
-    /// The length announced.
-    pub fn length(self) -> Option<u64> {
-        if let Framing::Length(length) = self { Some(length) } else { None }
-    }
-
-    /// The body goes in chunks.
-    pub fn is_chunked(self) -> bool {
-        self == Framing::Chunked
-    }
-
-    /// There is no body.
-    pub fn is_empty(self) -> bool {
-        matches!(self, Framing::Empty | Framing::Length(0))
-    }
-
-    /// The connection cannot go on.
-    pub fn ends_by_closing(self) -> bool {
-        matches!(self, Framing::Close | Framing::Switched)
-    }
-}
 
 /// Decides how the body of an answer is framed.
 pub fn framing_of(exchange: &Exchange, answer: &Answer, transformed: bool) -> Framing {
@@ -137,7 +98,7 @@ pub fn put_in_line(answer: &mut Answer) {
             escape_uri(field.value, Escape::Breaks, &mut url);
             fields.push(field.name, &url);
         } else {
-            fields.push(field.name, &in_one_line(field.value.to_vec()));
+            fields.push(field.name, &write::in_one_line(field.value.to_vec()));
         }
     }
     answer.fields = fields;

@@ -1,6 +1,7 @@
 //! An answer's way out: filters, the head, the body, and what becomes of the connection.
 
 pub mod body;
+pub mod framing;
 pub mod head;
 pub mod outgoing;
 pub mod sink;
@@ -12,13 +13,14 @@ use tidegate_core::subject::Subject;
 use tidegate_http_wire::{Known, Method, Version};
 
 use crate::answer::{Answer, Body, Broken};
+use crate::carrier::After;
 use crate::exchange::Exchange;
-use crate::filters::{Filtered, Transform};
+use crate::filters::{Filtered, Transform, trailers};
+use crate::limit_rate;
 use crate::request_body;
-use crate::run::After;
 
-pub use head::{Framing, absolute};
-pub use outgoing::Outgoing;
+use framing::Framing;
+use outgoing::Outgoing;
 use sink::Sink;
 
 /// What filters do to the body of an answer.
@@ -50,7 +52,7 @@ pub async fn send(exchange: &Exchange, mut answer: Box<Answer>, transforms: Tran
     let plan = exchange.plan();
     let settings = &plan.settings;
     let body_read = request_body::discard_arrived(exchange);
-    let unknown_length = !transforms.is_empty() || plan.trailers.are_due(exchange, answer.status);
+    let unknown_length = !transforms.is_empty() || trailers::are_due(&plan, exchange, answer.status);
     let framing = head::framing_of(exchange, &answer, unknown_length);
     let keep = keeps(exchange, &answer, framing, body_read);
     let mut out = Outgoing::default();
@@ -67,7 +69,7 @@ pub async fn send(exchange: &Exchange, mut answer: Box<Answer>, transforms: Tran
     let Answer { fields, body, .. } = *answer;
     *exchange.sent.fields.borrow_mut() = fields;
     let tunnel = matches!(body, Body::Tunnel(_));
-    let mut sink = Sink::new(exchange, out, settings.send_timeout, plan.rate.of(exchange));
+    let mut sink = Sink::new(exchange, out, settings.send_timeout, limit_rate::of(exchange, &plan));
     let sent = if exchange.is_head() || framing.is_empty() {
         sink.end_without_body();
         sink.flush().await.map_err(Failure::Client)

@@ -18,6 +18,7 @@ use super::Failure;
 use super::outgoing::Outgoing;
 use crate::answer::FilePart;
 use crate::exchange::Exchange;
+use crate::filters::trailers;
 use crate::limit_rate::{May, Pace};
 use crate::presence;
 
@@ -78,8 +79,8 @@ impl<'a> Sink<'a> {
     }
 
     /// Ends the body. What an upstream has sent behind its own goes before what the configuration adds.
-    pub fn end(&mut self, trailers: Option<Box<Fields>>) {
-        self.out.end(self.exchange.plan().trailers.of(self.exchange, trailers));
+    pub fn end(&mut self, came: Option<Box<Fields>>) {
+        self.out.end(trailers::of(self.exchange, came));
     }
 
     /// Writes what waits; ready when the client has taken all of it.

@@ -1,6 +1,7 @@
 //! The location for a path: `=`, the longest prefix, `^~`, then regular expressions in order, nested ones first.
 
 use std::rc::Rc;
+use tidegate_core::conf::Word;
 use tidegate_core::lookup::Lookup;
 
 use tidegate_core::script::regex::Matches;
@@ -143,6 +144,16 @@ impl<T> Found<T> {
     fn is_nothing(&self) -> bool {
         matches!(self, Found::Nothing)
     }
+}
+
+/// nginx also takes a modifier that is glued to its path.
+pub fn glued(name: &Word) -> (String, Word) {
+    for modifier in ["=", "^~", "~*", "~"] {
+        if let Some(rest) = name.after(modifier) {
+            return (modifier.to_owned(), rest);
+        }
+    }
+    (String::new(), name.clone())
 }
 
 #[cfg(test)]

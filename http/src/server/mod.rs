@@ -13,8 +13,8 @@ use tidegate_core::script::regex::Matches;
 use tidegate_core::tls::{TlsFailure, server as tls};
 use tidegate_http_wire::RequestHead;
 
-use crate::blocks::{Server, Site};
 use crate::run::Unwelcome;
+use crate::site::{Server, Site};
 
 /// The TLS handshake. Plain text on a TLS port (true) is served far enough to be told so.
 pub async fn handshake(site: &Site, connection: Connection) -> Option<(Connection, bool)> {

@@ -1,6 +1,5 @@
 //! The answer to a subrequest as a part of another answer.
 
-use std::fmt;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
@@ -8,33 +7,29 @@ use futures_core::future::LocalBoxFuture;
 
 use super::READ_AHEAD;
 use super::pipe::Pipe;
-use crate::answer::{Broken, Chunk};
+use crate::answer::{Broken, Chunk, Source};
+use crate::carrier::After;
 use crate::exchange::Exchange;
-use crate::run::After;
 
 /// A subrequest whose answer goes in order into that of its main request.
 pub struct Include {
-    exchange: Rc<Exchange>,
     pipe: Rc<Pipe>,
     /// Until it has ended.
     running: Option<LocalBoxFuture<'static, After>>,
 }
 
 impl Include {
-    pub(super) fn new(exchange: Rc<Exchange>, pipe: Rc<Pipe>, running: LocalBoxFuture<'static, After>) -> Include {
-        Include { exchange, pipe, running: Some(running) }
+    pub fn new(pipe: Rc<Pipe>, running: LocalBoxFuture<'static, After>) -> Include {
+        Include { pipe, running: Some(running) }
+    }
+}
+
+impl Source for Include {
+    fn length(&self) -> Option<u64> {
+        None
     }
 
-    /// The exchange of the subrequest.
-    pub fn exchange(&self) -> &Exchange {
-        &self.exchange
-    }
-
-    /// The next data of its answer, and then its end. The client has yet to take `waiting` bytes.
-    ///
-    /// # Errors
-    /// The answer broke off; the log says why.
-    pub fn poll_chunk(&mut self, cx: &mut Context<'_>, waiting: usize) -> Poll<Result<Chunk, Broken>> {
+    fn poll_chunk(&mut self, cx: &mut Context<'_>, _: &Exchange, waiting: usize) -> Poll<Result<Chunk, Broken>> {
         if waiting >= READ_AHEAD {
             return Poll::Pending;
         }
@@ -53,11 +48,5 @@ impl Include {
                 Poll::Pending => {}
             }
         }
-    }
-}
-
-impl fmt::Debug for Include {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Include").finish_non_exhaustive()
     }
 }

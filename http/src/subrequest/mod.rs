@@ -1,8 +1,8 @@
 //! Subrequests: what is asked for within a request, as nginx's modules ask each other's locations.
 //!
 //! A subrequest is an exchange of its own, with the fields of its main request and a target of its own. Its answer goes by
-//! the same filters and through the same sink as any other, into a [`Pipe`] in place of a client: to whoever asked
-//! ([`ask`]), in order into the answer that it is to be part of ([`include`]), or nowhere ([`leave_behind`]).
+//! the same filters and through the same sink as any other, into a `Pipe` in place of a client: to whoever asked
+//! ([`ask`]), in order into the answer that it is to be part of ([`include()`]), or nowhere ([`leave_behind`]).
 
 mod included;
 mod pipe;
@@ -22,11 +22,12 @@ use tidegate_http_wire::Method;
 use tidegate_http_wire::framing::Framing;
 
 use crate::answer::{Broken, Chunk};
+use crate::carrier::After;
 use crate::exchange::{Exchange, Target, Within};
-use crate::held_body::Held;
-use crate::run::{self, After, Arrival};
+use crate::held::Held;
+use crate::run::{self, Arrival};
 
-pub use included::Include;
+use included::Include;
 use pipe::{Keeps, Pipe};
 
 /// nginx: requests within requests.
@@ -117,8 +118,8 @@ pub async fn ask(outer: &Exchange, request: Request, body: Body) -> Result<Reply
 pub fn include(outer: &Exchange, request: Request) -> Result<Chunk, Broken> {
     let pipe = Rc::new(Pipe::new(Some(outer.carrier.clone()), Keeps::Ahead(READ_AHEAD)));
     let exchange = begin(outer, request, pipe.clone())?;
-    let running = running(exchange.clone());
-    Ok(Chunk::Include(Box::new(Include::new(exchange, pipe, running))))
+    let running = running(exchange);
+    Ok(Chunk::Include(Box::new(Include::new(pipe, running))))
 }
 
 /// Asks behind the back of the request, which goes on at once, and of whose client nothing is known any more. It takes one

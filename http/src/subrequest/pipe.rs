@@ -18,7 +18,8 @@ use tidegate_http_wire::h1::write::BadPart;
 use crate::answer::Answer;
 use crate::carrier::{Carrier, Presence, RequestBody, Way};
 use crate::exchange::Exchange;
-use crate::output::{Framing, Outgoing};
+use crate::output::framing::Framing;
+use crate::output::outgoing::Outgoing;
 
 /// What is kept of a body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

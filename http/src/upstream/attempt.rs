@@ -30,7 +30,7 @@ use super::request::{self, BodyFraming};
 use super::{Kept, PeerConnection, ProxyPass};
 use crate::content::Outcome;
 use crate::exchange::Exchange;
-use crate::held_body::Held;
+use crate::held::Held;
 use crate::presence::{self, within};
 use crate::request_body::{self, BodyFault};
 

@@ -31,8 +31,10 @@ use tidegate_http_wire::framing::Framing;
 use tokio::sync::Notify;
 
 use crate::content::{Content, Outcome, Produce};
+use crate::error_page;
 use crate::exchange::Exchange;
-use crate::held_body::{self, Held};
+use crate::held::Held;
+use crate::held_body;
 use crate::placed::placed;
 use crate::request_body::{self, BodyFault};
 use attempt::{Fault, Sending};
@@ -324,7 +326,7 @@ impl ProxyPass {
         if self.shared.asked.get().fields || (status == 401 && exchange.is_subrequest()) {
             *exchange.state::<Proxied>().fields.borrow_mut() = reply.head.fields.clone();
         }
-        if self.settings.intercept_errors && status >= 300 && exchange.plan().error_pages.covers(status) {
+        if self.settings.intercept_errors && status >= 300 && error_page::covers(&exchange.plan(), status) {
             if status == 401 {
                 // Without its challenge the status would be of no use to the client.
                 let challenges = reply.head.fields.all(Known::WwwAuthenticate);

@@ -13,7 +13,6 @@ use tidegate_core::script::{Template, Variable};
 use tidegate_http_wire::framing::Framing;
 use tidegate_http_wire::{Field, Fields, Known, Version};
 
-use super::ProxyPass;
 use super::attempt::Fault;
 use super::attempt::local_address;
 use super::buffers::BuffersConf;
@@ -21,8 +20,9 @@ use super::cookies::{Cookies, CookiesConf};
 use super::pass::Pass;
 use super::redirect::{Redirects, WrittenRedirect};
 use super::request::NameSet;
+use super::{ProxyPass, Shared};
 use crate::exchange::Exchange;
-use crate::held_body::BodyPlace;
+use crate::held_body::{self, BodyPlace};
 use crate::limit_rate::Size;
 use crate::plan::{Kind, Plan};
 
@@ -572,12 +572,13 @@ impl Module<Exchange> for Proxy {
             }
             return Ok(());
         };
-        let pass = Pass::compile(word, plan, env)?;
+        let shared = plan.parts.get::<Rc<Shared>>().cloned().unwrap_or_default();
+        let pass = Pass::compile(word, plan, &shared, env)?;
         if matches!(plan.kind, Kind::Prefix(_)) && plan.name.ends_with(b"/") {
             plan.auto_redirect = true;
         }
         let settings = Rc::new(conf.build(word, plan, env)?);
-        plan.content = Some(Rc::new(ProxyPass { pass, settings, shared: plan.shared.clone() }));
+        plan.content = Some(Rc::new(ProxyPass { pass, settings, shared }));
         Ok(())
     }
 }
@@ -646,7 +647,7 @@ impl ProxyConf {
                 write: size(self.buffers.file_write_size()),
                 busy: size(self.buffers.busy_size()),
             },
-            bodies: plan.bodies.place(env)?,
+            bodies: held_body::place(plan, env)?,
             hidden,
             redirects,
             intercept_errors: self.intercept_errors.or(false),

@@ -91,7 +91,12 @@ impl Pass {
     ///
     /// # Errors
     /// nginx's words for a URL that cannot be used here.
-    pub fn compile(word: &Word, plan: &Plan, env: &Install<'_, Exchange>) -> Result<Pass, ConfigError> {
+    pub fn compile(
+        word: &Word,
+        plan: &Plan,
+        shared: &Shared,
+        env: &Install<'_, Exchange>,
+    ) -> Result<Pass, ConfigError> {
         let template = env.template(word)?;
         if template.constant().is_none() {
             let literal = word.bytes().split(|byte| *byte == b'$').next().unwrap_or_default();
@@ -104,8 +109,7 @@ impl Pass {
         if !url.uri.is_empty() && !replaces {
             return Err(refuse("\"proxy_pass\" cannot have URI part in location given by regular expression, or inside named location, or inside \"if\" statement, or inside \"limit_except\" block".into()));
         }
-        let group = plan
-            .shared
+        let group = shared
             .groups
             .borrow_mut()
             .find_or_resolve(url.authority, Some(80))
@@ -113,7 +117,7 @@ impl Pass {
         let uri = (!url.uri.is_empty())
             .then(|| if url.uri.starts_with(b"?") { [b"/", url.uri].concat() } else { url.uri.to_vec() });
         Ok(Pass::Fixed(Destination {
-            pool: plan.shared.pool(&group),
+            pool: shared.pool(&group),
             group,
             host: host_of(url.authority),
             uri: uri.map(Into::into),

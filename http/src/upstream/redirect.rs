@@ -20,7 +20,7 @@ use crate::answer::{Answer, Body};
 use crate::content::Outcome;
 use crate::exchange::Exchange;
 use crate::limit_rate::Rate;
-use crate::output;
+use crate::output::head::absolute;
 use crate::plan::{Kind, Plan};
 
 /// One `proxy_redirect` as it is written.
@@ -191,7 +191,7 @@ pub fn answer(arrived: Arrived, exchange: &Exchange, pass: &ProxyPass) -> Outcom
         };
         if let Some(url) = rewritten.filter(|_| !url.is_empty()) {
             // nginx: what we have made of it is a location of our own.
-            let absolute = if known == Known::Location { output::absolute(exchange, &url) } else { None };
+            let absolute = if known == Known::Location { absolute(exchange, &url) } else { None };
             let rewritten = [kept, absolute.as_deref().unwrap_or(&url)].concat();
             fields.set(known, &rewritten);
         }

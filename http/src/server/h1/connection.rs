@@ -24,7 +24,9 @@ use tokio::io::AsyncWrite;
 use crate::answer::Answer;
 use crate::carrier::{Presence, RequestBody, Way};
 use crate::exchange::Exchange;
-use crate::output::{Framing, Outgoing, head};
+use crate::output::framing::Framing;
+use crate::output::head;
+use crate::output::outgoing::Outgoing;
 
 /// Room for one read of a body.
 const READ: usize = 16 << 10;

@@ -24,12 +24,12 @@ use tidegate_http_wire::h1::request::{RequestError, RequestParser};
 use tidegate_http_wire::{Known, RequestHead, Version};
 
 use super::{first_server, h2, handshake, server_for, unwelcome};
-use crate::blocks::Site;
-use crate::carrier::Presence as _;
+use crate::carrier::{After, Presence as _};
 use crate::exchange::Exchange;
 use crate::placed::placed;
-use crate::run::{self, After, Arrival, Unwelcome};
+use crate::run::{self, Arrival, Unwelcome};
 use crate::settings::{Lingering, Settings};
+use crate::site::Site;
 
 pub use connection::Connection;
 

@@ -1,6 +1,7 @@
 //! HTTP/2: a connection whose streams are exchanges of their own, run beside each other.
 
 pub mod module;
+pub mod settings;
 mod stream;
 mod wire;
 
@@ -31,11 +32,12 @@ use tidegate_http_wire::h2::{Code, Remedy};
 use tidegate_http_wire::{Method, RequestHead};
 
 use super::{server_for, unwelcome};
-use crate::blocks::{Server, Site};
+use crate::carrier::After;
 use crate::exchange::Exchange;
-use crate::run::{self, After, Arrival, Unwelcome};
+use crate::run::{self, Arrival, Unwelcome};
 use crate::settings::Settings;
-use module::Settings as Http2;
+use crate::site::{Server, Site};
+use settings::Settings as Http2;
 use stream::Stream;
 use wire::{Seen, Watched};
 

@@ -11,6 +11,7 @@ use tidegate_core::script::variable::Get;
 use tidegate_http_wire::Version;
 use tidegate_http_wire::h2::Limits;
 
+use super::settings::Settings;
 use crate::exchange::Exchange;
 use crate::plan::Plan;
 
@@ -138,19 +139,6 @@ impl Module<Exchange> for Http2 {
     fn install(_: &Http2Conf, _: &mut Plan, _: &mut Install<'_, Exchange>) -> Result<(), ConfigError> {
         Ok(())
     }
-}
-
-/// How a server speaks HTTP/2.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    /// `http2_max_concurrent_streams`
-    pub streams: u32,
-    /// `http2_body_preread_size`
-    pub window: u32,
-    /// `http2_chunk_size`
-    pub chunk: u32,
-    /// `http2_limits`
-    pub limits: Limits,
 }
 
 impl Http2Conf {

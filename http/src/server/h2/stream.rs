@@ -28,7 +28,9 @@ use tokio::io::AsyncWrite;
 use crate::answer::{Answer, product};
 use crate::carrier::{Presence, RequestBody, Way};
 use crate::exchange::Exchange;
-use crate::output::{Framing, Outgoing, head};
+use crate::output::framing::Framing;
+use crate::output::head;
+use crate::output::outgoing::Outgoing;
 
 /// A stream of HTTP/2.
 pub struct Stream {

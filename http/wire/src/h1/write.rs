@@ -210,6 +210,15 @@ fn breaks(text: &[u8]) -> bool {
     rest.iter().any(|byte| matches!(byte, b'\r' | b'\n' | 0))
 }
 
+/// What may stand in a field: text over several lines in the configuration, or a break that a client has slipped into a
+/// variable, becomes spaces, as RFC 9110 section 5.5 has it. nginx sends them as they are.
+#[must_use]
+pub fn in_one_line(mut value: Vec<u8>) -> Vec<u8> {
+    value.iter_mut().filter(|byte| matches!(byte, b'\r' | b'\n' | 0)).for_each(|byte| *byte = b' ');
+    value.truncate(value.trim_ascii_end().len());
+    value
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
