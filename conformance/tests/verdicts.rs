@@ -340,7 +340,7 @@ fn one_mistake_is_one_error() {
             "invalid number of arguments",
         ),
         ("http { perl_set $user own; server { add_header x $user; return 200; } }".into(), "perl_set"),
-        ("http { geo $g { default 0; } server { return 200 $g; } }".into(), "\"geo\""),
+        ("http { js_set $g f; server { return 200 $g; } }".into(), "js_set"),
         ("http { map $host $m { ~( 1; } server { return 200 $m; } }".into(), "regex \"(\""),
         (server("set $a; return 200 $a;"), "invalid number of arguments"),
         (server("location / }"), "unexpected \"}\""),

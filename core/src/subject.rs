@@ -36,6 +36,11 @@ pub trait Subject: Sized + 'static {
         None
     }
 
+    /// The addresses that those who have passed it on have noted of each other, the last one last.
+    fn forwarded_for(&self) -> Vec<u8> {
+        Vec::new()
+    }
+
     /// What a feature remembers of it, from now on at the latest.
     fn state<T: State>(&self) -> Rc<T> {
         self.states().get()

@@ -239,6 +239,10 @@ impl Subject for Exchange {
         self.received.get()
     }
 
+    fn forwarded_for(&self) -> Vec<u8> {
+        self.head.fields.all(Known::XForwardedFor).collect::<Vec<_>>().join(&b","[..])
+    }
+
     fn default_log_format() -> Option<(&'static str, &'static str)> {
         Some((
             "combined",

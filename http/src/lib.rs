@@ -36,7 +36,7 @@ use tidegate_core::conf::apply::Row;
 use tidegate_core::log::access::AccessLogs;
 use tidegate_core::log::error::ErrorLogs;
 use tidegate_core::module::Modules;
-use tidegate_core::modules::{Access, BuiltIn, LimitConnWithStatus, Map};
+use tidegate_core::modules::{Access, BuiltIn, Geo, LimitConnWithStatus, Map, SplitClients};
 use tidegate_core::process::{Build, Domain};
 use tidegate_core::tls::{ClientCertificates, Tls};
 
@@ -86,6 +86,8 @@ pub fn modules() -> Modules<Exchange> {
         .add::<server::h2::module::Http2>()
         .add::<Upstreams>()
         .add::<Map>()
+        .add::<Geo>()
+        .add::<SplitClients>()
         .add::<rewrite::Rewrite>()
         .add::<limit_except::LimitExcept>()
         .add::<held_body::BodyFiles>()

@@ -16,7 +16,7 @@ use tidegate_core::conf::apply::Row;
 use tidegate_core::log::access::AccessLogs;
 use tidegate_core::log::error::ErrorLogs;
 use tidegate_core::module::Modules;
-use tidegate_core::modules::{Access, Assign, BuiltIn, LimitConn, Map};
+use tidegate_core::modules::{Access, Assign, BuiltIn, Geo, LimitConn, Map, SplitClients};
 use tidegate_core::process::{Build, Domain};
 use tidegate_core::tls::{ClientCertificates, HandshakeTimeout, Tls};
 
@@ -56,6 +56,8 @@ fn modules() -> Modules<Session> {
         .add::<Upstreams>()
         .add::<Servers>()
         .add::<Map>()
+        .add::<Geo>()
+        .add::<SplitClients>()
         .add::<Assign>()
         .add::<LimitConn>()
         .add::<Access>();

@@ -5,11 +5,13 @@ pub mod adopt;
 pub mod buffers;
 pub mod connection;
 mod deadlines;
+pub mod forwarded;
 pub mod holder;
 pub mod life;
 pub mod listen;
 pub mod network;
 pub mod pump;
+pub mod ranges;
 pub mod stale;
 pub mod timer;
 
