@@ -22,8 +22,8 @@ use crate::group::Group;
 use crate::idle::Limits;
 use crate::peer::Peer;
 
-/// How a method's directive makes it.
-pub type MakeMethod = fn() -> Box<dyn Balancer>;
+/// How a method's directive makes it for the peers of a group.
+pub type MakeMethod = fn(&[Peer]) -> Box<dyn Balancer>;
 
 /// The settings of one group.
 #[derive(Default)]
@@ -31,13 +31,15 @@ pub struct UpstreamConf {
     servers: Vec<(Peer, Word)>,
     zone: Option<(Word, Option<u64>)>,
     method: Setting<MakeMethod>,
+    /// The method knows no backup servers.
+    without_backup: bool,
     keepalive: Setting<usize>,
     keepalive_requests: Setting<u64>,
     keepalive_time: Setting<Duration>,
     keepalive_timeout: Setting<Duration>,
 }
 
-inherit!(UpstreamConf {} own { servers, zone, method, keepalive, keepalive_requests, keepalive_time, keepalive_timeout });
+inherit!(UpstreamConf {} own { servers, zone, method, without_backup, keepalive, keepalive_requests, keepalive_time, keepalive_timeout });
 
 impl UpstreamConf {
     /// Chooses the balancing method: what a method's directive does. nginx: the last one counts, with a warning.
@@ -50,6 +52,11 @@ impl UpstreamConf {
         }
         self.method = Setting::of(method);
         Ok(())
+    }
+
+    /// Refuses `backup` from here on: the method has no use for it.
+    pub fn refuse_backup(&mut self) {
+        self.without_backup = true;
     }
 }
 
@@ -81,7 +88,7 @@ impl Feature for Upstreams {
         row(
             "least_conn",
             Arity::Exactly(0),
-            Set::With(|conf, line| conf.choose(line, || Box::new(LeastConn))),
+            Set::With(|conf, line| conf.choose(line, |_| Box::new(LeastConn))),
             "Chooses the server with the fewest connections in proportion to its weight.",
         ),
         row("keepalive", Arity::Between(1, 2), Set::With(keepalive), "Idle connections kept per worker; 0 keeps none."),
@@ -127,6 +134,9 @@ fn server(conf: &mut UpstreamConf, line: &mut Line<'_>) -> Result<(), Refusal> {
         } else if let Some(time) = parameter.after("fail_timeout=") {
             settings.fail_timeout = value::time(&time).ok_or_else(invalid)?;
         } else if parameter.is("backup") {
+            if conf.without_backup {
+                return Err("balancing method does not support parameter \"backup\"".into());
+            }
             settings.backup = true;
         } else if parameter.is("down") {
             settings.down = true;
@@ -363,9 +373,9 @@ fn share(written: &[Written<'_>], kind: &str, zones: &Zones, errors: &mut Errors
 fn build(Written { name, block, peers, .. }: Written<'_>, zones: &Zones) -> Result<Group, ConfigError> {
     block.confs.with::<Upstreams, _>(|conf| {
         let zone = conf.zone.as_ref().map(|(zone, size)| zones.declare(&zone.text(), *size, zone.at())).transpose()?;
-        let make = conf.method.or(|| Box::new(RoundRobin));
+        let method = conf.method.or(|_| Box::new(RoundRobin))(&peers);
         let mut group =
-            Group::new(&name, peers, make(), zone.as_ref()).map_err(|message| ConfigError::new(block.at(), message))?;
+            Group::new(&name, peers, method, zone.as_ref()).map_err(|message| ConfigError::new(block.at(), message))?;
         let default = Limits::default();
         group.keepalive = Limits {
             kept: conf.keepalive.or(default.kept),

@@ -4,7 +4,7 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use crate::log::Logger;
-use crate::net::PeerInfo;
+use crate::net::{Address, PeerInfo};
 use crate::phase::{Gate, Phase};
 use crate::script::Slots;
 
@@ -17,6 +17,10 @@ pub trait Subject: Sized + 'static {
 
     /// The client's connection.
     fn peer(&self) -> &PeerInfo;
+    /// The client's address: that of its connection, or what somebody trusted has said of it.
+    fn client(&self) -> &Address {
+        &self.peer().client
+    }
     /// The subject's own variables.
     fn slots(&self) -> &Slots;
     /// What features remember of it.

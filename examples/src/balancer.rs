@@ -34,7 +34,7 @@ impl Feature for FirstServer {
         name: "first",
         levels: Levels::UPSTREAM,
         arity: Arity::Exactly(0),
-        set: Set::With(|conf, line| conf.choose(line, || Box::new(First))),
+        set: Set::With(|conf, line| conf.choose(line, |_| Box::new(First))),
         doc: "Chooses the first server in the order written that can be used.",
     }];
 }

@@ -1,6 +1,6 @@
 //! One request and its answer: what handlers, filters, variables and logs may ask about.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::fmt;
 use std::rc::Rc;
 use std::time::Instant;
@@ -9,7 +9,7 @@ use bytes::Bytes;
 use tidegate_balancer::{Attempts, HasAttempts};
 use tidegate_core::log::{Logger, Shown};
 use tidegate_core::modules::HasLimits;
-use tidegate_core::net::PeerInfo;
+use tidegate_core::net::{Address, PeerInfo};
 use tidegate_core::script::Slots;
 use tidegate_core::subject::{States, Subject};
 use tidegate_http_wire::uri::{Escape, escape_uri};
@@ -80,6 +80,8 @@ pub struct Within {
 pub struct Exchange {
     /// The client's connection.
     pub peer: Rc<PeerInfo>,
+    /// What a trusted proxy has said of the client's address.
+    pub real_client: OnceCell<Address>,
     /// What carries the exchange: the body of the request, the answer, and whether anybody waits for it.
     pub carrier: Rc<dyn Carrier>,
     /// The request as received.
@@ -211,6 +213,10 @@ impl Subject for Exchange {
         &self.peer
     }
 
+    fn client(&self) -> &Address {
+        self.real_client.get().unwrap_or(&self.peer.client)
+    }
+
     fn slots(&self) -> &Slots {
         &self.slots
     }
@@ -264,7 +270,7 @@ impl HasAttempts for Exchange {
 /// What nginx appends to every line about a request.
 impl fmt::Display for Exchange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, ", client: {}, server: {}", self.peer.client.host(), self.server.name)?;
+        write!(f, ", client: {}, server: {}", self.client().host(), self.server.name)?;
         let line = self.head.line();
         if !line.is_empty() {
             write!(f, ", request: \"{}\"", Shown(line))?;

@@ -19,6 +19,7 @@ pub mod output;
 mod placed;
 pub mod plan;
 pub mod presence;
+pub mod real_ip;
 pub mod request_body;
 pub mod rewrite;
 pub mod route;
@@ -31,6 +32,7 @@ pub mod upstream;
 pub mod variables;
 
 use tidegate_balancer::Upstreams;
+use tidegate_balancer::algorithm::ip_hash::ByIp;
 use tidegate_core::conf::Node;
 use tidegate_core::conf::apply::Row;
 use tidegate_core::log::access::AccessLogs;
@@ -85,9 +87,11 @@ pub fn modules() -> Modules<Exchange> {
         .add::<blocks::Servers>()
         .add::<server::h2::module::Http2>()
         .add::<Upstreams>()
+        .add::<ByIp>()
         .add::<Map>()
         .add::<Geo>()
         .add::<SplitClients>()
+        .add::<real_ip::RealIp>()
         .add::<rewrite::Rewrite>()
         .add::<limit_except::LimitExcept>()
         .add::<held_body::BodyFiles>()

@@ -1,6 +1,6 @@
 //! The life of an exchange, top to bottom: server, location, phases, content, error pages, output, log.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::fmt;
 use std::rc::Rc;
 use std::time::Instant;
@@ -141,6 +141,7 @@ pub fn begin(arrival: Arrival, server: Rc<Server>, head: RequestHead, slots: Slo
     let received = u64::try_from(head.size()).unwrap_or(0);
     Exchange {
         peer,
+        real_client: OnceCell::new(),
         carrier,
         plan: RefCell::new(server.plan.clone()),
         head,

@@ -52,8 +52,6 @@ pub const RESERVED: &[&str] = &[
     "proxy_protocol_port",
     "proxy_protocol_server_addr",
     "proxy_protocol_server_port",
-    "realip_remote_addr",
-    "realip_remote_port",
     "realpath_root",
     "request_id",
     "secure_link",
@@ -253,7 +251,7 @@ fn forwarded_for(exchange: &Exchange, out: &mut Vec<u8>) -> bool {
     if fields(out, exchange.head.fields.all(Known::XForwardedFor), b", ") {
         out.extend_from_slice(b", ");
     }
-    put(out, exchange.peer().client.host().as_bytes())
+    put(out, exchange.client().host().as_bytes())
 }
 
 fn sent(exchange: &Exchange, name: &str, out: &mut Vec<u8>) -> bool {

@@ -1,5 +1,6 @@
 //! Balancing methods: arithmetic over candidates. Down, full and resting peers have been left out before.
 
+pub mod ip_hash;
 pub mod least_conn;
 pub mod round_robin;
 

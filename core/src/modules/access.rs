@@ -67,7 +67,7 @@ struct Rules(Vec<(bool, Network)>);
 
 impl<S: Subject> Gate<S> for Rules {
     fn check<'a>(&'a self, subject: &'a S) -> Step<'a> {
-        let client = &subject.peer().client;
+        let client = subject.client();
         Step::Now(match self.0.iter().find(|(_, who)| who.contains(client)) {
             None => Verdict::Continue,
             Some((true, _)) => Verdict::Allow,

@@ -40,10 +40,10 @@ const fn changeable<S>(name: &'static str, get: fn(&S, &mut Vec<u8>) -> bool, do
 
 impl<S: Subject> Module<S> for BuiltIn {
     const VARIABLES: &'static [Variable<S>] = &[
-        row("remote_addr", |s: &S, out| text(out, &s.peer().client.host()), "The client's address."),
+        row("remote_addr", |s: &S, out| text(out, &s.client().host()), "The client's address."),
         row(
             "remote_port",
-            |s: &S, out| port(out, s.peer().client.port()),
+            |s: &S, out| port(out, s.client().port()),
             "The client's port; empty for one of a local socket.",
         ),
         row("binary_remote_addr", binary_remote_addr, "The client's address in binary, 4 or 16 bytes."),
@@ -149,7 +149,7 @@ fn msec<S: Subject>(_: &S, out: &mut Vec<u8>) -> bool {
 }
 
 fn binary_remote_addr<S: Subject>(subject: &S, out: &mut Vec<u8>) -> bool {
-    match &subject.peer().client {
+    match subject.client() {
         Address::Inet(client) => match client.ip() {
             std::net::IpAddr::V4(ip) => out.extend_from_slice(&ip.octets()),
             std::net::IpAddr::V6(ip) => out.extend_from_slice(&ip.octets()),

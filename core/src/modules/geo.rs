@@ -2,13 +2,14 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::rc::Rc;
 
 use crate::conf::directive::{Arity, Directive, Feature, Levels, Set};
 use crate::conf::{ConfigError, Errors, Line, Node, Refusal, Word};
 use crate::inherit;
 use crate::module::{Install, Module};
+use crate::net::Address;
 use crate::net::forwarded::client_behind;
 use crate::net::network::Network;
 use crate::net::ranges::{Added, Ranges, Table};
@@ -119,11 +120,13 @@ impl Places {
 
     fn look_up<S: Subject>(&self, subject: &S, source: Option<&Template<S>>, out: &mut Vec<u8>) -> bool {
         let mut ip = match source {
-            None => subject.peer().client.ip(),
+            None => subject.client().ip(),
             Some(source) => std::str::from_utf8(&source.value(subject)).ok().and_then(|text| text.parse().ok()),
         };
         if let Some(peer) = ip.filter(|_| !self.proxies.is_empty()) {
-            ip = Some(client_behind(peer, &subject.forwarded_for(), &self.proxies, self.recursive));
+            let peer = Address::Inet(SocketAddr::new(peer, 0));
+            let behind = client_behind(&peer, &subject.forwarded_for(), &self.proxies, self.recursive);
+            ip = behind.map(|client| client.ip()).or(ip);
         }
         if let Some(value) = self.get(ip) {
             out.extend_from_slice(value);

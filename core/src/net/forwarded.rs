@@ -5,31 +5,31 @@ use std::net::{IpAddr, SocketAddr};
 use super::Address;
 use super::network::Network;
 
-/// The client behind trusted proxies. Each has noted, behind what was noted before it, whose connection it passes on. Only
-/// the last note counts, and with `recursive` those before it for as long as whoever was noted is trusted, too.
-pub fn client_behind(peer: IpAddr, notes: &[u8], trusted: &[Network], recursive: bool) -> IpAddr {
-    let is_trusted =
-        |ip: IpAddr| trusted.iter().any(|network| network.contains(&Address::Inet(SocketAddr::new(ip, 0))));
-    let mut client = peer;
+/// The client behind trusted proxies, where they tell of one. Each has noted, behind what was noted before it, whose
+/// connection it passes on. Only the last note counts, and with `recursive` those before it for as long as whoever was
+/// noted is trusted, too. The port is 0 where none is noted.
+pub fn client_behind(peer: &Address, notes: &[u8], trusted: &[Network], recursive: bool) -> Option<SocketAddr> {
+    let is_trusted = |address: &Address| trusted.iter().any(|network| network.contains(address));
     if !is_trusted(peer) {
-        return client;
+        return None;
     }
-    let notes = notes.rsplit(|byte| matches!(byte, b',' | b' ')).filter(|note| !note.is_empty());
-    for note in notes {
-        let Some(noted) = address(note) else { return client };
-        client = noted;
-        if !recursive || !is_trusted(client) {
-            return client;
+    let mut client = None;
+    for note in notes.rsplit(|byte| matches!(byte, b',' | b' ')).filter(|note| !note.is_empty()) {
+        let Some(noted) = address(note) else { break };
+        client = Some(noted);
+        if !recursive || !is_trusted(&Address::Inet(noted)) {
+            break;
         }
     }
     client
 }
 
 /// An address, with or without a port.
-fn address(note: &[u8]) -> Option<IpAddr> {
+fn address(note: &[u8]) -> Option<SocketAddr> {
     let text = std::str::from_utf8(note).ok()?;
-    let in_brackets = || text.strip_prefix('[')?.strip_suffix(']')?.parse().ok();
-    text.parse().ok().or_else(|| text.parse().ok().map(|address: SocketAddr| address.ip())).or_else(in_brackets)
+    let alone = |text: &str| text.parse().ok().map(|ip: IpAddr| SocketAddr::new(ip, 0));
+    let in_brackets = || alone(text.strip_prefix('[')?.strip_suffix(']')?);
+    alone(text).or_else(|| text.parse().ok()).or_else(in_brackets)
 }
 
 #[cfg(test)]
@@ -54,9 +54,24 @@ mod tests {
             ("2001:db8::1", "[2001:db9::1]", "2001:db9::1", "2001:db9::1"),
         ] {
             for (recursive, expected) in [(false, once), (true, all)] {
-                let found = client_behind(peer.parse().unwrap(), notes.as_bytes(), &trusted, recursive);
-                assert_eq!(found.to_string(), expected, "{peer} {notes} {recursive}");
+                let address = Address::Inet(SocketAddr::new(peer.parse().unwrap(), 1));
+                let found = client_behind(&address, notes.as_bytes(), &trusted, recursive);
+                let found = found.map_or_else(|| peer.to_owned(), |client| client.ip().to_string());
+                assert_eq!(found, expected, "{peer} {notes} {recursive}");
             }
+        }
+    }
+
+    #[test]
+    fn ports_are_kept_and_local_proxies_can_be_trusted() {
+        let local = Address::Unix("".into());
+        for (notes, trusted, expected) in [
+            ("192.0.2.1:80", Network::Local, Some("192.0.2.1:80")),
+            ("192.0.2.1", Network::Local, Some("192.0.2.1:0")),
+            ("192.0.2.1", Network::only(IpAddr::from([127, 0, 0, 1])), None),
+        ] {
+            let found = client_behind(&local, notes.as_bytes(), &[trusted], false);
+            assert_eq!(found, expected.map(|text| text.parse().unwrap()), "{notes}");
         }
     }
 }

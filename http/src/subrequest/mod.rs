@@ -185,6 +185,7 @@ fn begin(outer: &Exchange, request: Request, pipe: Rc<Pipe>) -> Result<Rc<Exchan
         started: Instant::now(),
     };
     let mut exchange = run::begin(arrival, outer.server.clone(), head, Slots::within(&outer.slots));
+    exchange.real_client = outer.real_client.clone();
     exchange.states = States::within(&outer.states);
     exchange.within = Some(Box::new(Within { method: outer.main_method(), depth }));
     exchange.received.set(0);

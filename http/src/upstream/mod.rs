@@ -241,7 +241,7 @@ impl ProxyPass {
         let mut tried: Vec<usize> = Vec::new();
         let sending = Sending { pass: self, destination, held, streamed: Cell::new(false) };
         loop {
-            let ask = Ask { client: &exchange.peer.client, tried: &tried };
+            let ask = Ask { client: exchange.client(), tried: &tried };
             let Ok(lease) = destination.group.lease(&ask) else {
                 exchange.attempts.begin(destination.group.name());
                 exchange.attempts.current(|attempt| attempt.status = 502);
