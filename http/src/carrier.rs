@@ -116,7 +116,9 @@ pub trait Way {
     fn poll_flush(&self, cx: &mut Context<'_>, out: &mut Outgoing) -> Poll<io::Result<()>>;
 
     /// The kernel can send files by itself.
-    fn sends_files(&self) -> bool;
+    fn sends_files(&self) -> bool {
+        false
+    }
 
     /// Has the kernel send a part of a file. `None` when it is not all cached, which would keep the worker waiting, and
     /// nothing has been sent; with `sure` nobody looks.
@@ -125,18 +127,22 @@ pub trait Way {
     /// The client has gone, or the file cannot be read.
     fn poll_send_file(
         &self,
-        cx: &mut Context<'_>,
-        file: &OpenFile,
-        at: u64,
-        count: usize,
-        sure: bool,
-    ) -> Poll<io::Result<Option<usize>>>;
+        _cx: &mut Context<'_>,
+        _file: &OpenFile,
+        _at: u64,
+        _count: usize,
+        _sure: bool,
+    ) -> Poll<io::Result<Option<usize>>> {
+        Poll::Ready(Err(io::ErrorKind::Unsupported.into()))
+    }
 
     /// Takes what it can off the front at once, and has the kernel keep it until more follows.
     ///
     /// # Errors
     /// The client has gone.
-    fn write_before_more(&self, out: &mut Outgoing) -> io::Result<usize>;
+    fn write_before_more(&self, _out: &mut Outgoing) -> io::Result<usize> {
+        Ok(0)
+    }
 
     /// Bytes both ways between the client and `upstream`, which has sent `first`, until one of the two ends.
     fn tunnel<'a>(

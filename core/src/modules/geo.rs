@@ -5,6 +5,7 @@ use std::collections::hash_map::Entry;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::rc::Rc;
 
+use super::block::{WrittenBlock, variable};
 use crate::conf::directive::{Arity, Directive, Feature, Levels, Set};
 use crate::conf::{ConfigError, Errors, Line, Node, Refusal, Word};
 use crate::inherit;
@@ -17,18 +18,10 @@ use crate::script::variable::Compute;
 use crate::script::{Source, Template};
 use crate::subject::Subject;
 
-/// A `geo` block as it is written.
-#[derive(Clone)]
-struct Written {
-    source: Option<Word>,
-    variable: Word,
-    lines: Rc<[Node]>,
-}
-
 /// The settings of one block.
 #[derive(Default)]
 pub struct GeoConf {
-    blocks: Vec<Written>,
+    blocks: Vec<WrittenBlock>,
 }
 
 inherit!(GeoConf {} own { blocks });
@@ -49,18 +42,9 @@ impl Feature for Geo {
 }
 
 fn geo(conf: &mut GeoConf, line: &mut Line<'_>) -> Result<(), Refusal> {
-    let name = |word: &Word| {
-        let name = word.after("$").filter(|name| !name.bytes().is_empty());
-        name.ok_or_else(|| Refusal(format!("invalid variable name \"{word}\"")))
-    };
-    let (source, variable) = match line.args() {
-        [source, variable] => {
-            name(source)?;
-            (Some(source.clone()), name(variable)?)
-        }
-        _ => (None, name(line.arg(0)?)?),
-    };
-    conf.blocks.push(Written { source, variable, lines: line.body().into() });
+    let written = WrittenBlock::parse(line)?;
+    written.source.as_ref().map(variable).transpose()?;
+    conf.blocks.push(written);
     Ok(())
 }
 
@@ -73,7 +57,7 @@ impl<S: Subject> Module<S> for Geo {
                 env.errors.excuse_name(&[b"$", written.variable.bytes()].concat());
                 continue;
             };
-            let is_volatile = written.lines.iter().any(|line| line.args.is_empty() && line.name.is("volatile"));
+            let is_volatile = written.says("volatile");
             let compute: Compute<S> = Box::new(move |subject, out| places.look_up(subject, source.as_ref(), out));
             let source =
                 if is_volatile { Source::Always(compute) } else { Source::Once(env.variables.slot(), compute) };
@@ -106,7 +90,7 @@ const NOWHERE: Ipv4Addr = Ipv4Addr::BROADCAST;
 
 impl Places {
     /// Reads the lines of a block; `None` when one of them is wrong.
-    fn build(written: &Written, errors: &mut Errors) -> Option<Places> {
+    fn build(written: &WrittenBlock, errors: &mut Errors) -> Option<Places> {
         let mut reading = Reading::default();
         let mut is_right = true;
         for line in &*written.lines {

@@ -2,8 +2,9 @@
 
 use std::rc::Rc;
 
+use super::block::WrittenBlock;
 use crate::conf::directive::{Arity, Directive, Feature, Levels, Set};
-use crate::conf::{Check, ConfigError, Line, Node, Refusal, Word};
+use crate::conf::{Check, ConfigError, Line, Refusal, Word};
 use crate::inherit;
 use crate::log;
 use crate::module::{Install, Module};
@@ -12,18 +13,10 @@ use crate::script::variable::Compute;
 use crate::script::{PatternList, Source, Template};
 use crate::subject::Subject;
 
-/// A `map` block as it is written.
-#[derive(Clone)]
-struct Written {
-    source: Word,
-    variable: Word,
-    lines: Rc<[Node]>,
-}
-
 /// The settings of one block.
 #[derive(Default)]
 pub struct MapConf {
-    maps: Vec<Written>,
+    maps: Vec<WrittenBlock>,
 }
 
 inherit!(MapConf {} own { maps });
@@ -82,12 +75,7 @@ fn table_size(conf: &mut MapConf, line: &mut Line<'_>) -> Result<(), Refusal> {
 }
 
 fn map(conf: &mut MapConf, line: &mut Line<'_>) -> Result<(), Refusal> {
-    let word = line.arg(1)?;
-    let variable = word
-        .after("$")
-        .filter(|name| !name.bytes().is_empty())
-        .ok_or_else(|| format!("invalid variable name \"{word}\""))?;
-    conf.maps.push(Written { source: line.arg(0)?.clone(), variable, lines: line.body().into() });
+    conf.maps.push(WrittenBlock::parse(line)?);
     Ok(())
 }
 
@@ -125,10 +113,9 @@ struct Table<S: 'static> {
 }
 
 impl<S: Subject> Table<S> {
-    fn build(written: &Written, env: &mut Install<'_, S>) -> Result<Self, ConfigError> {
-        let has = |name: &str| written.lines.iter().any(|line| line.args.is_empty() && line.name.is(name));
-        let hostnames = has("hostnames");
-        let source = env.template(&written.source)?;
+    fn build(written: &WrittenBlock, env: &mut Install<'_, S>) -> Result<Self, ConfigError> {
+        let hostnames = written.says("hostnames");
+        let source = written.key(env)?;
         let mut table = Table {
             variable: written.variable.clone(),
             source,
@@ -136,7 +123,7 @@ impl<S: Subject> Table<S> {
             hostnames,
             regexes: PatternList::default(),
             default: None,
-            volatile: has("volatile"),
+            volatile: written.says("volatile"),
         };
         let mut exact: std::collections::HashMap<Vec<u8>, Rc<Template<S>>> = std::collections::HashMap::new();
         for line in &*written.lines {

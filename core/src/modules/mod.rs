@@ -1,6 +1,7 @@
 //! Features that every protocol with subjects shares, each written once.
 
 pub mod access;
+pub mod block;
 pub mod builtin;
 pub mod geo;
 pub mod limit_conn;

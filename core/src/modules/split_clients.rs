@@ -1,7 +1,6 @@
 //! `split_clients`: a variable that has each of some values for a share of all clients.
 
-use std::rc::Rc;
-
+use super::block::WrittenBlock;
 use crate::conf::directive::{Arity, Directive, Feature, Levels, Set};
 use crate::conf::{ConfigError, Line, Node, Refusal, Word};
 use crate::inherit;
@@ -9,18 +8,10 @@ use crate::module::{Install, Module};
 use crate::script::{Source, Template};
 use crate::subject::Subject;
 
-/// A `split_clients` block as it is written.
-#[derive(Clone)]
-struct Written {
-    source: Word,
-    variable: Word,
-    lines: Rc<[Node]>,
-}
-
 /// The settings of one block.
 #[derive(Default)]
 pub struct SplitConf {
-    blocks: Vec<Written>,
+    blocks: Vec<WrittenBlock>,
 }
 
 inherit!(SplitConf {} own { blocks });
@@ -41,17 +32,14 @@ impl Feature for SplitClients {
 }
 
 fn split_clients(conf: &mut SplitConf, line: &mut Line<'_>) -> Result<(), Refusal> {
-    let word = line.arg(1)?;
-    let variable = word.after("$").filter(|name| !name.bytes().is_empty());
-    let variable = variable.ok_or_else(|| format!("invalid variable name \"{word}\""))?;
-    conf.blocks.push(Written { source: line.arg(0)?.clone(), variable, lines: line.body().into() });
+    conf.blocks.push(WrittenBlock::parse(line)?);
     Ok(())
 }
 
 impl<S: Subject> Module<S> for SplitClients {
     fn define(conf: &SplitConf, env: &mut Install<'_, S>) -> Result<(), ConfigError> {
         for written in &conf.blocks {
-            let source = env.template(&written.source)?;
+            let source = written.key(env)?;
             let shares = match Shares::build(&written.lines, written.variable.at()) {
                 Ok(shares) => shares,
                 Err(error) => {

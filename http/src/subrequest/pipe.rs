@@ -9,7 +9,6 @@ use std::time::Instant;
 use bytes::{Bytes, BytesMut};
 use futures_core::future::LocalBoxFuture;
 use smallvec::SmallVec;
-use tidegate_core::file::OpenFile;
 use tidegate_core::net::pump::{Counters, Limits};
 use tidegate_core::net::{Lifetime, Timer, Transport};
 use tidegate_http_wire::h1::body::{BadBody, Decoded};
@@ -175,25 +174,6 @@ impl Way for Pipe {
             self.is_whole.set(true);
         }
         Poll::Ready(Ok(()))
-    }
-
-    fn sends_files(&self) -> bool {
-        false
-    }
-
-    fn poll_send_file(
-        &self,
-        _: &mut Context<'_>,
-        _: &OpenFile,
-        _: u64,
-        _: usize,
-        _: bool,
-    ) -> Poll<io::Result<Option<usize>>> {
-        Poll::Ready(Err(io::ErrorKind::Unsupported.into()))
-    }
-
-    fn write_before_more(&self, _: &mut Outgoing) -> io::Result<usize> {
-        Ok(0)
     }
 
     /// A subrequest cannot become a tunnel: its peer is let go.

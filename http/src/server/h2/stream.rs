@@ -14,7 +14,6 @@ use h2::server::SendResponse;
 use h2::{Reason, RecvStream, SendStream};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use tidegate_core::clock;
-use tidegate_core::file::OpenFile;
 use tidegate_core::net::connection::poll_read_into;
 use tidegate_core::net::pump::{Counters, Limits};
 use tidegate_core::net::timer::later;
@@ -257,25 +256,6 @@ impl Way for Stream {
 
     fn poll_flush(&self, _: &mut Context<'_>, out: &mut Outgoing) -> Poll<io::Result<()>> {
         Poll::Ready(self.send(None, out))
-    }
-
-    fn sends_files(&self) -> bool {
-        false
-    }
-
-    fn poll_send_file(
-        &self,
-        _: &mut Context<'_>,
-        _: &OpenFile,
-        _: u64,
-        _: usize,
-        _: bool,
-    ) -> Poll<io::Result<Option<usize>>> {
-        Poll::Ready(Err(io::ErrorKind::Unsupported.into()))
-    }
-
-    fn write_before_more(&self, _: &mut Outgoing) -> io::Result<usize> {
-        Ok(0)
     }
 
     fn tunnel<'a>(
