@@ -111,16 +111,40 @@ pub fn end_group(group: i32) {
 
 /// The TCP connections of this machine: own port, the peer's port, and the state as the kernel numbers it.
 pub fn connections() -> impl Iterator<Item = (u16, u16, u8)> {
-    let table = std::fs::read_to_string("/proc/net/tcp").expect("a table of connections");
-    let rows: Vec<_> = table.lines().skip(1).filter_map(connection).collect();
-    rows.into_iter()
+    table().into_iter().map(|connection| (connection.own, connection.peer, connection.state))
 }
 
-fn connection(row: &str) -> Option<(u16, u16, u8)> {
+/// Whether a process has accepted the connection between a port of its own and a peer's. One that waits in the queue of
+/// a listening socket is nobody's.
+pub fn has_accepted(pid: i32, own: u16, peer: u16) -> bool {
+    let Some(connection) = table().into_iter().find(|known| (known.own, known.peer) == (own, peer)) else {
+        return false;
+    };
+    let name = format!("socket:[{}]", connection.inode);
+    let links = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+    links.filter_map(|entry| fs::read_link(entry.path()).ok()).any(|link| link.as_os_str() == name.as_str())
+}
+
+/// A row of the kernel's table of TCP connections.
+struct Connection {
+    own: u16,
+    peer: u16,
+    state: u8,
+    /// 0 where no process has it.
+    inode: u64,
+}
+
+fn table() -> Vec<Connection> {
+    let table = fs::read_to_string("/proc/net/tcp").expect("a table of connections");
+    table.lines().skip(1).filter_map(connection).collect()
+}
+
+fn connection(row: &str) -> Option<Connection> {
     let mut fields = row.split_ascii_whitespace().skip(1);
     let mut port = || u16::from_str_radix(fields.next()?.split_once(':')?.1, 16).ok();
     let (own, peer) = (port()?, port()?);
-    Some((own, peer, u8::from_str_radix(fields.next()?, 16).ok()?))
+    let state = u8::from_str_radix(fields.next()?, 16).ok()?;
+    Some(Connection { own, peer, state, inode: fields.nth(5)?.parse().ok()? })
 }
 
 #[cfg(test)]

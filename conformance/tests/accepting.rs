@@ -198,9 +198,14 @@ fn no_client_is_forgotten_when_the_worker_that_was_woken_for_it_goes() {
             let mut http = server.http(0);
             let signal = [Signal::SIGKILL, Signal::SIGQUIT, Signal::SIGHUP, Signal::SIGTERM][number % 4];
             signal_to(if signal == Signal::SIGHUP { server.pid() } else { chosen }, signal);
+            // One that is leaving may be killed before it has looked who waits.
+            let killed = signal == Signal::SIGHUP && number % 8 >= 4;
+            if killed {
+                signal_to(chosen, Signal::SIGKILL);
+            }
             http.send(head("GET", "/", &["Connection: close"]));
             // A worker that ends at once may have had it in its hands.
-            let may_be_lost = matches!(signal, Signal::SIGKILL | Signal::SIGTERM);
+            let may_be_lost = killed || matches!(signal, Signal::SIGKILL | Signal::SIGTERM);
             let answer = http.try_response_to("GET");
             assert!(answer.is_ok() || may_be_lost, "{signal}: {answer:?}");
             slowest = slowest.max(begun.elapsed());
@@ -212,11 +217,13 @@ fn no_client_is_forgotten_when_the_worker_that_was_woken_for_it_goes() {
     }
 }
 
+/// A worker may be in the middle of accept(2) when it is told to stop, and stops with the client in its hands. That client
+/// is its own; it must not be mistaken for one that nobody has taken, of whom only the stopped worker knows.
 #[test]
 fn a_worker_that_is_stopped_in_the_moment_it_was_woken_keeps_no_client() {
     let server = Server::start(&format!("worker_processes 2; {ONE}"));
     let workers = wait_until("two workers run", || Some(server.workers()).filter(|pids| pids.len() == 2));
-    let mut slowest = Duration::ZERO;
+    let (mut slowest, mut held) = (Duration::ZERO, 0);
     for number in 0..40 {
         let pid = workers[number % 2];
         let begun = Instant::now();
@@ -224,14 +231,23 @@ fn a_worker_that_is_stopped_in_the_moment_it_was_woken_keeps_no_client() {
         signal_to(pid, Signal::SIGSTOP);
         let mut http = server.http(0);
         http.send(head("GET", "/", &["Connection: close"]));
-        assert_eq!(http.response().text(), "one");
-        slowest = slowest.max(begun.elapsed());
+        http.wire.set_patience(Duration::from_secs(4));
+        let answer = http.try_response_to("GET").map(|response| response.text());
+        if answer.is_err() {
+            let client = http.wire.local_address().port();
+            assert!(processes::has_accepted(pid, server.port(0), client), "{number}: nobody has taken it: {answer:?}");
+            held += 1;
+        } else {
+            assert_eq!(answer.ok().as_deref(), Some("one"));
+            slowest = slowest.max(begun.elapsed());
+        }
         signal_to(pid, Signal::SIGCONT);
         let goes_on = || processes::process(pid).is_some_and(|process| process.state != 'T');
         wait_until("it goes on", || goes_on().then_some(()));
     }
-    println!("the slowest took {slowest:?}");
+    println!("the slowest took {slowest:?}, {held} were in the hands of a stopped worker");
     assert!(slowest < Duration::from_secs(4), "{slowest:?}");
+    assert!(held < 4, "a worker is rarely stopped in the middle of accept(2): {held} of 40");
 }
 
 /// States of TCP in which a server may hold a connection: established, on its way out, or closed by the client.

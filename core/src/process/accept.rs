@@ -197,10 +197,13 @@ impl Acceptor {
         }
     }
 
-    /// Looks whether somebody waits for whom a worker was woken that has died since.
-    pub fn look_again(&self) {
-        if let Some(place) = self.listener.place.get().filter(|place| place.is_in()) {
-            let _ = place.line_up(self.listener.socket().as_fd(), &self.counters);
+    /// Looks whether somebody waits for whom a worker was woken that has died or was stopped since.
+    pub fn look_again(self: &Rc<Self>) {
+        let Some(place) = self.listener.place.get().filter(|place| place.is_in()) else { return };
+        if !place.look_again(self.listener.socket().as_fd(), &self.counters) {
+            // The system is short of memory for it, and nothing else would try again.
+            let acceptor = self.clone();
+            spawn_local(async move { acceptor.line_up().await });
         }
     }
 

@@ -601,8 +601,9 @@ impl Master {
             }
             if !child.leaving {
                 self.children.ended(&child, death(how), Instant::now());
-                self.have_others_look(pid);
             }
+            // One that was leaving may have died before it has looked a last time itself.
+            self.have_others_look(pid);
         }
     }
 

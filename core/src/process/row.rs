@@ -65,6 +65,14 @@ impl Place {
         self.is_in.get() || self.watch(socket, EventFlags::RDHUP)
     }
 
+    /// Has the system tell of those who wait already, whoever was woken for them. It is at the end of the row then, and
+    /// not its last: the others have not been told of those. False when the system watches the socket no longer.
+    pub fn look_again(&self, socket: BorrowedFd<'_>, counters: &Counters) -> bool {
+        counters.last_in_row(self.socket).store(0, SeqCst);
+        self.is_in.set(self.watch(socket, EventFlags::EXCLUSIVE));
+        self.is_in.get() || self.watch(socket, EventFlags::RDHUP)
+    }
+
     /// Is woken by every connection from now on.
     pub fn step_out(&self, socket: BorrowedFd<'_>) {
         if self.is_in.replace(false) && !self.watch(socket, EventFlags::RDHUP) {

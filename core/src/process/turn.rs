@@ -8,6 +8,10 @@ use std::time::Duration;
 use crate::zone::counters::Counters;
 use crate::zone::owner::Owner;
 
+/// It is waited for so many times at most. Whoever has it for longer was stopped, or is stuck, and more than one may accept
+/// at a time: it is a waste, and no harm.
+const MOST_WAITS: u32 = 4;
+
 /// A worker's view of whose turn it is. All listeners of the worker share its turn.
 pub struct Turn {
     counters: Rc<Counters>,
@@ -26,9 +30,12 @@ impl Turn {
     }
 
     /// Waits for the turn. As in nginx, a worker that finds it taken looks again after `accept_mutex_delay`: whoever has
-    /// it meanwhile lets everybody in. A dead worker's turn is over.
+    /// it meanwhile lets everybody in. A dead worker's turn is over, and one that does not end is not waited for.
     pub async fn take(&self) -> Mine<'_> {
-        while !self.try_take() {
+        for _ in 0..MOST_WAITS {
+            if self.try_take() {
+                break;
+            }
             tokio::time::sleep(self.delay).await;
         }
         self.users.set(self.users.get().saturating_add(1));
@@ -72,6 +79,8 @@ mod tests {
         let parent = Owner::living(std::os::unix::process::parent_id());
         counters.turn().store(parent.word(), Relaxed);
         assert!(!turn.try_take(), "it is another's");
+        drop(runtime.block_on(turn.take()));
+        assert_eq!(counters.turn().load(Relaxed), parent.word(), "who does not wait for it does not end it");
         let mut child = std::process::Command::new("true").spawn().unwrap();
         counters.turn().store(Owner::living(child.id()).word(), Relaxed);
         child.wait().unwrap();
