@@ -40,9 +40,10 @@ pub fn process(pid: i32) -> Option<Process> {
     Some(Process { pid, parent, group, state })
 }
 
-/// Whether the process exists and has not ended (a zombie has).
+/// Whether the process exists and has not ended (a zombie has). While any of its threads is left, its descriptors are open.
 pub fn is_alive(pid: i32) -> bool {
-    process(pid).is_some_and(|process| process.state != 'Z')
+    let threads = || fs::read_dir(format!("/proc/{pid}/task")).map_or(0, Iterator::count);
+    process(pid).is_some_and(|process| process.state != 'Z' || threads() > 1)
 }
 
 /// The living children of a process.
