@@ -12,6 +12,7 @@ pub mod net;
 pub mod phase;
 pub mod process;
 pub mod script;
+pub mod slot;
 pub mod states;
 pub mod subject;
 pub mod tls;

@@ -11,9 +11,9 @@ use crate::inherit;
 use crate::log::Level;
 use crate::module::{Install, Module};
 use crate::phase::{Gate, Phase, Step, Verdict};
-use crate::process::worker::{SLOTS, slot};
 use crate::script::Variable;
 use crate::script::variable::Get;
+use crate::slot::{SLOTS, slot};
 use crate::subject::Plan;
 use crate::zone::table::{Damaged, Entry, Table, View};
 

@@ -509,9 +509,9 @@ mod tests {
     fn a_worker_is_waited_for_again_when_it_has_accepted_something() {
         let counters = Rc::new(Counters::shared(&crate::zone::Zones::default()).unwrap());
         let enter = |state| Standing::enter(counters.clone(), state);
-        crate::process::worker::set_place(5, 0);
+        crate::slot::set(5, 0);
         let accepting = enter(State::Accepting);
-        crate::process::worker::set_place(0, 0);
+        crate::slot::set(0, 0);
         let mut courtesy = Courtesy::default();
         let mut mine = vec![enter(State::Active)];
         assert!(!courtesy.is_due(&counters), "one more is no more than chance");
@@ -519,13 +519,13 @@ mod tests {
         assert!(courtesy.is_due(&counters));
         courtesy.was_in_vain(&counters);
         assert!(!courtesy.is_due(&counters));
-        crate::process::worker::set_place(5, 0);
+        crate::slot::set(5, 0);
         counters.count(Total::Accepted);
-        crate::process::worker::set_place(0, 0);
+        crate::slot::set(0, 0);
         assert!(courtesy.is_due(&counters));
-        crate::process::worker::set_place(5, 0);
+        crate::slot::set(5, 0);
         drop(accepting);
-        crate::process::worker::set_place(0, 0);
+        crate::slot::set(0, 0);
         assert!(!courtesy.is_due(&counters), "it does not accept");
     }
 

@@ -5,7 +5,7 @@ use std::time::Instant;
 use nix::unistd::Pid;
 
 use super::brake::{Brake, Death};
-use super::worker::choose_slot;
+use crate::slot;
 
 /// What a child is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -132,7 +132,7 @@ impl Children {
 
     /// A slot in the zones for one more, among those of a master whose slots begin at `first`.
     pub fn slot(&self, first: usize) -> usize {
-        choose_slot(first, self.list.iter().map(|child| child.slot))
+        slot::choose(first, self.list.iter().map(|child| child.slot))
     }
 
     /// True when a child has this slot.

@@ -540,7 +540,7 @@ impl Master {
                         files: Vec::new(),
                     };
                     let generation = std::mem::replace(&mut self.generation, nothing);
-                    worker::set_place(slot, index);
+                    crate::slot::set(slot, index);
                     self.alive.1 = None;
                     let (identity, master) = (self.identity.take(), self.alive.0.try_clone().ok());
                     let post = match helper {

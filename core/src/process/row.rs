@@ -93,7 +93,7 @@ impl Place {
     /// The socket and the worker, which claims the last place, or has it. Sockets whose words coincide take a worker for
     /// not being last, which harms nobody.
     fn mark(&self, has_it: bool) -> u64 {
-        let slot = u64::try_from(super::worker::slot()).unwrap_or(u64::MAX) & 0xff;
+        let slot = u64::try_from(crate::slot::slot()).unwrap_or(u64::MAX) & 0xff;
         self.socket.wrapping_shl(9) | slot << 1 | u64::from(has_it)
     }
 

@@ -11,8 +11,8 @@ use std::process::Command;
 use nix::unistd::Pid;
 
 use super::generation::{Bound, Generation};
-use super::worker::SLOTS;
 use crate::net::adopt::{adopt, keep_on_exec};
+use crate::slot::SLOTS;
 
 /// `NUMBER;NUMBER;` of listening sockets, as nginx writes it.
 const SOCKETS: &str = "NGINX";

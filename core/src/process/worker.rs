@@ -26,41 +26,12 @@ use crate::file;
 use crate::log::file::Opening;
 use crate::log::{ErrorLog, Logger};
 use crate::net::{Connections, Timer, adopt};
+use crate::slot::index;
 use crate::zone::Zones;
 use crate::zone::counters::{self, Total};
 
 /// Longest time for connections that are cut to tell their logs.
 const LAST_WORDS: Duration = Duration::from_millis(200);
-/// Workers that can be told apart in a zone at once, those of two masters during an upgrade. More of them share: then
-/// what a killed one had counted is forgotten when the last of its slot has ended.
-pub const SLOTS: usize = 64;
-
-thread_local! {
-    static SLOT: Cell<usize> = const { Cell::new(0) };
-    static INDEX: Cell<usize> = const { Cell::new(0) };
-}
-
-/// This worker's number among those alive; for state kept per worker in zones.
-pub fn slot() -> usize {
-    SLOT.get()
-}
-
-/// This worker's place among those of its generation: which of the sockets with `reuseport` is its own.
-pub fn index() -> usize {
-    INDEX.get()
-}
-
-pub(super) fn set_place(slot: usize, index: usize) {
-    SLOT.set(slot);
-    INDEX.set(index);
-}
-
-/// The slot for one more worker of a master whose slots begin at `first`: the first one that is free, else the one that
-/// fewest share.
-pub(super) fn choose_slot(first: usize, taken: impl Iterator<Item = usize> + Clone) -> usize {
-    let sharing = |slot: &usize| taken.clone().filter(|other| other == slot).count();
-    (0..SLOTS / 2).map(|slot| (first + slot) % SLOTS).min_by_key(sharing).unwrap_or(first % SLOTS)
-}
 
 /// Takes out of the zones what a worker that has ended left in its slot.
 pub(super) fn forget_slot(zones: &Zones, slot: usize) {
@@ -483,26 +454,5 @@ async fn end(connections: &Connections, limit: Option<Duration>) {
 async fn all_gone(connections: &Connections) {
     while !connections.is_empty() {
         connections.room().await;
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn slots_are_shared_only_when_all_are_taken() {
-        let all: Vec<usize> = (0..32).collect();
-        for (first, taken, expected) in [
-            (0, &[][..], 0),
-            (0, &[0, 1, 3], 2),
-            (0, &all[..], 0),
-            (0, &[&all[..], &[0]].concat(), 1),
-            (32, &[], 32),
-            (32, &[32], 33),
-            (40, &(40..64).collect::<Vec<_>>(), 0),
-        ] {
-            assert_eq!(choose_slot(first, taken.iter().copied()), expected, "{first} {taken:?}");
-        }
     }
 }

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use super::per_worker::PerWorker;
 use super::{Region, Zones, always_sound};
 use crate::conf::{ConfigError, Place};
-use crate::process::worker::SLOTS;
+use crate::slot::SLOTS;
 
 /// The zone that holds them; no configuration can name it.
 const ZONE: &str = "process counters";
@@ -113,7 +113,7 @@ impl Counters {
 
     /// Counts so many more.
     pub fn add(&self, what: Total, count: u64) {
-        let row = crate::process::worker::slot();
+        let row = crate::slot::slot();
         if let Some(word) = self.totals.words().get(row * TOTALS + index_of_total(what)) {
             word.fetch_add(count, Relaxed);
         }
@@ -134,7 +134,7 @@ impl Counters {
 impl Counters {
     /// The slots of workers that accept and have clearly fewer connections than this one: the next should be theirs.
     pub fn behind(&self) -> impl Iterator<Item = usize> + '_ {
-        let own = crate::process::worker::slot();
+        let own = crate::slot::slot();
         let (accepting, active) = (index_of_state(State::Accepting), index_of_state(State::Active));
         let count = |row: &[AtomicU64], column: usize| row.get(column).map_or(0, |word| word.load(Relaxed));
         let mine = self.states.rows().nth(own).map_or(0, |row| count(row, active));

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use super::{Kind, Need, Region, Zone, always_sound};
-use crate::process::worker::SLOTS;
+use crate::slot::SLOTS;
 
 /// Counts per worker.
 pub struct PerWorker {
@@ -65,7 +65,7 @@ impl PerWorker {
     }
 
     fn own(&self, column: usize) -> Option<&AtomicU64> {
-        let row = if self.region.is_shared() { crate::process::worker::slot() } else { 0 };
+        let row = if self.region.is_shared() { crate::slot::slot() } else { 0 };
         self.region.words().get(row * self.columns + column)
     }
 }
