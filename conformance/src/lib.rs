@@ -26,6 +26,7 @@ pub mod pattern;
 pub mod peers;
 pub mod port;
 pub mod processes;
+pub mod proof;
 pub mod server;
 pub mod wait;
 

@@ -1,4 +1,5 @@
-//! Runs test suites made by others against the binary under test, and prints what idle sessions cost.
+//! Runs test suites made by others against the binary under test, prints what idle sessions cost, and proves what takes
+//! too long for a test.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -8,11 +9,14 @@ use std::time::Duration;
 use lexopt::prelude::{Long, Short, Value, ValueExt};
 use tidegate_conformance::outside::nginx_tests::{self, Options};
 use tidegate_conformance::pattern::Pattern;
+use tidegate_conformance::proof::{events, floods};
 use tidegate_conformance::{binary, idle};
 
 const USAGE: &str = "\
 usage: tidegate-conformance nginx-tests --suite DIR [options]
        tidegate-conformance idle [--beside BINARY] [--sessions N] [--only TEXT]
+       tidegate-conformance events [--count N] [--rounds N]
+       tidegate-conformance floods [--count N] [--rounds N] [--only TEXT]
 
 Runs a checkout of nginx's own test suite against TIDEGATE_BINARY, or else the workspace's own binary, and compares
 what passes with a list. Needs perl; as root it runs the tests as nobody.
@@ -31,76 +35,116 @@ binary, which should be a release build, and of another, such as an nginx, in th
   --beside BINARY    the other
   --sessions N       sessions at once (default: 2000)
   --only TEXT        only figures whose names contain this
+
+The others print figures and a verdict, and fail if something is not as it must be. They want a release build, too.
+
+events measures what a proxy adds to the delay of events that a backend sends one by one.
+
+  --count N          so many of each kind (default: 1000)
+  --rounds N         tries for a kind whose delay was too long (default: 3)
+
+floods has HTTP/2 clients do much without asking for anything, each beside one that must not notice.
+
+  --count N          requests of that one for each figure (default: 3000)
+  --rounds N         tries for a flood that was noticed (default: 3)
+  --only TEXT        only floods whose names contain this
 ";
 
 fn main() -> ExitCode {
-    let options = match arguments() {
-        Ok(Some(Task::Suite(options))) => options,
-        Ok(Some(Task::Idle(options))) => {
-            idle::run(&options);
-            return ExitCode::SUCCESS;
-        }
+    let arguments = match Arguments::read() {
+        Ok(Some(arguments)) => arguments,
         Ok(None) => {
             print!("{USAGE}");
             return ExitCode::SUCCESS;
         }
-        Err(error) => {
-            eprintln!("{error}\n\n{USAGE}");
-            return ExitCode::from(2);
-        }
+        Err(error) => return misused(&error),
     };
-    match nginx_tests::run(&options) {
+    match arguments.run() {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
-        Err(error) => {
-            eprintln!("{error}");
-            ExitCode::FAILURE
-        }
+        Err(error) => misused(&error),
     }
 }
 
-/// What is to be done.
-enum Task {
-    Suite(Options),
-    Idle(idle::Options),
+fn misused(error: &lexopt::Error) -> ExitCode {
+    eprintln!("{error}\n\n{USAGE}");
+    ExitCode::from(2)
 }
 
-/// The options, or nothing when help was asked for.
-fn arguments() -> Result<Option<Task>, lexopt::Error> {
-    let mut options = Options {
-        suite: PathBuf::new(),
-        matching: None,
-        jobs: thread::available_parallelism().map_or(1, usize::from),
-        limit: Duration::from_secs(120),
-        expected: binary::workspace().join("conformance/nginx-tests.expected"),
-        update: false,
-        verbose: false,
-    };
-    let mut idle = idle::Options { sessions: 2000, beside: None, only: None };
-    let mut suite_name = None;
-    let mut parser = lexopt::Parser::from_env();
-    while let Some(argument) = parser.next()? {
-        match argument {
-            Value(name) if suite_name.is_none() => suite_name = Some(name.string()?),
-            Long("suite") => options.suite = parser.value()?.into(),
-            Long("match") => options.matching = Some(Pattern::try_new(&parser.value()?.string()?)?),
-            Long("jobs") => options.jobs = parser.value()?.parse()?,
-            Long("time-limit") => options.limit = Duration::from_secs(parser.value()?.parse()?),
-            Long("expected") => options.expected = parser.value()?.into(),
-            Long("update") => options.update = true,
-            Long("beside") => idle.beside = Some(PathBuf::from(parser.value()?)),
-            Long("sessions") => idle.sessions = parser.value()?.parse()?,
-            Long("only") => idle.only = Some(parser.value()?.string()?),
-            Long("verbose") => options.verbose = true,
-            Short('h') | Long("help") => return Ok(None),
-            other => return Err(other.unexpected()),
+/// What is to be done, and how.
+struct Arguments {
+    task: String,
+    suite: Options,
+    beside: Option<PathBuf>,
+    sessions: usize,
+    only: Option<String>,
+    count: Option<usize>,
+    rounds: usize,
+}
+
+impl Arguments {
+    /// Those that were given, or nothing when help was asked for.
+    fn read() -> Result<Option<Arguments>, lexopt::Error> {
+        let suite = Options {
+            suite: PathBuf::new(),
+            matching: None,
+            jobs: thread::available_parallelism().map_or(1, usize::from),
+            limit: Duration::from_secs(120),
+            expected: binary::workspace().join("conformance/nginx-tests.expected"),
+            update: false,
+            verbose: false,
+        };
+        let mut given =
+            Arguments { task: String::new(), suite, beside: None, sessions: 2000, only: None, count: None, rounds: 3 };
+        let mut parser = lexopt::Parser::from_env();
+        while let Some(argument) = parser.next()? {
+            match argument {
+                Value(name) if given.task.is_empty() => given.task = name.string()?,
+                Long("suite") => given.suite.suite = parser.value()?.into(),
+                Long("match") => given.suite.matching = Some(Pattern::try_new(&parser.value()?.string()?)?),
+                Long("jobs") => given.suite.jobs = parser.value()?.parse()?,
+                Long("time-limit") => given.suite.limit = Duration::from_secs(parser.value()?.parse()?),
+                Long("expected") => given.suite.expected = parser.value()?.into(),
+                Long("update") => given.suite.update = true,
+                Long("verbose") => given.suite.verbose = true,
+                Long("beside") => given.beside = Some(PathBuf::from(parser.value()?)),
+                Long("sessions") => given.sessions = parser.value()?.parse()?,
+                Long("only") => given.only = Some(parser.value()?.string()?),
+                Long("count") => given.count = Some(parser.value()?.parse()?),
+                Long("rounds") => given.rounds = parser.value()?.parse()?,
+                Short('h') | Long("help") => return Ok(None),
+                other => return Err(other.unexpected()),
+            }
         }
+        Ok(Some(given))
     }
-    match suite_name.as_deref() {
-        Some("idle") => Ok(Some(Task::Idle(idle))),
-        Some("nginx-tests") if !options.suite.as_os_str().is_empty() => Ok(Some(Task::Suite(options))),
-        Some("nginx-tests") => Err("--suite is missing".into()),
-        Some(other) => Err(format!("there is no suite {other}").into()),
-        None => Err("name a suite".into()),
+
+    /// Does it; whether all is as it must be.
+    fn run(self) -> Result<bool, lexopt::Error> {
+        match self.task.as_str() {
+            "idle" => {
+                idle::run(&idle::Options { sessions: self.sessions, beside: self.beside, only: self.only });
+                Ok(true)
+            }
+            "nginx-tests" if self.suite.suite.as_os_str().is_empty() => Err("--suite is missing".into()),
+            "nginx-tests" => Ok(nginx_tests::run(&self.suite).unwrap_or_else(|error| {
+                eprintln!("{error}");
+                false
+            })),
+            "events" => Ok(events::run(&events::Options {
+                events: self.count.unwrap_or(1000),
+                apart: Duration::from_millis(3),
+                most: Duration::from_millis(1),
+                rounds: self.rounds,
+            })),
+            "floods" => Ok(floods::run(&floods::Options {
+                requests: self.count.unwrap_or(3000),
+                most: 3.0,
+                rounds: self.rounds,
+                only: self.only,
+            })),
+            "" => Err("name a suite".into()),
+            other => Err(format!("there is no suite {other}").into()),
+        }
     }
 }
