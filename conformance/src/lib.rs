@@ -28,6 +28,7 @@ pub mod port;
 pub mod processes;
 pub mod proof;
 pub mod server;
+pub mod temporary;
 pub mod wait;
 
 pub use binary::is_nginx;

@@ -3,7 +3,6 @@
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::thread;
@@ -16,6 +15,7 @@ use tidegate_conformance::backend::{HttpBackend, Reply, TcpBackend};
 use tidegate_conformance::client::head;
 use tidegate_conformance::load::sized;
 use tidegate_conformance::server::{signal_to, skip_on_nginx};
+use tidegate_conformance::temporary::{files, temporary};
 use tidegate_conformance::{Http, Port, Server, Setup, is_nginx, processes, wait_until};
 
 /// More than what the kernel keeps for a client that does not read.
@@ -60,29 +60,6 @@ fn chunked(body: &[u8], size: usize) -> Vec<u8> {
     }
     framed.extend_from_slice(b"0\r\n\r\n");
     framed
-}
-
-fn files(folder: &Path) -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-        match entry.file_type() {
-            Ok(kind) if kind.is_dir() => found.extend(files(&entry.path())),
-            _ => found.push(entry.path()),
-        }
-    }
-    found
-}
-
-/// The temporary files that a server has, with names and without.
-fn temporary(server: &Server) -> usize {
-    let open = |pid: i32| {
-        let links = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
-        let targets = links.filter_map(|link| fs::read_link(link.path()).ok());
-        let folders = ["body", "reply"].map(|name| server.folder().join(name));
-        targets.filter(|target| folders.iter().any(|folder| target.starts_with(folder))).count()
-    };
-    let named = ["body", "reply"].map(|name| files(&server.folder().join(name)).len());
-    named.iter().sum::<usize>() + server.workers().into_iter().map(open).sum::<usize>()
 }
 
 fn wait_until_clean(server: &Server) {

@@ -250,6 +250,20 @@ impl Reply {
         Poll::Ready(Ok(count))
     }
 
+    /// Ready when nobody waits for the reply any more. A write would tell, but there may be nothing to write for long.
+    fn poll_gone(&self, cx: &mut Context<'_>, exchange: &Exchange) -> Poll<()> {
+        if self.settings.ignores_abort() {
+            return Poll::Pending;
+        }
+        ready!(exchange.carrier.poll_gone(cx));
+        log!(
+            exchange.logger(),
+            Info,
+            "client prematurely closed connection, so upstream connection is closed too while reading upstream"
+        );
+        Poll::Ready(())
+    }
+
     /// How much may be read now, as soon as something may.
     fn poll_allowance(&mut self, cx: &mut Context<'_>, exchange: &Exchange) -> Poll<usize> {
         loop {
@@ -295,7 +309,10 @@ impl Source for Reply {
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(upstream_failed(exchange, &error))),
                 Poll::Pending => {
                     let deadline = *self.deadline.get_or_insert_with(|| later(self.settings.read_timeout));
-                    ready!(exchange.carrier.poll_until(cx, deadline));
+                    if exchange.carrier.poll_until(cx, deadline).is_pending() {
+                        ready!(self.poll_gone(cx, exchange));
+                        return Poll::Ready(Err(Broken));
+                    }
                     let error = io::Error::other("upstream timed out (110: Connection timed out)");
                     return Poll::Ready(Err(upstream_failed(exchange, &error)));
                 }
