@@ -7,12 +7,12 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 use tidegate_conformance::backend::TcpBackend;
 use tidegate_conformance::client::{Frames, Http2, frame, request};
+use tidegate_conformance::proof::floods::{self, FLOODS};
 use tidegate_conformance::server::skip_on_nginx;
-use tidegate_conformance::{Server, Setup};
+use tidegate_conformance::{Server, Setup, wait_until};
 
 const DATA: u8 = 0;
 const HEADERS: u8 = 1;
-const PRIORITY: u8 = 2;
 const SETTINGS: u8 = 4;
 const PING: u8 = 6;
 const CONTINUATION: u8 = 9;
@@ -24,74 +24,82 @@ fn serve(inside: &str) -> Setup {
     ))
 }
 
-/// A flood: its name, the limit that ends it, how it begins, what it repeats (told how often it has), and how often at most.
-type Flood = (&'static str, &'static str, fn() -> Vec<u8>, fn(u32) -> Vec<u8>, u32);
-
-fn nothing() -> Vec<u8> {
-    Vec::new()
-}
-
-fn stream(turn: u32) -> u32 {
-    2 * turn + 1
-}
-
-const FLOODS: &[Flood] = &[
-    ("PING", "pings", nothing, |_| frame(PING, 0, 0, b"12345678"), 250),
-    ("SETTINGS", "settings", nothing, |_| frame(SETTINGS, 0, 0, []), 150),
-    ("settings in one frame", "settings_entries", nothing, |_| Frames::settings(&[(3, 100); 33]), 1),
-    (
-        "rapid reset",
-        "rapid_resets",
-        nothing,
-        |turn| [Frames::get(stream(turn), "/hang"), Frames::reset(stream(turn))].concat(),
-        700,
-    ),
-    (
-        "made you reset",
-        "own_resets",
-        nothing,
-        |turn| [Frames::post(stream(turn), "/hang"), Frames::window(stream(turn), 0x7fff_ffff)].concat(),
-        200,
-    ),
-    // The library has limits of its own for these.
-    ("CONTINUATION", "", || frame(HEADERS, 0, 1, []), |_| frame(CONTINUATION, 0, 1, []), 100),
-    ("a head without end", "", || frame(HEADERS, 0, 1, []), |_| frame(CONTINUATION, 0, 1, vec![0; 16_000]), 10),
-    ("padding", "", || Frames::post(1, "/hang"), |_| frame(DATA, 8, 1, [1, 0]), 150),
-    ("WINDOW_UPDATE", "window_updates", nothing, |_| Frames::window(0, 100), 1500),
-    ("tiny windows", "tiny_window_updates", nothing, |_| Frames::window(0, 1), 800),
-    ("PRIORITY", "priorities", nothing, |turn| frame(PRIORITY, 0, stream(turn), [0, 0, 0, 0, 15]), 300),
-    ("unknown frames", "unknown_frames", nothing, |_| frame(0x42, 0, 0, b"what is it"), 300),
-    ("streams", "refused_streams", nothing, |turn| Frames::get(stream(turn), "/hang"), 600),
-    ("acknowledgements of nothing", "stray_frames", nothing, |_| frame(PING, 1, 0, b"12345678"), 1500),
-];
-
-/// Each flood ends its own connection, with a line in the log, and nobody else's.
-#[test]
-fn floods_end_their_connections_within_their_budgets() {
+/// A flood ends its own connection, with one line in the log, and nobody else's.
+fn ends_its_connection_alone(name: &str) {
     if skip_on_nginx("nginx counts otherwise") {
         return;
     }
-    let hanging = TcpBackend::start(|mut wire, _| drop(wire.rest()));
-    let server = serve("location /hang { proxy_pass http://%%TO%%; }").set("TO", hanging.address()).start();
-    for (name, limit, begin, repeat, most) in FLOODS {
-        let mut good = Http2::connect(server.port(0));
-        assert_eq!(good.get("/").text(), "well");
-        let mut flood = Frames::over(server.connect(0), &[]);
-        flood.send(begin());
-        // A server that has had enough takes no more.
-        let _ = (0..*most).try_for_each(|turn| flood.wire.try_send(repeat(turn)));
-        let code = flood.end();
-        assert!(matches!(code, Some(11) | None), "{name}: GOAWAY with {code:?}");
-        let line = match *limit {
-            "" => server.wait_for_log("detected excessive load .*while processing HTTP/2 connection"),
-            limit => server.wait_for_log(&format!("http2 flood detected: .*[(]{limit}[)]")),
-        };
-        assert!(line.contains("[info]") && line.contains("client: 127.0.0.1"), "{line}");
-        assert_eq!(good.get("/").text(), "well", "{name}");
+    let flood = FLOODS.iter().find(|flood| flood.name == name).unwrap_or_else(|| panic!("there is no flood {name}"));
+    let (server, _backend) = floods::serve("");
+    let mut good = Http2::connect(server.port(0));
+    assert_eq!(good.get("/").text(), "well");
+    let code = flood.once(server.connect(0));
+    println!("{name}: GOAWAY with {code:?}");
+    let told = || server.log_lines().into_iter().filter(|line| flood.is_told(line)).collect::<Vec<_>>();
+    wait_until("the log tells of it", || (!told().is_empty()).then_some(()));
+    assert_eq!(good.get("/").text(), "well");
+    assert_eq!(Http2::connect(server.port(0)).get("/").text(), "well");
+    let lines = told();
+    assert_eq!(lines.len(), 1, "{lines:?}");
+    assert!(lines[0].contains("[info]") && lines[0].contains("client: 127.0.0.1"), "{lines:?}");
+    assert!(!server.read("error.log").contains("panick"));
+}
+
+/// A test for each flood, and none forgotten.
+macro_rules! floods {
+    ($($test:ident: $name:literal,)*) => {
+        $(#[test] fn $test() { ends_its_connection_alone($name); })*
+
+        #[test]
+        fn every_flood_has_a_test() {
+            let names: Vec<_> = FLOODS.iter().map(|flood| flood.name).collect();
+            assert_eq!(names, [$($name),*]);
+        }
+    };
+}
+
+floods! {
+    ping: "PING",
+    settings: "SETTINGS",
+    settings_in_one_frame: "settings in one frame",
+    rapid_reset: "rapid reset",
+    rapid_reset_of_what_is_answered: "rapid reset of what is answered",
+    made_you_reset_a_window_too_large: "made you reset: a window too large",
+    made_you_reset_data_behind_the_end: "made you reset: DATA behind the end",
+    made_you_reset_more_than_was_announced: "made you reset: more than was announced",
+    continuation: "CONTINUATION",
+    a_head_without_end: "a head without end",
+    empty_data: "empty DATA",
+    padding: "padding",
+    window_update: "WINDOW_UPDATE",
+    tiny_windows: "tiny windows",
+    an_answer_byte_by_byte: "an answer byte by byte",
+    windows_that_stay_shut: "windows that stay shut",
+    priority: "PRIORITY",
+    unknown_frames: "unknown frames",
+    streams: "streams",
+    acknowledgements_of_nothing: "acknowledgements of nothing",
+    cookie_crumbs: "cookie crumbs",
+    a_bomb_of_references: "a bomb of references",
+}
+
+/// Requests that are taken back together with their coming are not begun: no backend hears of them.
+#[test]
+fn what_is_taken_back_at_once_is_not_begun() {
+    if skip_on_nginx("nginx begins each") {
+        return;
     }
-    let told =
-        server.log_lines().into_iter().filter(|line| line.contains("flood detected") || line.contains("excessive"));
-    assert_eq!(told.count(), FLOODS.len(), "each is told once");
+    let hanging = TcpBackend::start(|mut wire, _| drop(wire.try_rest()));
+    let server = serve("location /hang { proxy_pass http://%%TO%%; }").set("TO", hanging.address()).start();
+    let mut client = Frames::over(server.connect(0), &[]);
+    assert!(client.is_alive());
+    let pairs = (0..200).flat_map(|turn| [Frames::get(2 * turn + 1, "/hang"), Frames::reset(2 * turn + 1)].concat());
+    client.send(pairs.collect::<Vec<u8>>());
+    assert!(client.is_alive());
+    client.send(Frames::get(1001, "/hang"));
+    wait_until("what is not taken back is asked", || (hanging.open() == 1).then_some(()));
+    // They may have come in more than one read, between which some are begun.
+    assert!(hanging.accepted() <= 50, "{} were asked", hanging.accepted());
 }
 
 /// What breaks the protocol ends the stream or the connection, and is no reason to panic.

@@ -9,7 +9,7 @@ use std::cell::{Cell, RefCell};
 use std::future::{Future as _, poll_fn};
 use std::pin::pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::{Duration, Instant};
 
 use base64::Engine as _;
@@ -169,38 +169,69 @@ struct Driver<'a> {
     leaving: Option<Instant>,
 }
 
+/// How many streams of a connection are begun, or dropped, before the other connections have their turn.
+const TURN: usize = 8;
+
 /// Runs the streams beside each other, and the connection beneath them, to the end.
 async fn drive(mut driver: Driver<'_>, log: &Logger<'_>) -> Ending {
-    poll_fn(|cx| {
-        loop {
-            match driver.connection.poll_accept(cx) {
-                Poll::Ready(Some(Ok((request, respond)))) => {
-                    driver.begin(request, respond);
-                    continue;
-                }
-                Poll::Ready(Some(Err(error))) => return Poll::Ready(Ending::Failed(error)),
-                Poll::Ready(None) => return Poll::Ready(Ending::Done),
-                Poll::Pending => {}
-            }
-            // A stream that has ended leaves something for the connection to send.
-            if let Poll::Ready(Some(())) = driver.streams.poll_next_unpin(cx) {
-                continue;
-            }
-            if driver.end_if_due(log) {
-                continue;
-            }
-            return match ready!(driver.poll_deadline(cx)) {
-                Some(ending) => Poll::Ready(ending),
-                None => continue,
-            };
+    let ending = loop {
+        match poll_fn(|cx| driver.poll(cx, log)).await {
+            Some(ending) => break ending,
+            None => tokio::task::yield_now().await,
         }
-    })
-    .await
+    };
+    // Each has its own to give back: a hundred at once would be a while.
+    for (number, stream) in driver.streams.into_iter().enumerate() {
+        drop(stream);
+        if number % TURN == TURN - 1 {
+            tokio::task::yield_now().await;
+        }
+    }
+    ending
 }
 
 impl Driver<'_> {
-    /// Begins an exchange.
-    fn begin(&mut self, request: http::Request<RecvStream>, respond: SendResponse<Bytes>) {
+    /// Goes on as far as that goes. `None` when it has had its turn, and others wait for theirs.
+    fn poll(&mut self, cx: &mut Context<'_>, log: &Logger<'_>) -> Poll<Option<Ending>> {
+        let mut begun = 0;
+        loop {
+            // Of a client that has gone too far nothing more is begun.
+            let accepted = if self.seen.has_excess() { Poll::Pending } else { self.connection.poll_accept(cx) };
+            match accepted {
+                Poll::Ready(Some(Ok((request, respond)))) => {
+                    begun += usize::from(self.begin(request, respond));
+                    if begun < TURN {
+                        continue;
+                    }
+                    while let Poll::Ready(Some(())) = self.streams.poll_next_unpin(cx) {}
+                    return Poll::Ready(None);
+                }
+                Poll::Ready(Some(Err(error))) => return Poll::Ready(Some(Ending::Failed(error))),
+                Poll::Ready(None) => return Poll::Ready(Some(Ending::Done)),
+                Poll::Pending => {}
+            }
+            // A stream that has ended leaves something for the connection to send.
+            if !self.seen.has_excess()
+                && let Poll::Ready(Some(())) = self.streams.poll_next_unpin(cx)
+            {
+                continue;
+            }
+            if self.end_if_due(log) {
+                continue;
+            }
+            return match ready!(self.poll_deadline(cx)) {
+                Some(ending) => Poll::Ready(Some(ending)),
+                None => continue,
+            };
+        }
+    }
+
+    /// Begins an exchange. False when the client has taken its request back, or had it refused, before that: nobody waits
+    /// for an answer, and to look for one would be the work that a flood of resets is after.
+    fn begin(&mut self, request: http::Request<RecvStream>, mut respond: SendResponse<Bytes>) -> bool {
+        if respond.poll_reset(&mut Context::from_waker(Waker::noop())).is_ready() {
+            return false;
+        }
         self.idle_since = None;
         self.session.life.set_idle(false);
         self.standing.change(State::Writing);
@@ -213,6 +244,7 @@ impl Driver<'_> {
             // Told before the last answer, so that a client that reads in order opens no stream in vain.
             self.leave();
         }
+        true
     }
 
     /// Two steps: what is on its way is still served, and then the last stream that will be is named.

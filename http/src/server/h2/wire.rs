@@ -32,6 +32,14 @@ impl Seen {
         self.excess.take()
     }
 
+    /// The client has gone over a limit, which nobody has been told yet.
+    pub fn has_excess(&self) -> bool {
+        let excess = self.excess.take();
+        let has = excess.is_some();
+        self.excess.set(excess);
+        has
+    }
+
     /// Looks at what has been counted.
     pub fn look<R>(&self, look: impl FnOnce(&Watch) -> R) -> R {
         look(&self.watch.borrow())

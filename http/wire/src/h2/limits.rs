@@ -110,8 +110,8 @@ impl Default for Limits {
 }
 
 impl Limits {
-    /// The limits that are one number, by which a configuration names them.
-    pub const NAMES: [&'static str; 19] = [
+    /// The limits that are one number, by which a configuration names them; a time is a number of seconds.
+    pub const NAMES: [&'static str; 20] = [
         "refused_streams",
         "rapid_resets",
         "rapid_resets_in_all",
@@ -131,10 +131,15 @@ impl Limits {
         "unknown_frames",
         "stray_frames",
         "stalled_streams",
+        "stall",
     ];
 
     /// Sets one of [`NAMES`](Self::NAMES). False if there is none of that name.
     pub fn set(&mut self, name: &str, number: u32) -> bool {
+        if name == "stall" {
+            self.stall = Duration::from_secs(number.into());
+            return true;
+        }
         let limit = match name {
             "refused_streams" => &mut self.refused_streams,
             "rapid_resets" => &mut self.rapid_resets,
