@@ -9,13 +9,16 @@ use std::time::Duration;
 use lexopt::prelude::{Long, Short, Value, ValueExt};
 use tidegate_conformance::outside::nginx_tests::{self, Options};
 use tidegate_conformance::pattern::Pattern;
-use tidegate_conformance::proof::{events, floods};
+use tidegate_conformance::proof::{events, exchanges, floods, reloads, slow_clients};
 use tidegate_conformance::{binary, idle};
 
 const USAGE: &str = "\
 usage: tidegate-conformance nginx-tests --suite DIR [options]
        tidegate-conformance idle [--beside BINARY] [--sessions N] [--only TEXT]
        tidegate-conformance events [--count N] [--rounds N]
+       tidegate-conformance exchanges [--count N] [--seed N]
+       tidegate-conformance reloads [--count N]
+       tidegate-conformance slow-clients [--beside BINARY] [--count N] [--megabytes N] [--large N]
        tidegate-conformance floods [--count N] [--rounds N] [--only TEXT]
 
 Runs a checkout of nginx's own test suite against TIDEGATE_BINARY, or else the workspace's own binary, and compares
@@ -42,6 +45,22 @@ events measures what a proxy adds to the delay of events that a backend sends on
 
   --count N          so many of each kind (default: 1000)
   --rounds N         tries for a kind whose delay was too long (default: 3)
+
+exchanges sends bodies both ways, on every wire, and compares every byte.
+
+  --count N          exchanges (default: 10000)
+  --seed N           what chance begins with (default: another one each time, which is printed)
+
+reloads asks over HTTP/2 while the server is told to reload twenty times.
+
+  --count N          requests (default: 100000)
+
+slow-clients has clients read large replies at 1 KB a second, and sends bodies larger than any buffer.
+
+  --beside BINARY    another server, for comparison
+  --count N          clients (default: 200)
+  --megabytes N      the length of a reply; all of them together lie on the disk (default: 100)
+  --large N          megabytes of the one body each way, which lie on the disk, too (default: 10000; 0: none)
 
 floods has HTTP/2 clients do much without asking for anything, each beside one that must not notice.
 
@@ -79,6 +98,9 @@ struct Arguments {
     sessions: usize,
     only: Option<String>,
     count: Option<usize>,
+    seed: Option<u64>,
+    megabytes: u64,
+    large: u64,
     rounds: usize,
 }
 
@@ -94,8 +116,18 @@ impl Arguments {
             update: false,
             verbose: false,
         };
-        let mut given =
-            Arguments { task: String::new(), suite, beside: None, sessions: 2000, only: None, count: None, rounds: 3 };
+        let mut given = Arguments {
+            task: String::new(),
+            suite,
+            beside: None,
+            sessions: 2000,
+            only: None,
+            count: None,
+            seed: None,
+            megabytes: 100,
+            large: 10_000,
+            rounds: 3,
+        };
         let mut parser = lexopt::Parser::from_env();
         while let Some(argument) = parser.next()? {
             match argument {
@@ -111,6 +143,9 @@ impl Arguments {
                 Long("sessions") => given.sessions = parser.value()?.parse()?,
                 Long("only") => given.only = Some(parser.value()?.string()?),
                 Long("count") => given.count = Some(parser.value()?.parse()?),
+                Long("seed") => given.seed = Some(parser.value()?.parse()?),
+                Long("megabytes") => given.megabytes = parser.value()?.parse()?,
+                Long("large") => given.large = parser.value()?.parse()?,
                 Long("rounds") => given.rounds = parser.value()?.parse()?,
                 Short('h') | Long("help") => return Ok(None),
                 other => return Err(other.unexpected()),
@@ -142,6 +177,25 @@ impl Arguments {
                 most: 3.0,
                 rounds: self.rounds,
                 only: self.only,
+            })),
+            "reloads" => Ok(reloads::run(&reloads::Options {
+                requests: self.count.unwrap_or(100_000),
+                reloads: 20,
+                clients: 8,
+                streams: 16,
+            })),
+            "exchanges" => Ok(exchanges::run(&exchanges::Options {
+                count: self.count.map_or(10_000, |count| count as u64),
+                seed: self.seed.unwrap_or_else(|| u64::from(std::process::id())),
+                clients: 6,
+                largest: u64::MAX,
+            })),
+            "slow-clients" => Ok(slow_clients::run(&slow_clients::Options {
+                clients: self.count.unwrap_or(200),
+                length: self.megabytes * 1_000_000,
+                time: Duration::from_secs(20),
+                large: self.large * 1_000_000,
+                beside: self.beside,
             })),
             "" => Err("name a suite".into()),
             other => Err(format!("there is no suite {other}").into()),

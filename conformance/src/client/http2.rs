@@ -79,9 +79,18 @@ impl Http2 {
     /// It takes longer than anything should.
     #[track_caller]
     pub fn run<F: Future>(&mut self, work: impl FnOnce(SendRequest<Bytes>) -> F) -> F::Output {
+        self.run_within(PATIENCE, work)
+    }
+
+    /// Runs something that takes its time on the connection.
+    ///
+    /// # Panics
+    /// It takes longer than it may.
+    #[track_caller]
+    pub fn run_within<F: Future>(&mut self, limit: Duration, work: impl FnOnce(SendRequest<Bytes>) -> F) -> F::Output {
         let work = work(self.send.clone());
-        let result = self.runtime.block_on(async { tokio::time::timeout(PATIENCE, work).await });
-        result.unwrap_or_else(|_| panic!("waited {PATIENCE:?} in vain for HTTP/2"))
+        let result = self.runtime.block_on(async { tokio::time::timeout(limit, work).await });
+        result.unwrap_or_else(|_| panic!("waited {limit:?} in vain for HTTP/2"))
     }
 
     /// GET.

@@ -39,7 +39,10 @@ pub fn run(options: &Options) -> bool {
     let mut verdict = Verdict::default();
     let source = source(options.events, options.apart);
     let server = setup().set("BACKEND", source.address()).start();
-    println!("{} events of each kind, {:?} apart; delays p50 and p99, directly and by the proxy", options.events, options.apart);
+    println!(
+        "{} events of each kind, {:?} apart; delays p50 and p99, directly and by the proxy",
+        options.events, options.apart
+    );
     for wire in WIRES {
         for (target, buffering) in [("/on", "proxy_buffering on"), ("/off", "proxy_buffering off")] {
             let mut added = Duration::MAX;
@@ -50,7 +53,8 @@ pub fn run(options: &Options) -> bool {
                 let more = proxied.1.saturating_sub(direct.1.min(options.most));
                 if more < added {
                     added = more;
-                    figures = format!("directly {:?} {:?}, proxied {:?} {:?}", direct.0, direct.1, proxied.0, proxied.1);
+                    figures =
+                        format!("directly {:?} {:?}, proxied {:?} {:?}", direct.0, direct.1, proxied.0, proxied.1);
                 }
                 if added <= options.most {
                     break;

@@ -5,7 +5,10 @@
 
 pub mod chance;
 pub mod events;
+pub mod exchanges;
 pub mod floods;
+pub mod reloads;
+pub mod slow_clients;
 
 use std::time::Duration;
 
