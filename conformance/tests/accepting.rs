@@ -270,6 +270,8 @@ fn a_worker_without_room_leaves_clients_to_one_that_has() {
         wait_until("those of the last round are closed", || (!processes::connections().any(is_open)).then_some(()));
         // One of the two takes all that there are while the other stands still.
         signal_to(workers[round % 2], Signal::SIGSTOP);
+        let is_stopped = || processes::process(workers[round % 2]).is_some_and(|process| process.state == 'T');
+        wait_until("it stands still", || is_stopped().then_some(()));
         let mut busy: Vec<_> = (0..8).map(|at| server.http(at % 2)).collect();
         busy.iter_mut().for_each(|http| http.send("GET / HT"));
         // From here on every client is the other's, whichever of the sockets it comes to.

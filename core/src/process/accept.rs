@@ -144,8 +144,8 @@ pub struct Acceptor {
 enum Then {
     /// The next who knocks.
     Next,
-    /// Waiting for room.
-    Wait,
+    /// Somebody waits, and there is no room.
+    Full,
     /// A pause, or until there may be room: the system is short of something, or the socket does not work.
     Pause,
 }
@@ -172,10 +172,13 @@ impl Acceptor {
             // Meanwhile those who knock stay in the backlog, from which other workers can take them.
             match then {
                 Then::Next => self.find_place().await,
-                Then::Wait => {
+                Then::Full => {
                     accepting = None;
                     self.places.step_out();
-                    self.connections.room().await;
+                    if !self.has_gone_elsewhere().await && self.connections.is_full() {
+                        self.make_room(&mut complaints, None);
+                        self.connections.room().await;
+                    }
                 }
                 Then::Pause => {
                     accepting = None;
@@ -264,6 +267,20 @@ impl Acceptor {
         courtesy.was_worth_it();
     }
 
+    /// Leaves a client to a worker that has room, where there is one: it knows of the client as well, or will with the next.
+    /// Not for long, since it may be stuck. True when there is nothing to be done any more.
+    async fn has_gone_elsewhere(&self) -> bool {
+        let mut pause = Duration::from_millis(1);
+        while self.connections.is_full() && self.listener.is_waited_at() {
+            if !self.counters.others_have_fewer() || pause > Courtesy::LONGEST_PAUSE {
+                return false;
+            }
+            tokio::time::sleep(pause).await;
+            pause *= 2;
+        }
+        true
+    }
+
     /// Lets in who knocks, one or all of them.
     fn let_in(&self, complaints: &mut Complaints) -> Then {
         loop {
@@ -272,8 +289,7 @@ impl Acceptor {
                 if !self.listener.is_waited_at() {
                     return Then::Next;
                 }
-                self.make_room(complaints, None);
-                return Then::Wait;
+                return Then::Full;
             };
             match self.listener.accept() {
                 Ok((transport, client)) => self.serve(transport, client, life),

@@ -146,6 +146,16 @@ impl Counters {
         })
     }
 
+    /// Some other worker that accepts has fewer connections than this one: where this one is full, it has room.
+    pub fn others_have_fewer(&self) -> bool {
+        let own = crate::slot::slot();
+        let (accepting, active) = (index_of_state(State::Accepting), index_of_state(State::Active));
+        let count = |row: &[AtomicU64], column: usize| row.get(column).map_or(0, |word| word.load(Relaxed));
+        let mine = self.states.rows().nth(own).map_or(0, |row| count(row, active));
+        let mut others = self.states.rows().enumerate().filter(|(slot, _)| *slot != own);
+        others.any(|(_, row)| count(row, accepting) > 0 && count(row, active) < mine)
+    }
+
     /// How many connections the worker of a slot, and those before it, have accepted.
     pub fn accepted_by(&self, slot: usize) -> u64 {
         let at = slot.saturating_mul(TOTALS).saturating_add(index_of_total(Total::Accepted));
