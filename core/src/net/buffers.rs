@@ -10,6 +10,9 @@ const SIZES: [usize; 6] = [2 << 10, 4 << 10, 8 << 10, 16 << 10, 32 << 10, 64 << 
 /// Buffers kept of each size, at most: half a megabyte of any.
 const KEPT: [usize; 6] = [256, 128, 32, 32, 16, 8];
 
+/// The most that is lent.
+const LENT: usize = 64 << 10;
+
 /// The spare buffers of one size.
 struct Spare {
     list: Vec<BytesMut>,
@@ -20,6 +23,8 @@ struct Spare {
 thread_local! {
     static SPARE: RefCell<[Spare; SIZES.len()]> =
         const { RefCell::new([const { Spare { list: Vec::new(), fewest: 0 } }; SIZES.len()]) };
+    /// What is lent.
+    static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
 /// An empty buffer with room for at least `size` bytes.
@@ -37,13 +42,31 @@ pub fn take(size: usize) -> BytesMut {
 /// Gives a buffer back. What was in it is forgotten. One that others still hold parts of is left to them.
 pub fn give(mut buffer: BytesMut) {
     buffer.clear();
-    let Some(class) = SIZES.iter().rposition(|size| buffer.try_reclaim(*size)) else { return };
+    let left = buffer.capacity();
+    let whole = SIZES.iter().position(|size| *size == left);
+    // What was taken off the front comes back with the first byte more than is left, if nobody holds it.
+    if whole.is_none() && !buffer.try_reclaim(left.saturating_add(1)) {
+        return;
+    }
+    let class = whole.or_else(|| SIZES.iter().rposition(|size| *size <= buffer.capacity()));
+    let Some(class) = class else { return };
     SPARE.with_borrow_mut(|spare| {
         let most = KEPT.get(class).copied().unwrap_or(0);
         if let Some(spare) = spare.get_mut(class).filter(|spare| spare.list.len() < most) {
             spare.list.push(buffer);
         }
     });
+}
+
+/// Lends a buffer of up to `size` bytes for the time of a call: what is passed on at once needs none of its own.
+pub fn lent<R>(size: usize, work: impl FnOnce(&mut [u8]) -> R) -> R {
+    let size = size.min(LENT);
+    SCRATCH.with_borrow_mut(|scratch| {
+        if scratch.len() < size {
+            *scratch = vec![0; size];
+        }
+        work(scratch.get_mut(..size).unwrap_or_default())
+    })
 }
 
 /// Lets go of buffers that nobody has wanted since the last time.

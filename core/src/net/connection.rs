@@ -91,9 +91,43 @@ impl Transport {
     /// Ready when a read is likely to give something; no buffer needs to exist before that.
     pub fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
+            // What is known already need not be waited for.
+            Transport::Tcp(_) | Transport::Unix(_) if self.may_be_readable() => Poll::Ready(Ok(())),
             Transport::Tcp(tcp) => tcp.poll_read_ready(cx),
             Transport::Unix(unix) => unix.poll_read_ready(cx),
             Transport::Tls(tls) => tls.poll_readable(cx),
+        }
+    }
+
+    /// Writes what can be written at once, and waits where there is no room. Other than a write it takes nothing of the
+    /// task's turn: it is for what the task has just read, which did.
+    pub fn poll_send(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let sent = match self {
+            Transport::Tcp(tcp) => tcp.try_write(bytes),
+            Transport::Unix(unix) => unix.try_write(bytes),
+            Transport::Tls(_) => Err(no_room()),
+        };
+        match sent {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Pin::new(self).poll_write(cx, bytes),
+            // The runtime takes it so, too: where not all was taken there is no room left.
+            Ok(count) if count < bytes.len() => {
+                let _: io::Result<()> = match self {
+                    Transport::Tcp(tcp) => tcp.try_io(Interest::WRITABLE, || Err(no_room())),
+                    Transport::Unix(unix) => unix.try_io(Interest::WRITABLE, || Err(no_room())),
+                    Transport::Tls(_) => Ok(()),
+                };
+            }
+            _ => {}
+        }
+        Poll::Ready(sent)
+    }
+
+    /// False when the runtime knows that there is nothing to be read; whoever waits for it still has to say so. Asks nobody.
+    pub fn may_be_readable(&self) -> bool {
+        match self {
+            Transport::Tcp(tcp) => tcp.try_io(Interest::READABLE, || Ok(())).is_ok(),
+            Transport::Unix(unix) => unix.try_io(Interest::READABLE, || Ok(())).is_ok(),
+            Transport::Tls(_) => true,
         }
     }
 
@@ -213,6 +247,10 @@ impl Transport {
     pub async fn finish(&mut self) -> io::Result<()> {
         AsyncWriteExt::shutdown(self).await
     }
+}
+
+fn no_room() -> io::Error {
+    io::ErrorKind::WouldBlock.into()
 }
 
 impl AsyncRead for Transport {

@@ -1,19 +1,20 @@
 //! Copies bytes both ways between two transports until one ends: the life of a session after its beginning.
 //!
-//! A direction that has nothing to move holds no buffer.
+//! A direction holds a buffer only while the other side does not take what was read.
 
 use std::cell::Cell;
 use std::fmt;
 use std::io;
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::{Duration, Instant};
 
 use bytes::{Buf, BytesMut};
-use tokio::io::AsyncWrite;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::task::coop;
 
 use super::buffers;
-use super::connection::{Transport, poll_read_into};
+use super::connection::Transport;
 use super::timer::{Timer, later};
 use crate::clock;
 
@@ -125,15 +126,19 @@ pub enum End {
 }
 
 struct Direction {
+    /// What the other side has yet to take.
     buffer: BytesMut,
+    /// The largest piece.
     size: usize,
     ended: bool,
     passed_on: bool,
+    /// There is nothing to move or to flush, and the runtime wakes the task once the source has something.
+    waits: bool,
 }
 
 impl Direction {
     fn new(first: BytesMut, size: usize) -> Self {
-        Direction { buffer: first, size, ended: false, passed_on: false }
+        Direction { buffer: first, size, ended: false, passed_on: false, waits: false }
     }
 
     /// Moves what can be moved. Ready when this direction has delivered everything after its source's end.
@@ -145,46 +150,81 @@ impl Direction {
         read: &Cell<u64>,
         written: &Cell<u64>,
     ) -> Poll<Result<(), Fault>> {
+        // The task is woken for one direction mostly, and need not ask to be woken for the other again.
+        if std::mem::take(&mut self.waits) && !from.may_be_readable() {
+            self.waits = true;
+            return Poll::Pending;
+        }
         loop {
-            while !self.buffer.is_empty() {
-                let count = ready!(Pin::new(&mut *to).poll_write(cx, &self.buffer)).map_err(Fault::Write)?;
-                if count == 0 {
-                    return Poll::Ready(Err(Fault::Write(io::ErrorKind::WriteZero.into())));
-                }
-                add(written, count);
-                self.buffer.advance(count);
-            }
+            ready!(self.poll_deliver(cx, to, written))?;
             if self.ended {
-                self.rest();
                 return Pin::new(&mut *to).poll_flush(cx).map_err(Fault::Write);
             }
             let Poll::Ready(readable) = from.poll_readable(cx) else {
-                self.rest();
-                let _ = Pin::new(&mut *to).poll_flush(cx).map_err(Fault::Write)?;
+                let flushed = Pin::new(&mut *to).poll_flush(cx).map_err(Fault::Write)?;
+                // A task that has used up its turn is woken for that, and not by the source.
+                self.waits = flushed.is_ready() && coop::has_budget_remaining();
                 return Poll::Pending;
             };
             readable.map_err(Fault::Read)?;
-            if self.buffer.capacity() < self.size {
-                self.buffer = buffers::take(self.size);
-            }
-            self.buffer.clear();
-            match poll_read_into(from, cx, &mut self.buffer) {
-                Poll::Pending => {
-                    self.rest();
-                    return Poll::Pending;
-                }
-                Poll::Ready(Err(error)) => return Poll::Ready(Err(Fault::Read(error))),
-                Poll::Ready(Ok(0)) => self.ended = true,
-                Poll::Ready(Ok(count)) => add(read, count),
-            }
+            ready!(buffers::lent(self.size, |room| self.poll_pass(cx, from, to, room, read, written)))?;
         }
     }
 
-    /// Gives the buffer back while there is nothing in it.
-    fn rest(&mut self) {
+    /// Reads a piece, and writes it at once. What the other side does not take is kept.
+    fn poll_pass(
+        &mut self,
+        cx: &mut Context<'_>,
+        from: &mut Transport,
+        to: &mut Transport,
+        room: &mut [u8],
+        read: &Cell<u64>,
+        written: &Cell<u64>,
+    ) -> Poll<Result<(), Fault>> {
+        let mut piece = ReadBuf::new(room);
+        ready!(Pin::new(from).poll_read(cx, &mut piece)).map_err(Fault::Read)?;
+        let mut left = piece.filled();
+        self.ended = left.is_empty();
+        add(read, left.len());
+        while !left.is_empty()
+            && let Poll::Ready(sent) = to.poll_send(cx, left)
+        {
+            left = left.get(count(sent, written)?..).unwrap_or_default();
+        }
+        if !left.is_empty() {
+            self.buffer = buffers::take(left.len());
+            self.buffer.extend_from_slice(left);
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Writes what was kept.
+    fn poll_deliver(
+        &mut self,
+        cx: &mut Context<'_>,
+        to: &mut Transport,
+        written: &Cell<u64>,
+    ) -> Poll<Result<(), Fault>> {
+        while !self.buffer.is_empty() {
+            let sent = ready!(Pin::new(&mut *to).poll_write(cx, &self.buffer));
+            self.buffer.advance(count(sent, written)?);
+        }
         if self.buffer.capacity() > 0 {
             buffers::give(std::mem::take(&mut self.buffer));
         }
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// Counts what a write has taken.
+fn count(sent: io::Result<usize>, written: &Cell<u64>) -> Result<usize, Fault> {
+    match sent {
+        Ok(0) => Err(Fault::Write(io::ErrorKind::WriteZero.into())),
+        Ok(count) => {
+            add(written, count);
+            Ok(count)
+        }
+        Err(error) => Err(Fault::Write(error)),
     }
 }
 
@@ -230,6 +270,7 @@ pub fn pump<'a>(
         down: Direction::new(to_client, limits.upstream_buffer),
         idle: limits.idle,
         half_close: limits.half_close,
+        waker: Waker::noop().clone(),
         moved: counters.sum(),
         last: clock::monotonic(),
         deadline: later(limits.idle),
@@ -247,6 +288,8 @@ pub struct Pump<'a> {
     down: Direction,
     idle: Duration,
     half_close: bool,
+    /// Of the task that waits for both sides.
+    waker: Waker,
     /// What the counters came to when something had last moved.
     moved: u64,
     /// When that was, by the coarse clock.
@@ -259,6 +302,10 @@ impl Future for Pump<'_> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<End> {
         let this = &mut *self;
+        if !this.waker.will_wake(cx.waker()) {
+            this.waker.clone_from(cx.waker());
+            (this.up.waits, this.down.waits) = (false, false);
+        }
         let end =
             poll_both(cx, this.client, this.upstream, &mut this.up, &mut this.down, this.half_close, this.counters);
         let sum = this.counters.sum();
