@@ -14,20 +14,27 @@ use crate::net::PeerInfo;
 use crate::zone::counters::{self, Total};
 
 /// What a turn has been doing, by the coarse clock.
-#[derive(Clone, Copy)]
 struct Turn {
-    doing: &'static str,
-    since: u64,
+    doing: Cell<&'static str>,
+    since: Cell<u64>,
     /// What took longest so far, and how long.
-    longest: (&'static str, u64),
+    longest: Cell<(&'static str, u64)>,
     /// How long is too long.
-    limit: u64,
+    limit: Cell<u64>,
     /// It is known for whom the longest part was.
-    known: bool,
+    known: Cell<bool>,
 }
 
 thread_local! {
-    static TURN: Cell<Turn> = const { Cell::new(Turn { doing: "", since: 0, longest: ("", 0), limit: u64::MAX, known: false }) };
+    static TURN: Turn = const {
+        Turn {
+            doing: Cell::new(""),
+            since: Cell::new(0),
+            longest: Cell::new(("", 0)),
+            limit: Cell::new(u64::MAX),
+            known: Cell::new(false),
+        }
+    };
     /// For whom the part of the turn was that took too long.
     static FOR_WHOM: RefCell<Option<String>> = const { RefCell::new(None) };
     static LAST_LOGGED: Cell<u64> = const { Cell::new(0) };
@@ -35,60 +42,71 @@ thread_local! {
 
 /// Says what is being done from here on, in the words of the error log: `running phase handlers`.
 pub fn doing(what: &'static str) {
-    let now = clock::monotonic();
-    TURN.set(TURN.get().next(what, now));
+    TURN.with(|turn| {
+        turn.look(clock::monotonic());
+        turn.doing.set(what);
+    });
 }
 
 /// Says for whom the turn has been up to here: `subject` gives what is appended to a line of the log about it
 /// (`, client: ..`). It is asked for that only if something has taken too long.
 pub fn was_for(subject: &dyn Display) {
-    let turn = TURN.get();
-    let mut turn = turn.next(turn.doing, clock::monotonic());
-    if turn.longest.1 >= turn.limit && !turn.known {
-        turn.known = true;
-        FOR_WHOM.set(Some(subject.to_string()));
-    }
-    TURN.set(turn);
+    TURN.with(|turn| {
+        turn.look(clock::monotonic());
+        if turn.longest.get().1 >= turn.limit.get() && !turn.known.replace(true) {
+            FOR_WHOM.set(Some(subject.to_string()));
+        }
+    });
 }
 
 impl Turn {
-    fn next(self, doing: &'static str, now: u64) -> Turn {
-        let taken = now.saturating_sub(self.since);
-        if taken <= self.longest.1 {
-            return Turn { doing, since: now, ..self };
+    fn begin(&self, limit: u64, now: u64) {
+        self.doing.set("serving a connection");
+        self.since.set(now);
+        self.longest.set(("serving a connection", 0));
+        self.limit.set(limit);
+        self.known.set(false);
+    }
+
+    /// Takes note of how long the present part has taken.
+    #[inline]
+    fn look(&self, now: u64) {
+        let taken = now.saturating_sub(self.since.replace(now));
+        // By a clock that mostly stands still.
+        if taken > self.longest.get().1 {
+            self.longest.set((self.doing.get(), taken));
+            self.known.set(false);
         }
-        Turn { doing, since: now, longest: (self.doing, taken), known: false, ..self }
     }
 }
 
 /// Runs one turn of the connection of `peer`, and tells in `log` if it takes `limit` milliseconds or longer.
 pub fn watched<R>(limit: u64, peer: &PeerInfo, log: &ErrorLog, turn: impl FnOnce() -> R) -> R {
     let begun = clock::monotonic();
-    TURN.set(Turn {
-        doing: "serving a connection",
-        since: begun,
-        longest: ("serving a connection", 0),
-        limit,
-        known: false,
-    });
+    TURN.with(|turn| turn.begin(limit, begun));
     let result = turn();
     let ended = clock::monotonic();
-    let taken = ended.saturating_sub(begun);
-    if taken >= limit {
-        stalled(taken, TURN.get().next("", ended), peer, log);
+    if ended.saturating_sub(begun) >= limit {
+        stalled(begun, ended, peer, log);
     }
     result
 }
 
-fn stalled(taken: u64, turn: Turn, peer: &PeerInfo, log: &ErrorLog) {
+#[cold]
+fn stalled(begun: u64, ended: u64, peer: &PeerInfo, log: &ErrorLog) {
     counters::of_worker().count(Total::Stalls);
-    let for_whom = FOR_WHOM.take().filter(|_| turn.known);
+    let ((longest, _), is_known) = TURN.with(|turn| {
+        turn.look(ended);
+        (turn.longest.get(), turn.known.get())
+    });
+    let for_whom = FOR_WHOM.take().filter(|_| is_known);
     let now = clock::monotonic();
     if now.saturating_sub(LAST_LOGGED.get()) < 1000 {
         return;
     }
     LAST_LOGGED.set(now);
+    let taken = ended.saturating_sub(begun);
     let for_whom = for_whom.unwrap_or_else(|| format!(", client: {}, server: {}", peer.client.host(), peer.local));
     let log = Logger::of(log, peer);
-    crate::log!(log, Warn, "worker was held up for {taken} ms while {}{for_whom}", turn.longest.0);
+    crate::log!(log, Warn, "worker was held up for {taken} ms while {longest}{for_whom}");
 }
