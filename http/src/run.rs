@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::fmt;
+use std::pin::pin;
 use std::rc::Rc;
 use std::time::Instant;
 
@@ -130,10 +131,11 @@ pub struct Arrival {
 
 /// An exchange at its beginning. It is large: made where it stays, not here and then moved.
 #[inline(always)]
-pub fn begin(arrival: Arrival, server: Rc<Server>, head: RequestHead, slots: Slots) -> Exchange {
+pub fn begin(arrival: Arrival, server: Rc<Server>, mut head: RequestHead, slots: Slots) -> Exchange {
     let Arrival { carrier, peer, number, pipelined, started } = arrival;
     let target = Target {
-        path: head.target.path.clone(),
+        // Nobody asks the head for it any more.
+        path: std::mem::take(&mut head.target.path),
         args: head.target.args(),
         changed: head.target.empty_path,
         ..Target::default()
@@ -435,8 +437,9 @@ async fn guarded(exchange: &Exchange) -> Outcome {
     let plan = exchange.plan();
     log!(exchange.logger(), Debug, "using configuration \"{}\"", Shown(&plan.name));
     // A client that has only said that it sends no more waits for its answer; one that is delayed may give up.
+    let checks = pin!(checks(exchange, &plan));
     let is_delayed = || exchange.known_state::<Limited>().is_some_and(|limited| limited.delayed.get());
-    match presence::unless_leaves(exchange, is_delayed, checks(exchange, &plan)).await {
+    match presence::unless_leaves(exchange, is_delayed, checks).await {
         Some(None) => {}
         Some(Some(outcome)) => return outcome,
         None => {

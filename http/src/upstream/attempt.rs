@@ -5,7 +5,7 @@ use std::fmt;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::task::Poll;
 use std::time::Instant;
 
@@ -154,7 +154,7 @@ impl Arrived {
     }
 
     /// Makes an answer of the reply.
-    pub fn into_answer(self, exchange: &Exchange, pass: &ProxyPass) -> Outcome {
+    pub fn into_answer(self: Box<Self>, exchange: &Exchange, pass: &ProxyPass) -> Outcome {
         super::redirect::answer(self, exchange, pass)
     }
 }
@@ -177,11 +177,11 @@ impl Sending<'_> {
         lease: Lease,
         kept: Option<Kept>,
         begun: Instant,
-    ) -> Result<Arrived, Failed> {
+    ) -> Result<Box<Arrived>, Failed> {
         match self.ask(exchange, &lease, kept, begun).await {
-            Ok((head, mut reply)) => {
-                reply.hold_lease(lease);
-                Ok(Arrived { head, reply })
+            Ok(mut arrived) => {
+                arrived.reply.hold_lease(lease);
+                Ok(arrived)
             }
             Err(fault) => {
                 exchange.attempts.current(|attempt| attempt.finished = Some(begun.elapsed()));
@@ -196,7 +196,7 @@ impl Sending<'_> {
         lease: &Lease,
         kept: Option<Kept>,
         begun: Instant,
-    ) -> Result<(ReplyHead, Reply), Fault> {
+    ) -> Result<Box<Arrived>, Fault> {
         let settings = &self.pass.settings;
         let mut out = Vec::with_capacity(1024);
         let body = match &settings.set_body {
@@ -255,7 +255,8 @@ impl Sending<'_> {
             whole && settings.bind.is_none(),
         )
         .map_err(|bad| Fault::Reply(bad.into()))?;
-        Ok((head, reply))
+        // Boxed here: it is handed on often.
+        Ok(Box::new(Arrived { head, reply }))
     }
 
     /// `proxy_bind`: where the connection comes from.
@@ -455,7 +456,7 @@ async fn read_head(
         }
         let reading =
             within(exchange, settings.read_timeout, |cx| poll_read_into(&mut peer.transport, cx, &mut buffer));
-        match unless_client_leaves(exchange, ignore, reading).await? {
+        match unless_client_leaves(exchange, ignore, pin!(reading)).await? {
             Some(Ok(0)) => return Err(Fault::Closed),
             Some(Ok(_)) => {}
             None => return Err(Fault::ReadTimeout),

@@ -167,7 +167,7 @@ async fn sweep(shared: Weak<Shared>, awake: Rc<Notify>) {
 /// True when an idle connection has become readable: its peer has closed it, or broken the protocol.
 pub fn is_stale(connection: &mut PeerConnection) -> bool {
     let mut context = std::task::Context::from_waker(std::task::Waker::noop());
-    connection.transport.poll_readable(&mut context).is_ready()
+    connection.transport.may_be_readable() && connection.transport.poll_readable(&mut context).is_ready()
 }
 
 /// `proxy_pass`
@@ -320,7 +320,7 @@ impl ProxyPass {
     }
 
     /// Makes an answer of a reply.
-    fn accept(&self, exchange: &Exchange, reply: attempt::Arrived) -> Outcome {
+    fn accept(&self, exchange: &Exchange, reply: Box<attempt::Arrived>) -> Outcome {
         let status = reply.head.status;
         // Who has asked for what is not allowed is told how it would be, even if that is hidden from clients.
         if self.shared.asked.get().fields || (status == 401 && exchange.is_subrequest()) {

@@ -146,8 +146,8 @@ impl Redirects {
 }
 
 /// Makes an answer of a reply.
-pub fn answer(arrived: Arrived, exchange: &Exchange, pass: &ProxyPass) -> Outcome {
-    let Arrived { head, mut reply } = arrived;
+pub fn answer(arrived: Box<Arrived>, exchange: &Exchange, pass: &ProxyPass) -> Outcome {
+    let Arrived { head, mut reply } = *arrived;
     let settings = &pass.settings;
     for line in head.ignored() {
         log!(
@@ -218,7 +218,7 @@ pub fn answer(arrived: Arrived, exchange: &Exchange, pass: &ProxyPass) -> Outcom
         Body::Tunnel(Box::new(reply))
     } else {
         match reply.try_whole(exchange) {
-            Ok(Some(bytes)) => whole_body(exchange, &fields, head.status, bytes),
+            Some(bytes) => whole_body(exchange, &fields, head.status, bytes),
             _ if buffered => {
                 reply.set_reading(settings.reading(true), settings.limit_rate.of(exchange));
                 let spills = settings.spill.most > 0;

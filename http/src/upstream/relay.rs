@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use futures_core::future::LocalBoxFuture;
 use smallvec::SmallVec;
 use tidegate_balancer::idle::Used;
@@ -25,6 +25,9 @@ use super::{PeerConnection, Pool};
 use crate::answer::{Broken, Chunk, Source, Tunnel};
 use crate::exchange::Exchange;
 use crate::limit_rate::{May, Pace};
+
+/// A whole body up to this is copied, so that its buffer need not wait until the client has taken it.
+const COPIED: usize = 1024;
 
 /// A reply behind its head.
 pub struct Reply {
@@ -124,9 +127,9 @@ impl Reply {
         self.reading.piece = piece;
     }
 
-    /// Lets go of the buffer. Nothing is read any more.
+    /// Gives the buffer back. Nothing is read any more.
     pub fn let_go(&mut self) {
-        self.buffer = BytesMut::new();
+        buffers::give(std::mem::take(&mut self.buffer));
     }
 
     /// The length, if the head tells it.
@@ -144,34 +147,25 @@ impl Reply {
     }
 
     /// The body, if it has arrived completely: then the connection goes back to its pool at once.
-    pub fn try_whole(&mut self, exchange: &Exchange) -> Result<Option<Bytes>, BadFraming> {
-        if let ReplyFraming::Length(length) = self.framing
-            && usize::try_from(length).map_or(true, |length| length > self.buffer.len())
-        {
-            return Ok(None);
+    pub fn try_whole(&mut self, exchange: &Exchange) -> Option<Bytes> {
+        let length = match self.framing {
+            ReplyFraming::Empty => 0,
+            ReplyFraming::Length(length) => usize::try_from(length).unwrap_or(usize::MAX),
+            _ => return None,
+        };
+        if length > self.buffer.len() {
+            return None;
         }
-        if self.framing == ReplyFraming::Empty {
-            self.finish(exchange, self.arrived);
-            return Ok(Some(Bytes::new()));
-        }
-        if !matches!(self.framing, ReplyFraming::Length(_)) {
-            return Ok(None);
-        }
-        match self.decoder.decode(&mut self.buffer) {
-            Ok(Decoded::Data(data)) if self.decoder.is_done() => {
-                exchange.attempts.current(|attempt| {
-                    attempt.body = attempt.body.saturating_add(u64::try_from(data.len()).unwrap_or(0))
-                });
-                self.finish(exchange, self.arrived);
-                Ok(Some(data))
-            }
-            Ok(Decoded::End(_)) => {
-                self.finish(exchange, self.arrived);
-                Ok(Some(Bytes::new()))
-            }
-            // The length was checked against what has arrived.
-            _ => Ok(None),
-        }
+        exchange.attempts.current(|attempt| attempt.body = u64::try_from(length).unwrap_or(u64::MAX));
+        let body = if length > COPIED {
+            self.buffer.split_to(length).freeze()
+        } else {
+            let body = Bytes::copy_from_slice(self.buffer.get(..length).unwrap_or_default());
+            self.buffer.advance(length);
+            body
+        };
+        self.finish(exchange, self.arrived);
+        Some(body)
     }
 
     /// The reply has ended well: the peer is praised, and the connection kept if it can be.
@@ -357,6 +351,7 @@ impl Drop for Reply {
         if let Some(lease) = self.lease.take() {
             lease.report(Outcome::Success);
         }
+        self.let_go();
     }
 }
 

@@ -16,7 +16,6 @@ use tidegate_core::net::timer::later;
 use tidegate_core::net::{self, Lifetime, Protocol, buffers};
 use tidegate_core::process::stall;
 use tidegate_core::script::Slots;
-use tidegate_core::script::regex::Failure;
 use tidegate_core::subject::Subject;
 use tidegate_core::zone::counters::{State, Total};
 use tidegate_http_wire::framing::Framing;
@@ -168,24 +167,29 @@ async fn one(client: &Rc<Connection>, site: &Rc<Site>, default: &Settings, plain
     client.change(State::Reading);
     stall::doing("reading a request head");
     let pipelined = client.served.get() > 0 && !client.is_empty();
-    let (head, refused) = match read_head(client, default, started).await {
-        Ok(head) => (head?, None),
-        Err((head, status, error)) => (head, Some((status, error))),
+    let head = match read_head(client, default, started).await {
+        Ok(head) => head?,
+        Err(refused) => {
+            Box::pin(refuse(client, site, default, (pipelined, started), refused)).await;
+            return None;
+        }
     };
     let slots = Slots::default();
-    let chosen = server_for(site, &client.info, &head, refused.is_some(), &slots);
-    let (server, failure) = match chosen {
+    let (server, failure) = match server_for(site, &client.info, &head, false, &slots) {
         Ok(server) => (server, None),
         Err(failure) => (site.servers.default_server().clone(), Some(failure)),
     };
-    let arrival = arrive(client, &head, refused.is_some(), pipelined, started);
+    let arrival = arrive(client, pipelined, started);
+    client.change(State::Writing);
+    let expects_continue = head.version >= Version::Http11
+        && head.framing != Framing::None
+        && head.fields.get(Known::Expect).is_some_and(|value| value.eq_ignore_ascii_case(b"100-continue"));
+    client.expect_body(head.framing, expects_continue);
     let exchange = run::begin(arrival, server, head, slots);
-    if let Some(status) = refusal(&exchange, refused, failure) {
-        Box::pin(run::refuse(&exchange, status)).await;
-        // Whoever took too long is not waited for any longer.
-        if status != 408 {
-            Box::pin(linger(client, default)).await;
-        }
+    if let Some(failure) = failure {
+        log!(exchange.logger(), Alert, "server_name {failure}");
+        Box::pin(run::refuse(&exchange, 500)).await;
+        Box::pin(linger(client, default)).await;
         return None;
     }
     let unwelcome =
@@ -210,32 +214,34 @@ async fn one(client: &Rc<Connection>, site: &Rc<Site>, default: &Settings, plain
     None
 }
 
-/// Gets the connection ready for the exchange of a head.
-fn arrive(client: &Rc<Connection>, head: &RequestHead, refused: bool, pipelined: bool, started: Instant) -> Arrival {
+/// Counts a request.
+fn arrive(client: &Rc<Connection>, pipelined: bool, started: Instant) -> Arrival {
     let number = client.served.get().saturating_add(1);
     client.served.set(number);
     client.standing.borrow().counters().count(Total::Exchanges);
-    if !refused {
-        client.change(State::Writing);
-        let expects_continue = head.version >= Version::Http11
-            && head.framing != Framing::None
-            && head.fields.get(Known::Expect).is_some_and(|value| value.eq_ignore_ascii_case(b"100-continue"));
-        client.expect_body(head.framing, expects_continue);
-    }
     Arrival { carrier: client.clone(), peer: client.info.clone(), number, pipelined, started }
 }
 
-/// The status for a request that goes no further, and the log's line on it.
-fn refusal(exchange: &Exchange, refused: Option<(u16, Option<String>)>, failure: Option<Box<Failure>>) -> Option<u16> {
-    if let Some((status, error)) = refused {
-        if let Some(error) = error {
-            log!(exchange.logger(), Info, "{error}");
-        }
-        return Some(status);
+/// Answers a head that will not do, by the server that it names as far as it was understood.
+async fn refuse(
+    client: &Rc<Connection>,
+    site: &Rc<Site>,
+    default: &Settings,
+    (pipelined, started): (bool, Instant),
+    (head, status, error): Refused,
+) {
+    let slots = Slots::default();
+    let server = server_for(site, &client.info, &head, true, &slots);
+    let server = server.unwrap_or_else(|_| site.servers.default_server().clone());
+    let exchange = run::begin(arrive(client, pipelined, started), server, *head, slots);
+    if let Some(error) = error {
+        log!(exchange.logger(), Info, "{error}");
     }
-    let failure = failure?;
-    log!(exchange.logger(), Alert, "server_name {failure}");
-    Some(500)
+    run::refuse(&exchange, status).await;
+    // Whoever took too long is not waited for any longer.
+    if status != 408 {
+        linger(client, default).await;
+    }
 }
 
 /// The end of a connection.
@@ -256,7 +262,8 @@ async fn end(client: &Connection, settings: &Settings, after: After) {
     }
 }
 
-type Refused = (RequestHead, u16, Option<String>);
+/// What of a head could be understood, the status for it, and the log's words on it.
+type Refused = (Box<RequestHead>, u16, Option<String>);
 
 /// Reads a head. `None` when the client went away, or said nothing, before there was one.
 async fn read_head(client: &Connection, settings: &Settings, started: Instant) -> Result<Option<RequestHead>, Refused> {
@@ -316,8 +323,8 @@ fn make_room(input: &mut BytesMut, settings: &Settings) {
 }
 
 /// The part of a refused head that could be read, for the log and the error page.
-fn understood(parser: &mut RequestParser, client: &Connection) -> RequestHead {
-    *client.with_input(|input| parser.refused(input))
+fn understood(parser: &mut RequestParser, client: &Connection) -> Box<RequestHead> {
+    client.with_input(|input| parser.refused(input))
 }
 
 /// Reads the rest of a body that nobody wanted. True when the next head follows.

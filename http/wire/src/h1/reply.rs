@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 
 use super::line::{self, FieldLine, Line};
 use crate::fields::Fields;
@@ -90,7 +90,10 @@ impl ReplyParser {
             return Ok(None);
         };
         (self.line_start, self.scanned) = (0, 0);
-        head.fields.set_lines(input.split_to(end.min(input.len())).freeze());
+        // A copy, since heads are short: so the buffer stays with its owner, whoever keeps the fields.
+        let end = end.min(input.len());
+        head.fields.set_lines(Bytes::copy_from_slice(input.get(..end).unwrap_or_default()));
+        input.advance(end);
         Ok(Some(head))
     }
 
