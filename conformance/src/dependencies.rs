@@ -30,6 +30,7 @@ pub const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("tidegate-conformance", &["tidegate-core-wire", "tidegate-http-wire", "tidegate-mail-wire"]),
     ("tidegate", ALL),
     ("tidegate-examples", ALL),
+    ("tidegate-benches", ALL),
     ("tidegate-faulty", ALL),
 ];
 

@@ -592,7 +592,16 @@ fn is_framing(name: &[u8]) -> bool {
 }
 
 impl ProxyConf {
-    fn build(&self, pass: &Word, plan: &Plan, env: &mut Install<'_, Exchange>) -> Result<Settings, ConfigError> {
+    /// Where `proxy_pass` of the block says that requests go.
+    pub fn pass(&self) -> Option<&Word> {
+        self.pass.get()
+    }
+
+    /// What requests of the block are passed on with.
+    ///
+    /// # Errors
+    /// What the configuration got wrong.
+    pub fn build(&self, pass: &Word, plan: &Plan, env: &mut Install<'_, Exchange>) -> Result<Settings, ConfigError> {
         let seconds = Duration::from_secs;
         let size = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
         let redirects = Redirects::build(&self.redirect, pass, plan, env)?;
