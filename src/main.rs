@@ -7,9 +7,9 @@ use tidegate_core::process::{Program, run};
 
 mod arguments;
 
-/// Per-exchange state is allocated and freed at once; this allocator does both without searching.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+// Per-exchange state is allocated and freed at once; this allocator does both without searching. It stands in for that of
+// the C library, which Rust's own asks: declared as the global one, it would be asked for an alignment every time.
+use mimalloc as _;
 
 fn main() -> ExitCode {
     run(Program {

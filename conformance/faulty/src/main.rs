@@ -10,9 +10,8 @@ use tidegate_http::Http;
 mod fault;
 mod stand_in;
 
-/// As in the real binary, so that its use of memory can be compared.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+// As in the real binary, so that its use of memory can be compared.
+use mimalloc as _;
 
 fn main() -> ExitCode {
     run(Program {
