@@ -24,6 +24,19 @@ pub struct Group {
     pub keepalive: crate::idle::Limits,
 }
 
+/// How a peer stands.
+#[derive(Clone, Copy, Debug)]
+pub struct Standing<'a> {
+    /// What the configuration says of it.
+    pub peer: &'a Peer,
+    /// Connections to it now.
+    pub connections: u64,
+    /// Failures that count.
+    pub fails: u64,
+    /// It is not chosen for a while, after failures.
+    pub rests: bool,
+}
+
 /// No peer can be used: all are down, full, resting or tried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NoPeer;
@@ -103,6 +116,17 @@ impl Group {
     /// How many tries there are.
     pub fn tries(&self) -> usize {
         self.peers.iter().filter(|peer| !peer.down).count().max(1)
+    }
+
+    /// How each of the peers stands, in the order in which they are written. Where the group has no zone this is what this
+    /// worker knows of them.
+    pub fn standings(&self) -> impl Iterator<Item = Standing<'_>> {
+        let now = clock::monotonic();
+        self.peers.iter().enumerate().map(move |(index, peer)| {
+            let state = State::of(self.state.words(), index);
+            let rests = !self.lone && health::is_resting(peer, &state, now);
+            Standing { peer, connections: self.connections.sum(index), fails: state.fails(), rests }
+        })
     }
 
     /// Chooses a peer and counts a connection to it. Backup peers are asked when no other can be used.
@@ -309,6 +333,25 @@ mod tests {
         assert_eq!(lease(&group, &[]).err(), Some(NoPeer));
         session.proved();
         assert!(lease(&group, &[]).is_ok());
+    }
+
+    #[test]
+    fn standings_tell_connections_failures_and_rest() {
+        let mut list = peers(&["/a", "/b", "/c"]);
+        list[1].max_fails = 2;
+        let group = Rc::new(Group::new("g", list, Box::new(RoundRobin), None).unwrap());
+        let _held = lease(&group, &[1, 2]).unwrap();
+        lease(&group, &[0, 2]).unwrap().report(Outcome::Failure);
+        lease(&group, &[0, 1]).unwrap().report(Outcome::Failure);
+        let standings: Vec<_> = group
+            .standings()
+            .map(|standing| (standing.peer.name.to_string(), standing.connections, standing.fails, standing.rests))
+            .collect();
+        let expected = [("unix:/a", 1, 0, false), ("unix:/b", 0, 1, false), ("unix:/c", 0, 1, true)];
+        assert_eq!(
+            standings,
+            expected.map(|(name, connections, fails, rests)| (name.to_owned(), connections, fails, rests))
+        );
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 use std::time::Duration;
 
+use tidegate_core::build::Build;
 use tidegate_core::conf::directive::{Arity, Directive, Feature, Levels, Set};
 use tidegate_core::conf::{Block, ConfigError, Errors, Line, Refusal, Setting, Word, value};
 use tidegate_core::inherit;
@@ -208,9 +209,10 @@ fn key(name: &[u8]) -> Vec<u8> {
 }
 
 impl Groups {
-    /// Builds the groups that stand in a protocol's block. `default_port` is that of a server written without one;
-    /// without it, such a server is refused.
-    pub fn load(block: &Block, default_port: Option<u16>, zones: &Zones, errors: &mut Errors) -> Groups {
+    /// Builds the groups that stand in a protocol's block, and makes them known to the registry. `default_port` is that of
+    /// a server written without one; without it, such a server is refused.
+    pub fn load(block: &Block, default_port: Option<u16>, build: &mut Build<'_>) -> Groups {
+        let (zones, errors) = (build.zones, &mut *build.errors);
         let (mut groups, mut written) = (Groups::default(), Vec::new());
         for block in block.children_named("upstream") {
             let key = key(block.args.first().map(Word::bytes).unwrap_or_default());
@@ -235,8 +237,9 @@ impl Groups {
                 continue;
             }
             let key = upstream.key.clone();
-            if let Some(group) = errors.keep(build(upstream, zones)) {
-                groups.by_name.insert(key, Rc::new(group));
+            if let Some(group) = errors.keep(built(upstream, zones)).map(Rc::new) {
+                build.registry.add(&block.name.text(), &key, group.clone());
+                groups.by_name.insert(key, group);
             }
         }
         groups
@@ -370,7 +373,7 @@ fn share(written: &[Written<'_>], kind: &str, zones: &Zones, errors: &mut Errors
         .collect()
 }
 
-fn build(Written { name, block, peers, .. }: Written<'_>, zones: &Zones) -> Result<Group, ConfigError> {
+fn built(Written { name, block, peers, .. }: Written<'_>, zones: &Zones) -> Result<Group, ConfigError> {
     block.confs.with::<Upstreams, _>(|conf| {
         let zone = conf.zone.as_ref().map(|(zone, size)| zones.declare(&zone.text(), *size, zone.at())).transpose()?;
         let method = conf.method.or(|_| Box::new(RoundRobin))(&peers);
@@ -391,8 +394,10 @@ fn build(Written { name, block, peers, .. }: Written<'_>, zones: &Zones) -> Resu
 mod tests {
     use super::*;
     use std::path::Path;
+    use tidegate_core::build::Made;
     use tidegate_core::conf::known::Known;
     use tidegate_core::conf::{Tables, Tree};
+    use tidegate_core::log::{ErrorLog, Level};
 
     fn load(text: impl AsRef<[u8]>, default_port: Option<u16>) -> (Groups, Vec<String>) {
         let text = text.as_ref();
@@ -407,7 +412,12 @@ mod tests {
         tables.add::<Upstreams>();
         let name = tree.nodes[0].name.clone();
         let block = tables.apply(&name, &[], Levels::PROTOCOL, &tree.nodes, &setup, &mut errors);
-        let groups = Groups::load(&block, default_port, &Zones::after(None), &mut errors);
+        let (made, error_log) = (Made::default(), ErrorLog::stderr(Level::Crit));
+        let groups = Groups::load(&block, default_port, &mut Build::new(&setup, &made, &mut errors, &error_log));
+        for found in made.registry.all::<Group>() {
+            let known = groups.find(&found.name);
+            assert!(known.is_some_and(|known| Rc::ptr_eq(&known, &found.thing)), "{}", found.name.escape_ascii());
+        }
         let place = |error: String| error.replace(&*Path::new(&file).to_string_lossy(), "f");
         (groups, errors.iter().map(|error| place(error.to_string())).collect())
     }

@@ -1,4 +1,5 @@
-//! Processes beside the workers: started, replaced and ended by the master, and never given a connection.
+//! Processes beside the workers: started, replaced and ended by the master, and never given a connection. And chores in the
+//! workers, which last as long as they say.
 
 use nix::sys::signal::Signal;
 use tidegate_conformance::server::signal_to;
@@ -73,4 +74,57 @@ fn winch_retires_them_and_hup_brings_them_back() {
     server.wait_until_gone(&[manager]);
     server.signal(Signal::SIGHUP);
     wait_for_start(&server, "manager process", 2);
+}
+
+/// The processes that have said so, each once.
+fn who_said(server: &Server, what: &str) -> std::collections::BTreeSet<i32> {
+    let lines = server.log_lines();
+    let said = lines.iter().filter(|line| line.ends_with(what));
+    said.filter_map(|line| line.split_once("] ")?.1.split_once('#')?.0.parse().ok()).collect()
+}
+
+#[test]
+fn chores_are_done_in_each_worker_as_long_as_its_generation_lasts() {
+    let text = CONFIGURATION.replace("worker_processes 1", "worker_processes 2");
+    let text = text.replace("manager stays; ", "manager stays; keeper waits; other watches; ");
+    let Some(setup) = Server::config(&text).faulty() else { return };
+    let mut server = setup.start();
+    let begun = |what: &str, count: usize| {
+        wait_until(what, || Some(who_said(&server, what)).filter(|pids| pids.len() == count))
+    };
+    let old = begun("waiting begins", 2);
+    assert_eq!(old, begun("watching begins", 2), "not in helpers");
+    // A client stays with one of the old workers.
+    let mut client = server.http(0);
+    client.send("GET / HT");
+    let holder = wait_until("it has been accepted", || {
+        let client = client.wire.local_address().port();
+        old.iter().copied().find(|pid| processes::has_accepted(*pid, server.port(0), client))
+    });
+    server.signal(Signal::SIGHUP);
+    assert!(begun("waiting begins", 4).is_superset(&old));
+    // While the last connection goes on, so does what lasts to the end.
+    assert!(begun("waiting ends", 2).contains(&holder));
+    assert!(!who_said(&server, "watching ends").contains(&holder));
+    client.send("TP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+    assert_eq!(client.response().text(), holder.to_string());
+    server.wait_until_gone(&old.into_iter().collect::<Vec<_>>());
+    server.signal(Signal::SIGQUIT);
+    assert!(server.wait().success());
+}
+
+#[test]
+fn a_chore_that_panics_is_begun_again_and_costs_no_connection() {
+    let text = CONFIGURATION.replace("manager stays; ", "other breaks; ");
+    let Some(setup) = Server::config(&text).faulty() else { return };
+    let server = setup.start();
+    let mut client = server.http(0);
+    let worker = client.get("/").text();
+    server.wait_for_log(&format!(
+        r"\[alert\] {worker}#{worker}: panic in breaking, which is begun again: .*a chore's fault"
+    ));
+    wait_until("it has begun again", || {
+        (server.log_lines().iter().filter(|line| line.ends_with("breaking begins")).count() == 2).then_some(())
+    });
+    assert_eq!(client.get("/").text(), worker);
 }

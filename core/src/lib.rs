@@ -1,5 +1,6 @@
 //! The core: processes, sockets, configuration, variables, zones, TLS and logs. It hosts protocols and knows none.
 
+pub mod build;
 pub mod chance;
 pub mod clock;
 pub mod conf;

@@ -2,10 +2,10 @@
 
 use std::marker::PhantomData;
 
+use crate::build::{Build, Chores, Registry};
 use crate::conf::apply::Setup;
 use crate::conf::{Block, ConfigError, Errors, Feature, Levels, Node, Place, Tables, Word};
 use crate::log::Logs;
-use crate::process::Build;
 use crate::script::{Regex, Template, Variable, Variables};
 use crate::subject::Subject;
 
@@ -43,6 +43,11 @@ pub struct Install<'a, S: Subject> {
     pub zones: &'a crate::zone::Zones,
     /// The folders of temporary files of the generation.
     pub folders: &'a crate::file::folder::Folders,
+    /// What each worker does beside serving. A chore for the whole configuration is added where the outermost block is
+    /// defined: blocks are installed as often as they are used.
+    pub chores: &'a Chores,
+    /// Whatever else is to be found by name.
+    pub registry: &'a Registry,
     /// Where further mistakes and warnings go.
     pub errors: &'a mut Errors,
     /// Where the block begins, for errors that belong to no directive.
@@ -51,7 +56,13 @@ pub struct Install<'a, S: Subject> {
     pub level: Levels,
 }
 
-impl<S: Subject> Install<'_, S> {
+impl<'a, S: Subject> Install<'a, S> {
+    /// For the outermost block of a protocol.
+    pub fn new(variables: &'a mut Variables<S>, build: &'a mut Build<'_>, at: Place) -> Self {
+        let Build { setup, logs, zones, folders, chores, registry, .. } = *build;
+        let (errors, level) = (&mut *build.errors, Levels::PROTOCOL);
+        Install { variables, setup, logs, zones, folders, chores, registry, errors, at, level }
+    }
     /// Compiles a word with variables.
     ///
     /// # Errors
@@ -129,10 +140,8 @@ impl<S: Subject> Modules<S> {
         let body = node.body.as_deref().unwrap_or_default();
         let mut block = self.tables.apply(&node.name, &node.args, Levels::PROTOCOL, body, build.setup, build.errors);
         let at = block.at().clone();
-        let (setup, logs, zones, folders) = (build.setup, build.logs, build.zones, build.folders);
         let mentioned = build.errors.take_mentioned();
-        let level = Levels::PROTOCOL;
-        let mut env = Install { variables, setup, logs, zones, folders, errors: build.errors, at, level };
+        let mut env = Install::new(variables, build, at);
         self.define(&block, &mut env);
         for word in mentioned {
             let template = env.template(&word);

@@ -4,11 +4,12 @@
 //!
 //! ```
 //! use tidegate_core::process::Domain;
-//! use tidegate_examples::{balancer, directive, echo, filter};
+//! use tidegate_examples::{balancer, directive, echo, filter, peers};
 //! use tidegate_http::Http;
 //!
 //! let http = Http::with(|modules| {
 //!     modules.add::<directive::RefuseMethods>().add::<balancer::FirstServer>().add::<filter::UpperCase>();
+//!     modules.add::<peers::Peers>();
 //! });
 //! let protocols: Vec<Box<dyn Domain>> = vec![Box::new(http), Box::new(echo::Echo)];
 //! assert!(protocols[0].rows().iter().any(|row| row.name == "upper_case"));
@@ -20,6 +21,7 @@ pub mod echo;
 pub mod filter;
 pub mod include;
 pub mod join;
+pub mod peers;
 #[cfg(test)]
 mod testing;
 pub mod trail;

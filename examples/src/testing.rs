@@ -8,37 +8,31 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use tidegate_core::build::{Build, Domain, Made};
 use tidegate_core::conf::apply::Setup;
 use tidegate_core::conf::known::Known;
 use tidegate_core::conf::{Errors, Tree};
-use tidegate_core::file::folder::Folders;
-use tidegate_core::log::{ErrorLog, Level, Logs};
+use tidegate_core::log::{ErrorLog, Level};
 use tidegate_core::net::{Address, Connection, Connections, PeerInfo, Protocol, Timer, Transport};
-use tidegate_core::process::{Build, Domain};
-use tidegate_core::zone::Zones;
 use tokio::runtime::{Builder, LocalOptions};
 
 /// Loads a block; its first address, or the first mistake.
 pub fn load(domain: &dyn Domain, text: &str) -> Result<Rc<dyn Protocol>, String> {
+    build(domain, text, &Made::default())
+}
+
+/// The same, beside what other blocks have made.
+pub fn build(domain: &dyn Domain, text: &str, made: &Made) -> Result<Rc<dyn Protocol>, String> {
     static COUNT: AtomicUsize = AtomicUsize::new(0);
     let name = format!("tidegate-example-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::SeqCst));
     let file = std::env::temp_dir().join(name);
     std::fs::write(&file, text).unwrap();
-    let (mut errors, logs, zones) = (Errors::default(), Logs::default(), Zones::default());
+    let mut errors = Errors::default();
     let tree = Tree::read(&file, None, &mut errors);
     std::fs::remove_file(&file).unwrap();
     let setup = Setup { prefix: "/".into(), conf_dir: "/".into(), known: Known::default() };
     let error_log = ErrorLog::stderr(Level::Crit);
-    let mut build = Build {
-        setup: &setup,
-        logs: &logs,
-        zones: &zones,
-        folders: &Folders::default(),
-        errors: &mut errors,
-        error_log: &error_log,
-        endpoints: Vec::new(),
-        helpers: Vec::new(),
-    };
+    let mut build = Build::new(&setup, made, &mut errors, &error_log);
     domain.load(&tree.nodes[0], &mut build);
     let endpoints = build.endpoints;
     match errors.iter().next() {
@@ -49,7 +43,11 @@ pub fn load(domain: &dyn Domain, text: &str) -> Result<Rc<dyn Protocol>, String>
 
 /// What a client gets that sends `input`, and no more after it, to a server of this block.
 pub fn ask(domain: &dyn Domain, text: &str, input: &str) -> String {
-    let protocol = load(domain, text).unwrap();
+    ask_of(load(domain, text).unwrap(), input)
+}
+
+/// The same of what has been loaded.
+pub fn ask_of(protocol: Rc<dyn Protocol>, input: &str) -> String {
     let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default()).unwrap();
     runtime.block_on(async {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -117,19 +117,10 @@ pub fn load(modules: &Modules<Exchange>, node: &Node, build: &mut Build<'_>) {
     let mut variables = modules.fresh_variables();
     variables.reserve(crate::variables::RESERVED);
     let http = modules.read(node, &mut variables, build);
-    let groups = Groups::load(&http, Some(80), build.zones, build.errors);
-    let env = Install {
-        variables: &mut variables,
-        setup: build.setup,
-        logs: build.logs,
-        zones: build.zones,
-        folders: build.folders,
-        errors: build.errors,
-        at: node.name.at().clone(),
-        level: Levels::PROTOCOL,
-    };
-    let shared = Rc::new(Shared::new(groups));
+    let groups = Groups::load(&http, Some(80), build);
     let outer_log = build.error_log.clone();
+    let env = Install::new(&mut variables, build, node.name.at().clone());
+    let shared = Rc::new(Shared::new(groups));
     let mut loader = Loader { modules, env, outer_log, shared: shared.clone(), http2: http2_addresses(&http) };
     // What every server says otherwise is checked all the same, and what no server is there for.
     drop(loader.plan(&http, b"", Kind::Server));

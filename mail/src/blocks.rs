@@ -136,16 +136,8 @@ impl ServersConf {
 pub fn load(modules: &Modules<Session>, node: &Node, build: &mut Build<'_>) {
     let mut variables = modules.fresh_variables();
     let mail = modules.read(node, &mut variables, build);
-    let mut env = Install {
-        variables: &mut variables,
-        setup: build.setup,
-        logs: build.logs,
-        zones: build.zones,
-        folders: build.folders,
-        errors: build.errors,
-        at: mail.at().clone(),
-        level: Levels::PROTOCOL,
-    };
+    let outer_log = build.error_log;
+    let mut env = Install::new(&mut variables, build, mail.at().clone());
     let directory = Rc::new(Directory::default());
     let mut endpoints: Vec<Endpoint> = Vec::new();
     for block in mail.children_named("server") {
@@ -159,7 +151,7 @@ pub fn load(modules: &Modules<Session>, node: &Node, build: &mut Build<'_>) {
             }
         }
         let tls = env.errors.keep(tls(block, &listens, env.setup)).flatten();
-        let built = server(block, plan, tls, directory.clone(), build.error_log, &mut env);
+        let built = server(block, plan, tls, directory.clone(), outer_log, &mut env);
         let Some(server) = env.errors.keep(built).flatten() else { continue };
         endpoints.extend(listens.into_iter().map(|listen| endpoint(&server, listen)));
     }

@@ -107,22 +107,14 @@ impl Module<Session> for Servers {}
 pub fn load(modules: &Modules<Session>, node: &Node, build: &mut Build<'_>) {
     let mut variables = modules.fresh_variables();
     let block = modules.read(node, &mut variables, build);
-    let groups = Rc::new(RefCell::new(Groups::load(&block, None, build.zones, build.errors)));
-    let mut env = Install {
-        variables: &mut variables,
-        setup: build.setup,
-        logs: build.logs,
-        zones: build.zones,
-        folders: build.folders,
-        errors: build.errors,
-        at: block.at().clone(),
-        level: Levels::PROTOCOL,
-    };
+    let groups = Rc::new(RefCell::new(Groups::load(&block, None, build)));
+    let outer_log = build.error_log;
+    let mut env = Install::new(&mut variables, build, block.at().clone());
     let mut addresses = Addresses::default();
     for server in block.children_named("server") {
-        let error_log = server.confs.with::<ErrorLogs, _>(|conf| conf.build(build.setup, build.logs, build.zones));
+        let error_log = server.confs.with::<ErrorLogs, _>(|conf| conf.build(env.setup, env.logs, env.zones));
         let error_log = env.errors.keep(error_log).flatten();
-        let plan = Plan::new(error_log.unwrap_or_else(|| build.error_log.clone()), groups.clone());
+        let plan = Plan::new(error_log.unwrap_or_else(|| outer_log.clone()), groups.clone());
         if let Some(server) = install(modules, server, plan, &mut env) {
             addresses.add(&server, env.errors);
         }
@@ -297,34 +289,24 @@ impl Served {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tidegate_core::build::Made;
     use tidegate_core::conf::Tree;
     use tidegate_core::conf::apply::Setup;
     use tidegate_core::conf::known::Known;
-    use tidegate_core::file::folder::Folders;
-    use tidegate_core::log::{ErrorLog, Level, Logs};
-    use tidegate_core::zone::Zones;
+    use tidegate_core::log::{ErrorLog, Level};
 
     /// Loads the body of a stream block that begins in line 1 of the file `f`: the addresses served, the mistakes and
     /// the warnings.
     fn load(body: &str) -> (Vec<String>, Vec<String>, Vec<String>) {
         let file = std::env::temp_dir().join(format!("tidegate-stream-{}-{:p}", std::process::id(), body));
         std::fs::write(&file, format!("stream {{ {body} }}")).unwrap();
-        let (mut errors, logs, zones) = (Errors::default(), Logs::default(), Zones::default());
+        let (mut errors, made) = (Errors::default(), Made::default());
         let tree = Tree::read(&file, None, &mut errors);
         std::fs::remove_file(&file).unwrap();
         let known = Known::parse("stream\tproxy_upload_rate");
         let setup = Setup { prefix: "/".into(), conf_dir: "/".into(), known };
         let error_log = ErrorLog::stderr(Level::Error);
-        let mut build = Build {
-            setup: &setup,
-            logs: &logs,
-            zones: &zones,
-            folders: &Folders::default(),
-            errors: &mut errors,
-            error_log: &error_log,
-            endpoints: Vec::new(),
-            helpers: Vec::new(),
-        };
+        let mut build = Build::new(&setup, &made, &mut errors, &error_log);
         super::load(&crate::modules(), &tree.nodes[0], &mut build);
         let served = build.endpoints.iter().map(|endpoint| endpoint.address.to_string()).collect();
         let place = |text: &ConfigError| text.to_string().replace(&*file.to_string_lossy(), "f");

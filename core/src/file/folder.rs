@@ -238,10 +238,11 @@ impl Folders {
 
     /// Has a thread remove what processes that were killed have left in them. Where nothing can have been left none is
     /// started for it.
-    pub fn sweep(&self) {
+    pub async fn sweep(&self) {
         let known = self.0.borrow();
         let has_names = |folder: &&Arc<Folder>| folder.has_names.load(Ordering::Relaxed);
         let folders: Vec<Arc<Folder>> = known.iter().map(|(folder, _)| folder).filter(has_names).cloned().collect();
+        drop(known);
         if folders.is_empty() {
             return;
         }
@@ -250,7 +251,7 @@ impl Folders {
             Ok(())
         });
         if let Ok(sweeping) = sweeping {
-            tokio::task::spawn_local(sweeping);
+            let _ = sweeping.await;
         }
     }
 }

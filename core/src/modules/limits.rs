@@ -119,6 +119,14 @@ pub fn judge_zones<S: HasLimits>(zones: &[Rc<WrittenZone>], module: &str, env: &
     }
 }
 
+/// A zone in use as the registry has it, by its name.
+pub struct Limit {
+    /// Whose it is: `limit_req`, `limit_conn`.
+    pub module: String,
+    /// Where is counted.
+    pub table: Rc<Table>,
+}
+
 /// A zone in use: what is counted by, and where.
 pub struct KeyedZone<S: 'static> {
     /// What is counted by.
@@ -152,8 +160,12 @@ impl<S: HasLimits> KeyedZone<S> {
         let shape = Shape { key: if is_address { 16 } else { LONGEST_KEY }, values };
         let purpose = format!("{module} of {} by \"{}\"", S::PROTOCOL, written.key);
         let table = Table::in_zone(&zone, &purpose, shape).map_err(refuse)?;
-        let key = env.template(&written.key)?;
-        Ok((KeyedZone { key, table: Rc::new(table), name: name.to_string() }, written.rate))
+        let (key, table) = (env.template(&written.key)?, Rc::new(table));
+        if env.registry.find::<Limit>(S::PROTOCOL, name.bytes()).is_none() {
+            let limit = Limit { module: module.to_owned(), table: table.clone() };
+            env.registry.add(S::PROTOCOL, name.bytes(), Rc::new(limit));
+        }
+        Ok((KeyedZone { key, table, name: name.to_string() }, written.rate))
     }
 }
 

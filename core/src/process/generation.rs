@@ -5,12 +5,13 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
 
+use super::Program;
 use super::cli::Options;
 use super::identity::Identity;
 use super::pid_file;
 use super::settings::{Events, Main, Settings};
 use super::upgrade::Socket;
-use super::{Build, Helper, Program};
+use crate::build::{Build, Chore, Helper, Made};
 use crate::conf::apply::Setup;
 use crate::conf::known::Known;
 use crate::conf::{ConfigError, Errors, Levels, Place, Tables, Tree, Word};
@@ -45,6 +46,8 @@ pub struct Generation {
     pub sockets: Vec<Bound>,
     /// What runs beside the workers.
     pub helpers: Vec<Rc<dyn Helper>>,
+    /// What each worker does beside serving.
+    pub chores: Vec<Rc<dyn Chore>>,
     /// All log files.
     pub logs: Logs,
     /// The outermost error log.
@@ -191,23 +194,14 @@ impl Loader {
         {
             errors.push(ConfigError::general(message));
         }
-        let (logs, folders) = (Logs::default(), Folders::default());
-        let error_log = main.confs.with::<ErrorLogs, _>(|conf| conf.build(&self.setup, &logs, &zones));
-        let default = || self.default_error_target(&settings, &logs);
+        let made = Made::with(zones);
+        let error_log = main.confs.with::<ErrorLogs, _>(|conf| conf.build(&self.setup, &made.logs, &made.zones));
+        let default = || self.default_error_target(&settings, &made.logs);
         let error_log = match errors.keep(error_log).flatten() {
             Some(log) => log.with_file(Level::Error, default),
             None => ErrorLog::new(vec![(Level::Error, default())]),
         };
-        let mut build = Build {
-            setup: &self.setup,
-            logs: &logs,
-            zones: &zones,
-            folders: &folders,
-            errors: &mut errors,
-            error_log: &error_log,
-            endpoints: Vec::new(),
-            helpers: Vec::new(),
-        };
+        let mut build = Build::new(&self.setup, &made, &mut errors, &error_log);
         let mut seen: Vec<&Word> = Vec::new();
         for block in &blocks {
             let Some(protocol) = is_protocol(&block.name) else { continue };
@@ -231,24 +225,28 @@ impl Loader {
             let at = settings.worker_connections_at.as_ref();
             errors.push(at.map_or_else(|| ConfigError::general(&message), |at| ConfigError::new(at, &message)));
         }
-        match errors.keep(Counters::shared(&zones)).filter(|_| errors.is_empty()) {
-            None => Err(errors),
-            Some(counters) => Ok((
-                Generation {
-                    settings,
-                    bindings,
-                    sockets: Vec::new(),
-                    helpers,
-                    logs,
-                    error_log,
-                    zones,
-                    folders,
-                    counters: Rc::new(counters),
-                    files: tree.files,
-                },
-                errors,
-            )),
-        }
+        let Some(counters) = errors.keep(Counters::shared(&made.zones)).filter(|_| errors.is_empty()) else {
+            return Err(errors);
+        };
+        let Made { logs, zones, folders, chores, registry } = made;
+        let counters = Rc::new(counters);
+        registry.add("", "process", counters.clone());
+        zones.all().into_iter().for_each(|zone| registry.add("", zone.name(), zone.clone()));
+        let (sockets, chores, files) = (Vec::new(), chores.all(), tree.files);
+        let generation = Generation {
+            settings,
+            bindings,
+            sockets,
+            helpers,
+            chores,
+            logs,
+            error_log,
+            zones,
+            folders,
+            counters,
+            files,
+        };
+        Ok((generation, errors))
     }
 
     /// Where errors go without `error_log`: what `-e` names; else, where nobody sees the standard error stream, a file.

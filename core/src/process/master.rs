@@ -532,6 +532,7 @@ impl Master {
                         bindings: Vec::new(),
                         sockets: Vec::new(),
                         helpers: Vec::new(),
+                        chores: Vec::new(),
                         logs: crate::log::Logs::default(),
                         error_log: self.generation.error_log.clone(),
                         zones: crate::zone::Zones::default(),

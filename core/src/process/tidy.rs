@@ -5,7 +5,6 @@
 //! one comes. So it has the allocator look once, when the rush is over.
 
 use std::hint::black_box;
-use std::rc::Rc;
 use std::time::Duration;
 
 use crate::net::{Connections, buffers};
@@ -16,7 +15,7 @@ const MANY: usize = 32;
 const QUIET: Duration = Duration::from_millis(500);
 
 /// Gives memory back each time that a rush of clients is over, as long as the worker lives.
-pub async fn tidy(connections: Rc<Connections>) {
+pub async fn tidy(connections: &Connections) {
     loop {
         connections.ended(MANY).await;
         loop {

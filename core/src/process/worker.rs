@@ -15,12 +15,12 @@ use tokio::task::{JoinHandle, spawn_local};
 
 use super::accept::{Acceptor, Listener};
 use super::generation::{Bound, CommitError, Generation, Loader, Patience, TRY_PAUSE, remove_sockets};
-use super::helper::Helper;
+use super::housekeeping;
 use super::identity::Identity;
 use super::row::Places;
-use super::tidy::tidy;
 use super::turn::Turn;
 use super::{pid_file, readiness};
+use crate::build::{Helper, chores};
 use crate::conf::ConfigError;
 use crate::file;
 use crate::log::file::Opening;
@@ -61,7 +61,10 @@ pub fn run(generation: Generation, mut post: Post) -> ExitCode {
     counters::install(generation.counters.clone());
     std::panic::set_hook(Box::new(|panic| {
         counters::of_worker().count(Total::Panics);
-        crate::log::error::of_process(|log| crate::log!(log, Alert, "panic, one connection is lost: {panic}"));
+        crate::log::error::of_process(|log| match chores::doing() {
+            Some(chore) => crate::log!(log, Alert, "panic in {chore}, which is begun again: {panic}"),
+            None => crate::log!(log, Alert, "panic, one connection is lost: {panic}"),
+        });
     }));
     let log = generation.error_log.clone();
     let emerg = |what: &str, error: std::io::Error| {
@@ -146,7 +149,6 @@ fn place_on_processors(generation: &Generation) {
 
 async fn serve(generation: Generation, post: Post) -> std::io::Result<ExitCode> {
     file::start(generation.settings.threads);
-    generation.folders.sweep();
     let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
     listen_for(SignalKind::terminate(), Told::Leave, &tell)?;
     listen_for(SignalKind::interrupt(), Told::Leave, &tell)?;
@@ -254,29 +256,21 @@ struct Serving {
     sockets: Vec<Bound>,
     connections: Rc<Connections>,
     acceptors: Vec<(Rc<Acceptor>, JoinHandle<()>)>,
-    /// Looking after logs and memory.
-    housekeeping: [JoinHandle<()>; 2],
+    /// What is done beside serving.
+    running: chores::Running,
 }
 
 impl Serving {
     fn begin(mut generation: Generation) -> Serving {
         let sockets = std::mem::take(&mut generation.sockets);
         let generation = Rc::new(generation);
-        let logging = generation.clone();
         let connections = Connections::new(generation.settings.worker_connections);
-        Serving {
-            sockets,
-            connections: connections.clone(),
-            acceptors: Vec::new(),
-            housekeeping: [
-                spawn_local(async move { logging.logs.look_after(&logging.error_log).await }),
-                spawn_local(tidy(connections)),
-            ],
-            generation,
-        }
+        let mut running = chores::Running::default();
+        running.start(housekeeping::of(&generation, &connections));
+        Serving { generation, sockets, connections, acceptors: Vec::new(), running }
     }
 
-    /// Accepts whatever is this worker's to accept.
+    /// Accepts whatever is this worker's to accept, and does what is to be done in each worker.
     fn accept(&mut self) -> std::io::Result<()> {
         let Generation { settings, bindings, counters, error_log, .. } = &*self.generation;
         let turn = settings.accept_mutex_delay.map(|delay| Turn::new(counters.clone(), delay));
@@ -310,6 +304,7 @@ impl Serving {
             (acceptor.clone(), spawn_local(acceptor.run()))
         };
         self.acceptors.extend(acceptors.into_iter().map(start));
+        self.running.start(self.generation.chores.iter().cloned());
         Ok(())
     }
 
@@ -320,6 +315,7 @@ impl Serving {
             acceptor.last_call();
         }
         self.sockets.clear();
+        self.running.retire();
         self.connections.stop();
     }
 
@@ -334,7 +330,6 @@ impl Serving {
 impl Drop for Serving {
     fn drop(&mut self) {
         self.acceptors.iter().for_each(|(_, task)| task.abort());
-        self.housekeeping.iter().for_each(JoinHandle::abort);
     }
 }
 
