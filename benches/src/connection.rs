@@ -8,14 +8,12 @@ use std::rc::Rc;
 use std::task::Poll;
 use std::time::Instant;
 
+use tidegate_core::build::{Build, Domain, Made};
 use tidegate_core::conf::apply::Setup;
 use tidegate_core::conf::known::Known;
 use tidegate_core::conf::{Errors, Tree};
-use tidegate_core::file::folder::Folders;
-use tidegate_core::log::{ErrorLog, Level, Logs};
+use tidegate_core::log::{ErrorLog, Level};
 use tidegate_core::net::{Address, Connection, Connections, PeerInfo, Protocol, Timer, Transport};
-use tidegate_core::process::{Build, Domain};
-use tidegate_core::zone::Zones;
 use tidegate_http::Http;
 use tidegate_stream::Stream;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -152,16 +150,8 @@ fn load(domain: &dyn Domain, text: &str) -> Rc<dyn Protocol> {
     let (mut errors, tree) = read().expect("a temporary file");
     let setup = Setup { prefix: "/".into(), conf_dir: "/".into(), known: Known::default() };
     let error_log = ErrorLog::stderr(Level::Crit);
-    let mut build = Build {
-        setup: &setup,
-        logs: &Logs::default(),
-        zones: &Zones::default(),
-        folders: &Folders::default(),
-        errors: &mut errors,
-        error_log: &error_log,
-        endpoints: Vec::new(),
-        helpers: Vec::new(),
-    };
+    let made = Made::default();
+    let mut build = Build::new(&setup, &made, &mut errors, &error_log);
     domain.load(&tree.nodes[0], &mut build);
     let endpoints = build.endpoints;
     assert!(errors.is_empty(), "{:?}", errors.iter().map(|error| error.message.clone()).collect::<Vec<_>>());

@@ -13,8 +13,10 @@ use tidegate_core::subject::Plan as _;
 use tidegate_http::Http;
 use tidegate_http::answer::{Answer, Body};
 use tidegate_http::exchange::Exchange;
-use tidegate_http::output::{Framing, head};
+use tidegate_http::output::framing::Framing;
+use tidegate_http::output::head;
 use tidegate_http::plan::Plan;
+use tidegate_http::upstream::Shared;
 use tidegate_http::upstream::module::{ProxyConf, Settings};
 use tidegate_http::upstream::pass::Pass;
 use tidegate_http::upstream::request::{BodyFraming, write_head};
@@ -100,7 +102,8 @@ impl Feature for Inside {
 impl Module<Exchange> for Inside {
     fn install(conf: &ProxyConf, plan: &mut Plan, env: &mut Install<'_, Exchange>) -> Result<(), ConfigError> {
         let Some(word) = conf.pass() else { return Ok(()) };
-        let pass = Pass::compile(word, plan, env)?;
+        let shared = plan.parts.get::<Rc<Shared>>().cloned().unwrap_or_default();
+        let pass = Pass::compile(word, plan, &shared, env)?;
         let settings = Rc::new(conf.build(word, plan, env)?);
         plan.gate(Phase::PreContent, Box::new(Runs { pass, settings }));
         Ok(())

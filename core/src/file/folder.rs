@@ -236,13 +236,15 @@ impl Folders {
         self.0.borrow().iter().filter_map(failed).collect()
     }
 
+    fn with_names(&self) -> Vec<Arc<Folder>> {
+        let has_names = |folder: &&Arc<Folder>| folder.has_names.load(Ordering::Relaxed);
+        self.0.borrow().iter().map(|(folder, _)| folder).filter(has_names).cloned().collect()
+    }
+
     /// Has a thread remove what processes that were killed have left in them. Where nothing can have been left none is
     /// started for it.
     pub async fn sweep(&self) {
-        let known = self.0.borrow();
-        let has_names = |folder: &&Arc<Folder>| folder.has_names.load(Ordering::Relaxed);
-        let folders: Vec<Arc<Folder>> = known.iter().map(|(folder, _)| folder).filter(has_names).cloned().collect();
-        drop(known);
+        let folders = self.with_names();
         if folders.is_empty() {
             return;
         }
