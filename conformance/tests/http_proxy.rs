@@ -585,3 +585,35 @@ fn connections_can_come_from_an_address_of_their_own() {
     let server = proxy(&backend, "proxy_bind 192.0.2.1;").start();
     assert_eq!(server.http(0).get("/").status, 502);
 }
+
+/// A backend that was asked to close will, whatever it says of it, and perhaps only when the next request is on its way.
+#[test]
+fn a_connection_that_was_asked_to_close_is_not_used_again() {
+    if skip_on_nginx("it goes by the reply alone") {
+        return;
+    }
+    for (inside, connections) in [
+        ("", 1),
+        ("proxy_http_version 1.0;", 3),
+        ("proxy_http_version 1.0; proxy_set_header Connection keep-alive;", 1),
+        ("proxy_set_header Connection close;", 3),
+        ("proxy_set_header connection 'keep-alive, Close';", 3),
+        ("proxy_set_header Connection '';", 1),
+    ] {
+        // It says nothing of closing, and does not.
+        let backend = TcpBackend::start(|mut wire, _| {
+            while let Ok(Some(_)) = wire.try_head() {
+                wire.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+            }
+        });
+        let server = http(&format!(
+            "server {{ listen 127.0.0.1:%%PORT_0%%; location / {{ proxy_pass http://%%BACKEND%%; {inside} }} }}"
+        ))
+        .set("BACKEND", backend.address())
+        .start();
+        for _ in 0..3 {
+            assert_eq!(server.http(0).get("/").text(), "ok", "{inside}");
+        }
+        assert_eq!(backend.accepted(), connections, "{inside}");
+    }
+}

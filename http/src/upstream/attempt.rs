@@ -210,7 +210,8 @@ impl Sending<'_> {
             true => BodyFraming::None,
             false => request::body_framing(exchange.head.framing, self.held.len(), self.held.complete),
         };
-        request::write_head(exchange, settings, self.destination, framing, &mut out).map_err(|_| Fault::BadRequest)?;
+        let keep = request::write_head(exchange, settings, self.destination, framing, &mut out);
+        let keep = keep.map_err(|_| Fault::BadRequest)?;
         if framing == BodyFraming::Chunked && !body.is_empty() {
             chunk_header(u64::try_from(body.len()).unwrap_or(0), &mut out);
         }
@@ -252,7 +253,7 @@ impl Sending<'_> {
             self.destination.pool.clone(),
             settings.clone(),
             (begun, arrived),
-            whole && settings.bind.is_none(),
+            whole && keep && settings.bind.is_none(),
         )
         .map_err(|bad| Fault::Reply(bad.into()))?;
         // Boxed here: it is handed on often.

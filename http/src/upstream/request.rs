@@ -31,7 +31,8 @@ pub fn body_framing(client: Framing, held: u64, complete: bool) -> BodyFraming {
     }
 }
 
-/// Writes the head.
+/// Writes the head. False when it asks the upstream to close the connection: then that is not used again, whatever the
+/// reply says of it.
 ///
 /// # Errors
 /// A value that would break out of its line; variables can hold anything.
@@ -41,7 +42,7 @@ pub fn write_head(
     destination: &Destination,
     framing: BodyFraming,
     out: &mut Vec<u8>,
-) -> Result<(), BadPart> {
+) -> Result<bool, BadPart> {
     let method = exchange.method();
     let own_method = settings.method.as_ref().map(|method| method.value(exchange));
     out.extend_from_slice(own_method.as_deref().unwrap_or(method.as_bytes()));
@@ -56,11 +57,17 @@ pub fn write_head(
     if settings.host.is_none() || (!has_host && settings.http_version == Version::Http11) {
         write::known(Known::Host, &destination.host, out)?;
     }
+    let sets_connection = settings.sets_known(Known::Connection);
+    let mut keep = settings.http_version != Version::Http10 || sets_connection;
     for (name, template) in &settings.set_headers {
+        let start = out.len();
         // An empty value removes a field.
         write::field_with(name, out, |out| template.write(exchange, out))?;
+        if sets_connection && name.eq_ignore_ascii_case(b"Connection") {
+            keep &= !closes(out.get(start..).unwrap_or_default());
+        }
     }
-    if settings.http_version == Version::Http10 && !settings.sets_known(Known::Connection) {
+    if settings.http_version == Version::Http10 && !sets_connection {
         out.extend_from_slice(b"Connection: close\r\n");
     }
     match framing {
@@ -76,7 +83,13 @@ pub fn write_head(
         }
     }
     write::end(out);
-    Ok(())
+    Ok(keep)
+}
+
+/// True when a line `Connection` says that the connection is not kept.
+fn closes(line: &[u8]) -> bool {
+    let tokens = line.split(|byte| matches!(byte, b':' | b',')).skip(1);
+    tokens.map(<[u8]>::trim_ascii).any(|token| token.eq_ignore_ascii_case(b"close"))
 }
 
 /// Fields of the client that concern its own connection, or that we write ourselves.
@@ -147,6 +160,21 @@ mod tests {
             (Framing::Chunked, 7, false, BodyFraming::Chunked),
         ] {
             assert_eq!(body_framing(client, held, complete), expected);
+        }
+    }
+
+    #[test]
+    fn a_line_may_say_that_the_connection_is_not_kept() {
+        for (line, expected) in [
+            ("", false),
+            ("Connection: close\r\n", true),
+            ("connection:CLOSE\r\n", true),
+            ("Connection: upgrade, close\r\n", true),
+            ("Connection: keep-alive\r\n", false),
+            ("Connection: closed\r\n", false),
+            ("close: no\r\n", false),
+        ] {
+            assert_eq!(closes(line.as_bytes()), expected, "{line}");
         }
     }
 
