@@ -5,6 +5,7 @@ pub mod chance;
 pub mod clock;
 pub mod conf;
 pub mod file;
+pub mod hostname;
 pub mod log;
 pub mod lookup;
 pub mod module;

@@ -170,6 +170,7 @@ mod tests {
     use crate::testing::{ask_of, build};
     use std::net::TcpListener;
     use tidegate_core::build::Made;
+    use tidegate_core::modules::limits::Limit;
     use tidegate_http::Http;
     use tidegate_stream::Stream;
     use tokio::runtime::{Builder, LocalOptions};
@@ -179,6 +180,7 @@ mod tests {
     }
 
     const HTTP: &str = "http { watch_peers 1s; upstream a { server 127.0.0.1:1; server 127.0.0.2:2 down; }
+         limit_req_zone $arg_k zone=z:64k rate=1r/s; limit_req zone=z;
          server { listen 127.0.0.1:80; location / { peers_status; } } }";
 
     #[test]
@@ -198,6 +200,9 @@ mod tests {
             ),
             "{answer}"
         );
+        let limit = made.registry.find::<Limit>("http", "z").unwrap();
+        assert_eq!((limit.module.as_str(), limit.table.with(|view| Ok(view.len()))), ("limit_req", Some(0)));
+        assert!(made.registry.find::<Limit>("stream", "z").is_none());
         assert_eq!(made.chores.all().len(), 1, "one, however many servers and locations there are");
     }
 

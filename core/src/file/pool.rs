@@ -75,7 +75,7 @@ impl Place {
         WAITING.with(|waiting| {
             let count = waiting.load(Ordering::Relaxed);
             if count >= QUEUE.get() {
-                crate::log::error::of_process(|log| {
+                crate::log::process::of_process(|log| {
                     crate::log!(log, Error, "thread pool \"default\" queue overflow: {count} tasks waiting");
                 });
                 return Err(io::Error::other("thread pool queue overflow"));

@@ -1,9 +1,11 @@
 //! The error log: levels, targets and nginx's line format.
 
-use std::cell::RefCell;
 use std::fmt;
 use std::rc::Rc;
 
+use super::level::Level;
+pub use super::process::of_process;
+use super::process::{self, Lines};
 use super::target::{Logs, Target};
 use super::{memory, syslog};
 use crate::conf::apply::Setup;
@@ -13,55 +15,6 @@ use crate::net::PeerInfo;
 use crate::zone::Zones;
 
 crate::inherit!(ErrorLogConf { targets });
-
-/// Severity, most severe first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Level {
-    /// Cannot start.
-    Emerg,
-    /// Needs attention at once.
-    Alert,
-    /// Critical.
-    Crit,
-    /// An exchange failed.
-    Error,
-    /// Suspicious.
-    Warn,
-    /// Normal but notable.
-    Notice,
-    /// For information.
-    Info,
-    /// For debugging.
-    Debug,
-}
-
-impl Level {
-    const NAMES: [(&'static str, Level); 8] = [
-        ("emerg", Level::Emerg),
-        ("alert", Level::Alert),
-        ("crit", Level::Crit),
-        ("error", Level::Error),
-        ("warn", Level::Warn),
-        ("notice", Level::Notice),
-        ("info", Level::Info),
-        ("debug", Level::Debug),
-    ];
-
-    /// The level of this name.
-    pub fn named(name: &[u8]) -> Option<Level> {
-        Self::NAMES.iter().find(|(text, _)| text.as_bytes() == name).map(|(_, level)| *level)
-    }
-
-    /// Its number in the syslog protocol, RFC 3164: 0 is the most severe.
-    pub fn number(self) -> usize {
-        Self::NAMES.iter().position(|(_, level)| *level == self).unwrap_or(0)
-    }
-
-    /// The level's name.
-    pub fn name(self) -> &'static str {
-        Self::NAMES.iter().find(|(_, level)| *level == self).map_or("error", |(name, _)| name)
-    }
-}
 
 /// A target as `error_log` names it.
 #[derive(Clone)]
@@ -176,7 +129,7 @@ impl ErrorLog {
 
     /// Writes one line: time, level, pid, connection number if any, message. Control characters are escaped. False when
     /// no target that a person reads has taken it.
-    fn write(&self, level: Level, whose: Whose, message: fmt::Arguments<'_>) -> bool {
+    fn line(&self, level: Level, whose: Whose, message: fmt::Arguments<'_>) -> bool {
         use std::io::Write;
         let mut line = Vec::with_capacity(160);
         crate::clock::error_log_time(&mut line);
@@ -251,27 +204,26 @@ impl<'a> Logger<'a> {
             _ if !self.enabled(level) => false,
             // nginx: a debug line is one of many of the same connection, and says nothing about the others.
             Some(context) if level != Level::Debug => {
-                self.log.write(level, self.whose, format_args!("{message}{context}"))
+                self.log.line(level, self.whose, format_args!("{message}{context}"))
             }
-            _ => self.log.write(level, self.whose, message),
+            _ => self.log.line(level, self.whose, message),
         }
     }
 }
 
-thread_local! {
-    static PROCESS: RefCell<Option<ErrorLog>> = const { RefCell::new(None) };
+impl Lines for ErrorLog {
+    fn enabled(&self, level: Level) -> bool {
+        level <= self.most
+    }
+
+    fn write(&self, level: Level, message: fmt::Arguments<'_>) -> bool {
+        Logger::new(self).write(level, message)
+    }
 }
 
 /// Makes this the log of what belongs to no connection and to no block.
 pub fn install(log: ErrorLog) {
-    PROCESS.set(Some(log));
-}
-
-/// Logs to the log of the process, where one was installed.
-pub fn of_process(write: impl FnOnce(&Logger<'_>)) {
-    if let Some(log) = PROCESS.with_borrow(Clone::clone) {
-        write(&Logger::new(&log));
-    }
+    process::install(Rc::new(log));
 }
 
 /// Logs through a [`Logger`] or anything with `write(Level, Arguments)`; arguments are not evaluated unless logged.
@@ -306,13 +258,6 @@ mod tests {
                 words.split_whitespace().map(|word| Word::new(word.as_bytes(), at.clone())).collect();
             assert_eq!(level(&words).map_err(|refusal| refusal.0), expected.map_err(str::to_owned));
         }
-    }
-
-    #[test]
-    fn levels_are_ordered_and_named() {
-        assert!(Level::Emerg < Level::Debug);
-        assert_eq!(Level::named(b"warn"), Some(Level::Warn));
-        assert_eq!(Level::named(b"loud"), None);
     }
 
     #[test]

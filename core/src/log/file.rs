@@ -14,7 +14,8 @@ use std::time::Duration;
 use nix::libc::{EACCES, EBADF, EDQUOT, EFBIG, ENOSPC, O_NOCTTY, O_NONBLOCK, PIPE_BUF};
 
 use super::bell;
-use super::error::{ErrorLog, Level};
+use super::error::ErrorLog;
+use super::level::Level;
 use super::losses::Losses;
 use crate::clock;
 

@@ -4,14 +4,17 @@ pub mod access;
 pub mod bell;
 pub mod error;
 pub mod file;
+pub mod level;
 pub mod losses;
 pub mod memory;
+pub mod process;
 pub mod shown;
 pub mod syslog;
 pub mod target;
 
-pub use error::{ErrorLog, Level, Logger};
+pub use error::{ErrorLog, Logger};
 pub use file::LogFile;
+pub use level::Level;
 pub use shown::Shown;
 pub use target::{Logs, Target};
 

@@ -139,7 +139,7 @@ pub struct Syslog {
 impl Syslog {
     /// Messages to this reader, which must be the one that the parameters name.
     pub fn new(reader: Rc<Reader>, parameters: &Parameters) -> Syslog {
-        let hostname = crate::modules::builtin::hostname().into();
+        let hostname = crate::hostname::hostname().into();
         Syslog { reader, parameters: Rc::new(parameters.clone()), hostname }
     }
 
@@ -352,7 +352,7 @@ mod tests {
         let address = reader.local_addr().unwrap();
         assert!(syslog(&format!("server={address},tag=t")).send(None, b"hello\n"));
         let message = received(&reader);
-        let hostname = crate::modules::builtin::hostname();
+        let hostname = crate::hostname::hostname();
         assert!(message.starts_with("<190>") && message.ends_with(&format!(" {hostname} t: hello")), "{message}");
         // `Nov  1 23:59:59`
         assert_eq!(message.find(&hostname), Some("<190>".len() + 16), "{message}");

@@ -4,6 +4,7 @@ use std::io::Write;
 
 use crate::clock;
 use crate::conf::directive::{Directive, Feature};
+pub use crate::hostname::hostname;
 use crate::module::Module;
 use crate::net::Address;
 use crate::script::Variable;
@@ -188,9 +189,4 @@ fn escaped_certificate<S: Subject>(subject: &S, out: &mut Vec<u8>) -> bool {
 
 fn client_verify<S: Subject>(subject: &S, out: &mut Vec<u8>) -> bool {
     subject.peer().tls.get().is_some_and(|tls| text(out, tls.client.as_ref().map_or("NONE", |client| &client.verify)))
-}
-
-/// The machine's name in lower case.
-pub fn hostname() -> String {
-    nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok()).unwrap_or_default().to_ascii_lowercase()
 }

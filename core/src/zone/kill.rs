@@ -3,7 +3,6 @@
 //! Built for tests only, here and in the crates whose tests ask for the feature `kill-points`.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
-use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::time::{Duration, Instant};
@@ -12,6 +11,7 @@ use nix::sys::signal::{Signal, kill, raise};
 use nix::sys::wait::waitpid;
 use nix::unistd::Pid;
 
+use super::kill_point::STORES_LEFT;
 use super::owner::Owner;
 use super::{CHANGING, Region, Zone, Zones, always_sound};
 use crate::conf::Place;
@@ -27,21 +27,6 @@ const PATIENCE: Duration = Duration::from_millis(100);
 const TIMES: usize = if cfg!(debug_assertions) { 2 } else { 20 };
 /// Tells the process in which a test really runs.
 const ALONE: &str = "TIDEGATE_TEST_ALONE";
-
-thread_local! {
-    static STORES_LEFT: Cell<Option<u32>> = const { Cell::new(None) };
-}
-
-/// Ends the process if its time has come.
-pub(super) fn point() {
-    match STORES_LEFT.get() {
-        None => {}
-        Some(0) => {
-            let _ = raise(Signal::SIGKILL);
-        }
-        Some(left) => STORES_LEFT.set(Some(left - 1)),
-    }
-}
 
 /// What the parent of the worker that dies is doing meanwhile.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -13,6 +13,8 @@ pub mod counters;
 pub mod hash;
 #[cfg(any(test, feature = "kill-points"))]
 pub mod kill;
+#[cfg(any(test, feature = "kill-points"))]
+mod kill_point;
 pub mod lock;
 #[cfg(test)]
 mod lock_test;
@@ -201,7 +203,7 @@ impl Zone {
         kill_point();
         drop(held);
         if let Some(died) = died {
-            crate::log::error::of_process(|log| {
+            crate::log::process::of_process(|log| {
                 crate::log!(
                     log,
                     Alert,
@@ -400,7 +402,7 @@ pub fn store(word: &AtomicU64, value: u64) {
 /// Where tests can end the process.
 fn kill_point() {
     #[cfg(any(test, feature = "kill-points"))]
-    kill::point();
+    kill_point::point();
 }
 
 fn as_word(value: usize) -> u64 {
@@ -485,7 +487,7 @@ impl Region {
             return;
         }
         if !(span.repair)(self.words()) {
-            crate::log::error::of_process(|log| {
+            crate::log::process::of_process(|log| {
                 crate::log!(log, Alert, "shared memory zone \"{}\" was damaged and has been reset", zone.name);
             });
         }
@@ -641,7 +643,7 @@ impl Zones {
 }
 
 fn tell_of_lost_state(name: &str, why: &str) {
-    crate::log::error::of_process(|log| {
+    crate::log::process::of_process(|log| {
         crate::log!(
             log,
             Notice,

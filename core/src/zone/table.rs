@@ -74,7 +74,7 @@ impl Table {
                 match View::open(words, self.shape).and_then(|view| act(&view)) {
                     Ok(result) => return Some(result),
                     Err(Damaged) => {
-                        crate::log::error::of_process(|log| {
+                        crate::log::process::of_process(|log| {
                             crate::log!(
                                 log,
                                 Alert,
