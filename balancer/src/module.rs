@@ -11,7 +11,7 @@ use tidegate_core::inherit;
 use tidegate_core::log::Shown;
 use tidegate_core::module::Module;
 use tidegate_core::net::Address;
-use tidegate_core::net::address::Named;
+use tidegate_core::net::address::{AddressError, Named};
 use tidegate_core::script::Variable;
 use tidegate_core::zone::{Need, Zones};
 
@@ -285,12 +285,13 @@ fn split_port(host: &[u8]) -> Option<(&[u8], &[u8])> {
 /// # Errors
 /// It is no address, or has no port and there is no default.
 pub fn literal(address: &[u8], default_port: Option<u16>) -> Result<Group, String> {
-    let named = Named::parse(address)?;
     let shown = Shown(address).to_string();
+    let words = |why: AddressError| format!("{why} in \"{shown}\"");
+    let named = Named::parse(address).map_err(words)?;
     if matches!(&named, Named::Host(host, _) if host.parse::<std::net::IpAddr>().is_err()) {
         return Err(format!("\"{shown}\" is no address"));
     }
-    let peers = named.resolve(default_port)?.into_iter().map(Peer::new).collect();
+    let peers = named.resolve(default_port).map_err(words)?.into_iter().map(Peer::new).collect();
     Group::new(&shown, peers, Box::new(RoundRobin), None)
 }
 
@@ -299,13 +300,11 @@ fn addresses(name: &[u8], default_port: Option<u16>) -> Result<Vec<Address>, Str
     // nginx: a star is where one listens, and no host; a number is a host, and no port.
     let is_star = name == b"*" || name.starts_with(b"*:");
     let named = match Named::parse(name) {
-        _ if is_star => Err("no host".to_owned()),
+        _ if is_star => Err(AddressError::NoHost),
         Ok(Named::Any(_)) => Ok(Named::Host(Shown(name).to_string(), None)),
         named => named,
     };
-    named
-        .and_then(|named| named.resolve(default_port))
-        .map_err(|why| format!("{} in upstream \"{}\"", why.split(" in \"").next().unwrap_or_default(), Shown(name)))
+    named.and_then(|named| named.resolve(default_port)).map_err(|why| format!("{why} in upstream \"{}\"", Shown(name)))
 }
 
 /// An upstream as it is written, its servers with their addresses.

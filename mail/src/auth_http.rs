@@ -13,7 +13,7 @@ use tidegate_balancer::algorithm::round_robin::RoundRobin;
 use tidegate_balancer::{Ask, Group, Outcome, Peer};
 use tidegate_core::conf::directive::{Arity, Directive, Feature, Levels, Set};
 use tidegate_core::conf::{Line, Refusal, Setting, literal};
-use tidegate_core::net::address::Named;
+use tidegate_core::net::address::{AddressError, Named};
 use tidegate_core::net::timer::later;
 use tidegate_core::net::{Address, Timer, Transport};
 use tidegate_core::subject::Subject;
@@ -103,7 +103,7 @@ pub struct Target {
 impl Target {
     fn parse(text: &str) -> Result<Target, String> {
         let text = text.strip_prefix("http://").unwrap_or(text);
-        let words = |why: String| format!("{} in auth_http \"{text}\"", why.split(" in \"").next().unwrap_or_default());
+        let words = |why: AddressError| format!("{why} in auth_http \"{text}\"");
         let (server, uri) = split_url(text);
         let named = Named::parse(server).map_err(words)?;
         let addresses = named.resolve(Some(80)).map_err(words)?;

@@ -15,7 +15,7 @@ use tidegate_core::conf::directive::{Arity, Directive, Feature, Levels, Set};
 use tidegate_core::conf::{ConfigError, Setting, Word};
 use tidegate_core::log::{Level, Shown, os_error};
 use tidegate_core::module::{Install, Module};
-use tidegate_core::net::address::Named;
+use tidegate_core::net::address::{AddressError, Named};
 use tidegate_core::net::pump::{Doing, End, Limits, Side, pump};
 use tidegate_core::net::{Address, Timer, Transport};
 use tidegate_core::script::Template;
@@ -248,11 +248,10 @@ impl Pass {
 
 /// The address that `name` spells out.
 fn literal(name: &[u8]) -> Result<Address, String> {
-    let words =
-        |why: &str| format!("{} in upstream \"{}\"", why.split(" in \"").next().unwrap_or_default(), Shown(name));
-    match Named::parse(name).map_err(|why| words(&why))? {
+    let words = |why: AddressError| format!("{why} in upstream \"{}\"", Shown(name));
+    match Named::parse(name).map_err(words)? {
         Named::Unix(path) => Ok(Address::Unix(path)),
-        Named::Any(_) | Named::Host(_, None) => Err(words("no port")),
+        Named::Any(_) | Named::Host(_, None) => Err(words(AddressError::NoPort)),
         Named::Host(host, Some(port)) => match host.parse() {
             Ok(ip) => Ok(Address::Inet(std::net::SocketAddr::new(ip, port))),
             Err(_) => Err(format!("no resolver defined to resolve {host}")),

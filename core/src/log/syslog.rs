@@ -16,7 +16,7 @@ use super::losses::Losses;
 use super::{Level, Shown};
 use crate::conf::{Refusal, Word};
 use crate::net::Address;
-use crate::net::address::Named;
+use crate::net::address::{AddressError, Named};
 
 /// The port of RFC 3164.
 const PORT: u16 = 514;
@@ -111,11 +111,8 @@ fn once<T>(setting: &mut Option<T>, name: &str, value: T) -> Result<(), Refusal>
 
 fn resolve(name: &[u8]) -> Result<Address, Refusal> {
     let addresses = Named::parse(name).and_then(|named| named.resolve(Some(PORT)));
-    let first = addresses.and_then(|addresses| addresses.into_iter().next().ok_or_else(|| "host not found".to_owned()));
-    first.map_err(|why| {
-        let why = why.split(" in \"").next().unwrap_or_default();
-        Refusal(format!("{why} in syslog server \"{}\"", Shown(name)))
-    })
+    let first = addresses.and_then(|addresses| addresses.into_iter().next().ok_or(AddressError::NotFound));
+    first.map_err(|why| Refusal(format!("{why} in syslog server \"{}\"", Shown(name))))
 }
 
 fn checked_tag(tag: &[u8]) -> Result<Vec<u8>, Refusal> {

@@ -6,8 +6,6 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
-use crate::log::Shown;
-
 /// Where something listens, or where a peer is.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Address {
@@ -91,38 +89,74 @@ pub enum Named {
     Unix(PathBuf),
 }
 
+/// Why a text names no address. Whoever asks says where it stands: `invalid port in upstream "a:b"`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AddressError {
+    /// There is nothing where a host should be.
+    NoHost,
+    /// The host is no text.
+    InvalidHost,
+    /// The brackets are not closed, or there is something else in them.
+    InvalidIpv6,
+    /// The port is no number of one.
+    InvalidPort,
+    /// There is no port, and none is the usual one.
+    NoPort,
+    /// Nothing follows `unix:`.
+    NoPath,
+    /// The path has a zero in it.
+    InvalidPath,
+    /// The system's resolver knows no address.
+    NotFound,
+}
+
+impl fmt::Display for AddressError {
+    /// nginx's words.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            AddressError::NoHost => "no host",
+            AddressError::InvalidHost => "invalid host",
+            AddressError::InvalidIpv6 => "invalid IPv6 address",
+            AddressError::InvalidPort => "invalid port",
+            AddressError::NoPort => "no port",
+            AddressError::NoPath => "no path",
+            AddressError::InvalidPath => "invalid path",
+            AddressError::NotFound => "host not found",
+        })
+    }
+}
+
 impl Named {
     /// Reads `host`, `host:port`, `[v6]:port`, `*:port`, `port` or `unix:path`. A path may have any bytes but zero, a host
     /// is text.
     ///
     /// # Errors
-    /// nginx's words for what is wrong (`invalid port`, `no host`, `invalid IPv6 address`).
-    pub fn parse(text: impl AsRef<[u8]>) -> Result<Named, String> {
-        let text = text.as_ref();
-        let fail = |why: &str| Err(format!("{why} in \"{}\"", Shown(text)));
+    /// It is none of these.
+    pub fn parse(text: impl AsRef<[u8]>) -> Result<Named, AddressError> {
+        let (text, fail) = (text.as_ref(), Err);
         if let Some(path) = text.strip_prefix(b"unix:") {
             return match path {
-                [] => fail("no path"),
+                [] => fail(AddressError::NoPath),
                 // The path would end there, or be one of another name space.
-                _ if path.contains(&0) => fail("invalid path"),
+                _ if path.contains(&0) => fail(AddressError::InvalidPath),
                 _ => Ok(Named::Unix(OsStr::from_bytes(path).into())),
             };
         }
-        let Ok(text) = std::str::from_utf8(text) else { return fail("invalid host") };
+        let Ok(text) = std::str::from_utf8(text) else { return fail(AddressError::InvalidHost) };
         if text.is_empty() {
-            return fail("no host");
+            return fail(AddressError::NoHost);
         }
         if text.bytes().all(|byte| byte.is_ascii_digit()) {
             return match text.parse() {
-                Ok(0) | Err(_) => fail("invalid port"),
+                Ok(0) | Err(_) => fail(AddressError::InvalidPort),
                 Ok(port) => Ok(Named::Any(port)),
             };
         }
         let (host, port) = match text.strip_prefix('[') {
             Some(rest) => {
-                let Some((host, tail)) = rest.split_once(']') else { return fail("invalid IPv6 address") };
+                let Some((host, tail)) = rest.split_once(']') else { return fail(AddressError::InvalidIpv6) };
                 if host.parse::<Ipv6Addr>().is_err() || !(tail.is_empty() || tail.starts_with(':')) {
-                    return fail("invalid IPv6 address");
+                    return fail(AddressError::InvalidIpv6);
                 }
                 (host, tail.strip_prefix(':'))
             }
@@ -130,11 +164,11 @@ impl Named {
         };
         let port = match port.map(str::parse) {
             None => None,
-            Some(Ok(0) | Err(_)) => return fail("invalid port"),
+            Some(Ok(0) | Err(_)) => return fail(AddressError::InvalidPort),
             Some(Ok(port)) => Some(port),
         };
         match (host, port) {
-            ("", _) => fail("no host"),
+            ("", _) => fail(AddressError::NoHost),
             ("*", Some(port)) => Ok(Named::Any(port)),
             ("*", None) => Ok(Named::Host("0.0.0.0".into(), None)),
             _ => Ok(Named::Host(host.to_owned(), port)),
@@ -145,23 +179,23 @@ impl Named {
     /// block: for the master and for `-t`, never for a worker.
     ///
     /// # Errors
-    /// `host not found in ...`, or `no port in ...` when neither the text nor the caller has one.
-    pub fn resolve(&self, default_port: Option<u16>) -> Result<Vec<Address>, String> {
+    /// The host is not found, or neither the text nor the caller has a port.
+    pub fn resolve(&self, default_port: Option<u16>) -> Result<Vec<Address>, AddressError> {
         match self {
             Named::Unix(path) => Ok(vec![Address::Unix(path.clone())]),
             Named::Any(port) => Ok(vec![Address::Inet((Ipv4Addr::UNSPECIFIED, *port).into())]),
             Named::Host(host, port) => {
-                let port = port.or(default_port).ok_or_else(|| format!("no port in \"{host}\""))?;
+                let port = port.or(default_port).ok_or(AddressError::NoPort)?;
                 if let Ok(ip) = host.parse::<IpAddr>() {
                     return Ok(vec![Address::Inet((ip, port).into())]);
                 }
                 let mut found: Vec<Address> = (host.as_str(), port)
                     .to_socket_addrs()
-                    .map_err(|_| format!("host not found in \"{host}\""))?
+                    .map_err(|_| AddressError::NotFound)?
                     .map(Address::Inet)
                     .collect();
                 found.dedup();
-                if found.is_empty() { Err(format!("host not found in \"{host}\"")) } else { Ok(found) }
+                if found.is_empty() { Err(AddressError::NotFound) } else { Ok(found) }
             }
         }
     }
@@ -180,12 +214,12 @@ mod tests {
             ("localhost", Ok(Named::Host("localhost".into(), None))),
             ("[::1]:80", Ok(Named::Host("::1".into(), Some(80)))),
             ("unix:/tmp/a", Ok(Named::Unix("/tmp/a".into()))),
-            ("unix:", Err("no path in \"unix:\"".into())),
-            ("a:0", Err("invalid port in \"a:0\"".into())),
-            ("a:b", Err("invalid port in \"a:b\"".into())),
-            ("70000", Err("invalid port in \"70000\"".into())),
-            ("[::1", Err("invalid IPv6 address in \"[::1\"".into())),
-            (":80", Err("no host in \":80\"".into())),
+            ("unix:", Err(AddressError::NoPath)),
+            ("a:0", Err(AddressError::InvalidPort)),
+            ("a:b", Err(AddressError::InvalidPort)),
+            ("70000", Err(AddressError::InvalidPort)),
+            ("[::1", Err(AddressError::InvalidIpv6)),
+            (":80", Err(AddressError::NoHost)),
         ] {
             assert_eq!(Named::parse(text), expected, "{text}");
         }
@@ -198,10 +232,10 @@ mod tests {
             (&b"unix:/tmp/\xff"[..], path(b"/tmp/\xff")),
             (b"unix:/tmp/\xfe", path(b"/tmp/\xfe")),
             (b"unix:/tmp/\xc3\xa9", path(b"/tmp/\xc3\xa9")),
-            (b"unix:/tmp/a\0b", Err("invalid path in \"unix:/tmp/a\0b\"".into())),
-            (b"h\xff:80", Err("invalid host in \"h\\xFF:80\"".into())),
-            (b"\xff", Err("invalid host in \"\\xFF\"".into())),
-            (b"[\xff]:80", Err("invalid host in \"[\\xFF]:80\"".into())),
+            (b"unix:/tmp/a\0b", Err(AddressError::InvalidPath)),
+            (b"h\xff:80", Err(AddressError::InvalidHost)),
+            (b"\xff", Err(AddressError::InvalidHost)),
+            (b"[\xff]:80", Err(AddressError::InvalidHost)),
         ] {
             assert_eq!(Named::parse(text), expected, "{}", text.escape_ascii());
         }

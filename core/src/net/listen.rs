@@ -113,10 +113,9 @@ impl Listen {
         let range = port_range(&text);
         let last = range.map(|(_, last)| last);
         let first = range.map_or(address.bytes(), |(first, _)| first.as_bytes());
-        let addresses = Named::parse(first).and_then(|named| named.resolve(takes.default_port)).map_err(|why| {
-            let why = why.split(" in \"").next().unwrap_or_default().to_owned();
-            Refusal(format!("{why} in \"{text}\" of the \"listen\" directive"))
-        })?;
+        let addresses = Named::parse(first)
+            .and_then(|named| named.resolve(takes.default_port))
+            .map_err(|why| Refusal(format!("{why} in \"{text}\" of the \"listen\" directive")))?;
         let mut listen = Listen {
             address: Address::Unix("".into()),
             options: SocketOptions::default(),
