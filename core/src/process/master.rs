@@ -48,63 +48,80 @@ const SIGNALS: [Signal; 8] = [
 
 /// Loads the configuration and does what the command line asks for.
 pub fn start(loader: Loader) -> ExitCode {
-    let program = loader.program.name;
-    let test = loader.options.test;
-    if !test {
-        let _ = early_signals().thread_block();
+    match begin(loader) {
+        Ok(code) | Err(code) => code,
     }
+}
+
+/// The stages of a start, one after the other. `Err` where one of them has said why it goes no further.
+fn begin(loader: Loader) -> Result<ExitCode, ExitCode> {
+    if loader.options.test {
+        let (generation, _) = load(&loader, &mut Inherited::take())?;
+        return Ok(test_only(&loader, &generation));
+    }
+    let _ = early_signals().thread_block();
     let mut inherited = Inherited::take();
+    let (mut generation, foreign) = load(&loader, &mut inherited)?;
+    let identity = open(&loader, &mut generation, &mut inherited)?;
+    settle(&loader, &generation, inherited.upgrading)?;
+    announce(&loader, &generation, &foreign);
+    if !generation.settings.master_process {
+        return Ok(serve_alone(loader, generation));
+    }
+    Ok(Master::new(loader, generation, identity, inherited)?.run())
+}
+
+/// Reads the configuration. Also gives the names of zones of the old binary that cannot be gone on with.
+fn load(loader: &Loader, inherited: &mut Inherited) -> Result<(Generation, Vec<String>), ExitCode> {
+    let (program, test, quiet) = (loader.program.name, loader.options.test, loader.options.quiet);
     let zones = std::mem::take(&mut inherited.zones);
     let (adopted, foreign): (Vec<_>, Vec<_>) =
         zones.into_iter().map(|(name, file)| (Zone::adopt(&name, file), name)).partition(|(zone, _)| zone.is_some());
     let zones = Zones::after_upgrade(adopted.into_iter().filter_map(|(zone, _)| zone).collect());
-    let (mut generation, notes) = match loader.load(zones) {
-        Ok(loaded) => loaded,
+    match loader.load(zones) {
+        Ok((generation, notes)) => {
+            if !(test && quiet) {
+                notes.warnings().for_each(|warning| eprintln!("{program}: [warn] {warning}"));
+            }
+            Ok((generation, foreign.into_iter().map(|(_, name)| name).collect()))
+        }
         Err(errors) => {
             errors.warnings().for_each(|warning| eprintln!("{program}: [warn] {warning}"));
-            report(&loader, errors.iter());
-            if test && !loader.options.quiet {
+            report(loader, errors.iter());
+            if test && !quiet {
                 eprintln!("{program}: configuration file {} test failed", loader.file().display());
             }
-            return ExitCode::from(1);
+            Err(ExitCode::from(1))
         }
-    };
-    if !(test && loader.options.quiet) {
-        notes.warnings().for_each(|warning| eprintln!("{program}: [warn] {warning}"));
     }
-    if test {
-        return test_only(&loader, &generation);
-    }
-    let identity = match Identity::find(generation.settings.user.as_ref()) {
-        Ok(identity) => identity,
-        Err(message) => {
-            report(&loader, [ConfigError::general(message)].iter());
-            return ExitCode::from(1);
-        }
-    };
-    if let Err(failed) = generation.commit(&[], &mut inherited.sockets, Patience::Wait) {
-        report(&loader, failed.into_errors().iter());
-        return ExitCode::from(1);
-    }
+}
+
+/// Finds out whom workers are to run as, and opens logs and sockets.
+fn open(loader: &Loader, generation: &mut Generation, inherited: &mut Inherited) -> Result<Option<Identity>, ExitCode> {
+    let identity = Identity::find(generation.settings.user.as_ref())
+        .map_err(|message| fail(loader, &[ConfigError::general(message)]))?;
+    generation
+        .commit(&[], &mut inherited.sockets, Patience::Wait)
+        .map_err(|failed| fail(loader, &failed.into_errors()))?;
+    // Whatever is left of them is configured no more.
+    inherited.sockets.clear();
+    Ok(identity)
+}
+
+/// Becomes what goes on: in the background if it is to, with its pid written and its log installed.
+fn settle(loader: &Loader, generation: &Generation, upgrading: bool) -> Result<(), ExitCode> {
     // A new binary is in the background already.
-    let starter = if generation.settings.daemon && !inherited.upgrading {
-        match identity::detach() {
-            Ok(starter) => Some(starter),
-            Err(error) => {
-                let message = format!("daemon() failed ({})", crate::log::os_error(&error));
-                report(&loader, [ConfigError::general(message)].iter());
-                return ExitCode::from(1);
-            }
-        }
-    } else {
-        None
+    let starter = match generation.settings.daemon && !upgrading {
+        true => Some(identity::detach().map_err(|error| {
+            let message = format!("daemon() failed ({})", crate::log::os_error(&error));
+            fail(loader, &[ConfigError::general(message)])
+        })?),
+        false => None,
     };
     // Whoever reads the pid may send a signal at once.
     let _ = signals().thread_block();
-    if let Err(error) = pid_file::write(&generation.settings.pid) {
-        report(&loader, [generation.settings.no_pid_file(&error)].iter());
-        return ExitCode::from(1);
-    }
+    pid_file::write(&generation.settings.pid)
+        .map_err(|error| fail(loader, &[generation.settings.no_pid_file(&error)]))?;
     if let Some(starter) = starter {
         starter.tell();
     }
@@ -113,10 +130,14 @@ pub fn start(loader: Loader) -> ExitCode {
         generation.logs.stderr_has_changed();
     }
     crate::log::error::install(generation.error_log.clone());
-    let log = Logger::new(&generation.error_log);
-    let (version, nginx_version) = (loader.program.version, loader.program.nginx_version);
-    crate::log!(log, Notice, "{program}/{version} (nginx/{nginx_version})");
-    for (_, name) in foreign {
+    Ok(())
+}
+
+/// Tells in the log who begins.
+fn announce(loader: &Loader, generation: &Generation, foreign: &[String]) {
+    let (log, program) = (Logger::new(&generation.error_log), &loader.program);
+    crate::log!(log, Notice, "{}/{} (nginx/{})", program.name, program.version, program.nginx_version);
+    for name in foreign {
         crate::log!(
             log,
             Notice,
@@ -124,45 +145,18 @@ pub fn start(loader: Loader) -> ExitCode {
         );
     }
     crate::log!(log, Notice, "start worker processes");
-    if !generation.settings.master_process {
-        let pid = generation.settings.pid.clone();
-        let sockets = generation.sockets.iter().filter_map(Bound::path).map(|(path, _)| path.to_owned());
-        let sockets: Vec<PathBuf> = sockets.collect();
-        let code = worker::run(generation, Post::Alone(Box::new(loader)));
-        // It has not come as far as removing them itself.
-        pid_file::remove(&pid);
-        sockets.iter().for_each(|path| drop(std::fs::remove_file(path)));
-        return code;
-    }
-    let alive = match nix::unistd::pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK) {
-        Ok((reading, writing)) => (reading, Some(writing)),
-        Err(error) => {
-            crate::log!(log, Emerg, "pipe2() failed ({})", crate::log::os_error(&error.into()));
-            return ExitCode::from(1);
-        }
-    };
-    drop(inherited.sockets);
-    let predecessor = inherited.upgrading.then_some(inherited.parent);
-    let first_slot = inherited.first_slot;
-    Master {
-        loader,
-        generation,
-        identity,
-        children: Children::default(),
-        fork_at: None,
-        fork_failed: None,
-        reloaded: None,
-        reload_at: None,
-        reload_attempt: 0,
-        deferred: Vec::new(),
-        going: Going::On,
-        serving: true,
-        successor: None,
-        predecessor,
-        first_slot,
-        alive,
-    }
-    .run()
+}
+
+/// `master_process off`: this process serves.
+fn serve_alone(loader: Loader, generation: Generation) -> ExitCode {
+    let pid = generation.settings.pid.clone();
+    let sockets = generation.sockets.iter().filter_map(Bound::path).map(|(path, _)| path.to_owned());
+    let sockets: Vec<PathBuf> = sockets.collect();
+    let code = worker::run(generation, Post::Alone(Box::new(loader)));
+    // It has not come as far as removing them itself.
+    pid_file::remove(&pid);
+    sockets.iter().for_each(|path| drop(std::fs::remove_file(path)));
+    code
 }
 
 /// Those of the signals that would end a process which is about to become a master and has not come to reading them: they
@@ -175,6 +169,12 @@ fn early_signals() -> SigSet {
 /// the write fails, that is all.
 fn signals() -> SigSet {
     SIGNALS.into_iter().chain([Signal::SIGXFSZ]).collect()
+}
+
+/// Says what is wrong, and how the process ends therefore.
+fn fail(loader: &Loader, errors: &[ConfigError]) -> ExitCode {
+    report(loader, errors.iter());
+    ExitCode::from(1)
 }
 
 fn report<'a>(loader: &Loader, errors: impl Iterator<Item = &'a ConfigError>) {
@@ -252,6 +252,37 @@ struct Master {
 }
 
 impl Master {
+    fn new(
+        loader: Loader,
+        generation: Generation,
+        identity: Option<Identity>,
+        inherited: Inherited,
+    ) -> Result<Master, ExitCode> {
+        let (reading, writing) = nix::unistd::pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK).map_err(|error| {
+            let (log, error) = (Logger::new(&generation.error_log), crate::log::os_error(&error.into()));
+            crate::log!(log, Emerg, "pipe2() failed ({error})");
+            ExitCode::from(1)
+        })?;
+        Ok(Master {
+            loader,
+            generation,
+            identity,
+            children: Children::default(),
+            fork_at: None,
+            fork_failed: None,
+            reloaded: None,
+            reload_at: None,
+            reload_attempt: 0,
+            deferred: Vec::new(),
+            going: Going::On,
+            serving: true,
+            successor: None,
+            predecessor: inherited.upgrading.then_some(inherited.parent),
+            first_slot: inherited.first_slot,
+            alive: (reading, Some(writing)),
+        })
+    }
+
     fn run(mut self) -> ExitCode {
         let mask: SigSet = SIGNALS.into_iter().collect();
         let signals = match SignalFd::with_flags(&mask, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC) {
