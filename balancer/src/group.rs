@@ -26,7 +26,7 @@ pub struct Group {
 
 /// How a peer stands.
 #[derive(Clone, Copy, Debug)]
-pub struct Standing<'a> {
+pub struct Condition<'a> {
     /// What the configuration says of it.
     pub peer: &'a Peer,
     /// Connections to it now.
@@ -120,12 +120,12 @@ impl Group {
 
     /// How each of the peers stands, in the order in which they are written. Where the group has no zone this is what this
     /// worker knows of them.
-    pub fn standings(&self) -> impl Iterator<Item = Standing<'_>> {
+    pub fn conditions(&self) -> impl Iterator<Item = Condition<'_>> {
         let now = clock::monotonic();
         self.peers.iter().enumerate().map(move |(index, peer)| {
             let state = State::of(self.state.words(), index);
             let rests = !self.lone && health::is_resting(peer, &state, now);
-            Standing { peer, connections: self.connections.sum(index), fails: state.fails(), rests }
+            Condition { peer, connections: self.connections.sum(index), fails: state.fails(), rests }
         })
     }
 
@@ -343,13 +343,13 @@ mod tests {
         let _held = lease(&group, &[1, 2]).unwrap();
         lease(&group, &[0, 2]).unwrap().report(Outcome::Failure);
         lease(&group, &[0, 1]).unwrap().report(Outcome::Failure);
-        let standings: Vec<_> = group
-            .standings()
-            .map(|standing| (standing.peer.name.to_string(), standing.connections, standing.fails, standing.rests))
+        let conditions: Vec<_> = group
+            .conditions()
+            .map(|condition| (condition.peer.name.to_string(), condition.connections, condition.fails, condition.rests))
             .collect();
         let expected = [("unix:/a", 1, 0, false), ("unix:/b", 0, 1, false), ("unix:/c", 0, 1, true)];
         assert_eq!(
-            standings,
+            conditions,
             expected.map(|(name, connections, fails, rests)| (name.to_owned(), connections, fails, rests))
         );
     }

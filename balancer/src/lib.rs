@@ -12,7 +12,7 @@ pub mod peer;
 pub use algorithm::{Ask, Balancer, Candidate};
 pub use attempts::{Attempt, Attempts, HasAttempts};
 pub use directory::Directory;
-pub use group::{Group, Lease, NoPeer, Outcome, Standing};
+pub use group::{Condition, Group, Lease, NoPeer, Outcome};
 pub use idle::Idle;
 pub use module::{Groups, Upstreams};
 pub use peer::Peer;

@@ -16,7 +16,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use futures_core::future::LocalBoxFuture;
-use tidegate_balancer::{Group, Standing};
+use tidegate_balancer::{Condition, Group};
 use tidegate_core::build::{Chore, Registry};
 use tidegate_core::conf::{Arity, ConfigError, Directive, Feature, Levels, Set, Setting};
 use tidegate_core::module::{Install, Module};
@@ -93,7 +93,7 @@ impl Content for Status {
 fn text(registry: &Registry) -> String {
     let mut text = String::new();
     for group in registry.all::<Group>() {
-        for Standing { peer, connections, fails, rests } in group.thing.standings() {
+        for Condition { peer, connections, fails, rests } in group.thing.conditions() {
             let state = match (peer.down, rests) {
                 (true, _) => "down",
                 (_, true) => "rests",

@@ -186,7 +186,7 @@ async fn judge<D: Dialogue>(
             Ok(Verdict::Refuse(refusal)) => return Ok(Judgement::Refused(refusal)),
             Ok(Verdict::Accept { server, user, password }) => {
                 let credentials = attempt.credentials.clone().for_backend(attempt.method, user, password);
-                session.is_called(credentials.user.clone());
+                session.set_user(credentials.user.clone());
                 let buffer = session.server().proxy.buffer;
                 let login = imap::Backend::new(attempt.tag.clone(), credentials, buffer);
                 return Ok(Judgement::Accepted(Address::Inet(server), login));
@@ -219,7 +219,7 @@ async fn refuse<D: Dialogue>(
     dialogue: &mut D,
     refusal: &Refusal,
 ) -> Result<(), Ending> {
-    session.is_refused();
+    session.set_refused();
     log!(session.logger(), Info, "client login failed: \"{}\"", Shown(&refusal.text));
     if let Some(seconds) = refusal.wait {
         client.pause(Duration::from_secs(seconds.get().into())).await?;

@@ -145,14 +145,14 @@ impl Session {
     }
 
     /// The authentication server gave the user another name.
-    pub fn is_called(&self, user: Bytes) {
+    pub fn set_user(&self, user: Bytes) {
         if let Some(login) = &mut *self.login.borrow_mut() {
             login.user = user;
         }
     }
 
     /// The authentication server said no.
-    pub fn is_refused(&self) {
+    pub fn set_refused(&self) {
         self.refused.set(true);
     }
 

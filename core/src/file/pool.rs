@@ -68,10 +68,10 @@ impl<T> Drop for Pending<T> {
 }
 
 /// One of those that wait for a thread.
-struct Place(Arc<AtomicUsize>);
+struct Waiting(Arc<AtomicUsize>);
 
-impl Place {
-    fn take() -> io::Result<Place> {
+impl Waiting {
+    fn take() -> io::Result<Waiting> {
         WAITING.with(|waiting| {
             let count = waiting.load(Ordering::Relaxed);
             if count >= QUEUE.get() {
@@ -81,12 +81,12 @@ impl Place {
                 return Err(io::Error::other("thread pool queue overflow"));
             }
             waiting.fetch_add(1, Ordering::Relaxed);
-            Ok(Place(waiting.clone()))
+            Ok(Waiting(waiting.clone()))
         })
     }
 }
 
-impl Drop for Place {
+impl Drop for Waiting {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
@@ -97,9 +97,9 @@ impl Drop for Place {
 /// # Errors
 /// Too many tasks wait already; that has been logged.
 pub fn run<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<Pending<T>> {
-    let place = Place::take()?;
+    let waiting = Waiting::take()?;
     Ok(Pending(spawn_blocking(move || {
-        drop(place);
+        drop(waiting);
         work()
     })))
 }

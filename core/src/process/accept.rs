@@ -18,7 +18,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::net::{TcpStream, UnixStream};
 use tokio::task::spawn_local;
 
-use super::row::{Place, Places};
+use super::row::{Position, Positions};
 use super::stall;
 use super::turn::Turn;
 use crate::log::{ErrorLog, Logger};
@@ -39,7 +39,7 @@ pub struct Listener {
     socket: AsyncFd<OwnedFd>,
     is_unix: bool,
     /// Where several workers wait in a row.
-    place: OnceCell<Place>,
+    position: OnceCell<Position>,
 }
 
 impl Listener {
@@ -49,7 +49,7 @@ impl Listener {
     /// Those of epoll_ctl(2), or it is no socket.
     pub fn new(socket: OwnedFd) -> std::io::Result<Self> {
         let is_unix = socket2::SockRef::from(&socket).local_addr()?.is_unix();
-        Ok(Listener { socket: adopt::watch(socket)?, is_unix, place: OnceCell::new() })
+        Ok(Listener { socket: adopt::watch(socket)?, is_unix, position: OnceCell::new() })
     }
 
     /// The socket.
@@ -57,15 +57,15 @@ impl Listener {
         self.socket.get_ref()
     }
 
-    /// Is given a place in the row at the socket.
-    pub fn place(&self, place: Place) {
-        let _ = self.place.set(place);
+    /// Is given a position in the row at the socket.
+    pub fn stand(&self, position: Position) {
+        let _ = self.position.set(position);
     }
 
     /// Steps out of the row, if it stands in one.
     pub fn step_out(&self) {
-        if let Some(place) = self.place.get() {
-            place.step_out(self.socket().as_fd());
+        if let Some(position) = self.position.get() {
+            position.step_out(self.socket().as_fd());
         }
     }
 
@@ -118,8 +118,8 @@ pub struct Acceptor {
     pub binding: Binding,
     /// The socket.
     pub listener: Rc<Listener>,
-    /// The places of all of the worker's listeners.
-    pub places: Places,
+    /// The positions of all of the worker's listeners.
+    pub positions: Positions,
     /// No other worker accepts from it: it is the only one, or has a socket of its own (`reuseport`).
     pub own: bool,
     /// The worker's connections.
@@ -171,10 +171,10 @@ impl Acceptor {
             };
             // Meanwhile those who knock stay in the backlog, from which other workers can take them.
             match then {
-                Then::Next => self.find_place().await,
+                Then::Next => self.find_position().await,
                 Then::Full => {
                     accepting = None;
-                    self.places.step_out();
+                    self.positions.step_out();
                     if !self.has_gone_elsewhere().await && self.connections.is_full() {
                         self.make_room(&mut complaints, None);
                         self.connections.room().await;
@@ -182,7 +182,7 @@ impl Acceptor {
                 }
                 Then::Pause => {
                     accepting = None;
-                    self.places.step_out();
+                    self.positions.step_out();
                     let _ = Timer::default().limit(BREATHER, self.connections.room()).await;
                 }
             }
@@ -202,8 +202,8 @@ impl Acceptor {
 
     /// Looks whether somebody waits for whom a worker was woken that has died or was stopped since.
     pub fn look_again(self: &Rc<Self>) {
-        let Some(place) = self.listener.place.get().filter(|place| place.is_in()) else { return };
-        if !place.look_again(self.listener.socket().as_fd(), &self.counters) {
+        let Some(position) = self.listener.position.get().filter(|position| position.is_in()) else { return };
+        if !position.look_again(self.listener.socket().as_fd(), &self.counters) {
             // The system is short of memory for it, and nothing else would try again.
             let acceptor = self.clone();
             spawn_local(async move { acceptor.line_up().await });
@@ -212,13 +212,13 @@ impl Acceptor {
 
     /// Sees to it that the next connection wakes the worker whose it should be. A worker without room steps out of the row
     /// before it can be the only one to know of a client.
-    async fn find_place(&self) {
-        let Some(place) = self.listener.place.get() else { return };
+    async fn find_position(&self) {
+        let Some(position) = self.listener.position.get() else { return };
         if self.connections.is_full() {
-            return self.places.step_out();
+            return self.positions.step_out();
         }
         let has_had_its_turn = || self.turns.get() >= TURNS || self.counters.behind().next().is_some();
-        if !place.is_in() || has_had_its_turn() && !place.is_last(&self.counters) {
+        if !position.is_in() || has_had_its_turn() && !position.is_last(&self.counters) {
             self.turns.set(0);
             self.line_up().await;
         }
@@ -226,8 +226,8 @@ impl Acceptor {
 
     /// Goes to the end of the row.
     async fn line_up(&self) {
-        let Some(place) = self.listener.place.get() else { return };
-        while !place.line_up(self.listener.socket().as_fd(), &self.counters) {
+        let Some(position) = self.listener.position.get() else { return };
+        while !position.line_up(self.listener.socket().as_fd(), &self.counters) {
             // The system is short of memory for it.
             tokio::time::sleep(BREATHER).await;
         }
@@ -244,7 +244,7 @@ impl Acceptor {
     ///
     /// A socket of the worker's own is not shared, so there the kernel does the spreading.
     async fn stand_back(&self, courtesy: &mut Courtesy) {
-        let others_know = || self.listener.place.get().is_none_or(|place| place.is_last(&self.counters));
+        let others_know = || self.listener.position.get().is_none_or(|position| position.is_last(&self.counters));
         if self.own || !others_know() {
             return;
         }
@@ -256,15 +256,15 @@ impl Acceptor {
         // It may be long since somebody knocked.
         while courtesy.is_due(&self.counters) && others_know() && self.listener.is_waited_at() {
             if courtesy.accepted_by_others(&self.counters).saturating_sub(accepted) > 1 {
-                return courtesy.others_are_busy();
+                return courtesy.help_more();
             }
             if pause > Courtesy::LONGEST_PAUSE {
-                return courtesy.was_in_vain(&self.counters);
+                return courtesy.ignore_those_behind(&self.counters);
             }
             tokio::time::sleep(pause).await;
             pause *= 2;
         }
-        courtesy.was_worth_it();
+        courtesy.help_no_more();
     }
 
     /// Leaves a client to a worker that has room, where there is one: it knows of the client as well, or will with the next.
@@ -471,16 +471,16 @@ impl Courtesy {
     }
 
     /// They have taken clients, and others wait still.
-    fn others_are_busy(&mut self) {
+    fn help_more(&mut self) {
         self.allowance = self.allowance.saturating_mul(2).clamp(1, Self::LARGEST_ALLOWANCE);
         self.left = self.allowance - 1;
     }
 
-    fn was_worth_it(&mut self) {
+    fn help_no_more(&mut self) {
         self.allowance = 0;
     }
 
-    fn was_in_vain(&mut self, counters: &Counters) {
+    fn ignore_those_behind(&mut self, counters: &Counters) {
         self.ignored = counters.behind().map(|slot| (slot, counters.accepted_by(slot))).collect();
     }
 }
@@ -533,7 +533,7 @@ mod tests {
         assert!(!courtesy.is_due(&counters), "one more is no more than chance");
         mine.push(enter(State::Active));
         assert!(courtesy.is_due(&counters));
-        courtesy.was_in_vain(&counters);
+        courtesy.ignore_those_behind(&counters);
         assert!(!courtesy.is_due(&counters));
         crate::slot::set(5, 0);
         counters.count(Total::Accepted);
@@ -549,13 +549,13 @@ mod tests {
     fn a_worker_helps_more_and_more_while_others_cannot_keep_up() {
         let mut courtesy = Courtesy::default();
         let taken = |courtesy: &mut Courtesy| {
-            courtesy.others_are_busy();
+            courtesy.help_more();
             // The one that it has waited with, and those that it need not wait with.
             1 + std::iter::repeat_with(|| courtesy.has_allowance()).take_while(|has| *has).count()
         };
         let all: Vec<usize> = (0..12).map(|_| taken(&mut courtesy)).collect();
         assert_eq!(all, [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 1024]);
-        courtesy.was_worth_it();
+        courtesy.help_no_more();
         assert_eq!(taken(&mut courtesy), 1);
     }
 }

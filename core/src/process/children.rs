@@ -45,7 +45,7 @@ pub struct Children {
 
 /// Which places there are to fill.
 #[derive(Clone, Copy, Debug)]
-pub struct Places {
+pub struct Wanted {
     /// Workers.
     pub workers: usize,
     /// Helpers.
@@ -104,26 +104,26 @@ impl Children {
     }
 
     /// The helper of this place has done what it was for and is not started again.
-    pub fn is_done(&mut self, helper: usize) {
+    pub fn set_done(&mut self, helper: usize) {
         self.done.push(helper);
     }
 
     /// The next role that nobody fills and that may be filled now: workers first, then helpers.
-    pub fn missing(&self, places: Places, now: Instant) -> Option<Role> {
-        self.empty(places).find(|(_, until)| until.is_none_or(|until| until <= now)).map(|(role, _)| role)
+    pub fn missing(&self, wanted: Wanted, now: Instant) -> Option<Role> {
+        self.empty(wanted).find(|(_, until)| until.is_none_or(|until| until <= now)).map(|(role, _)| role)
     }
 
     /// When the next of the roles that nobody fills may be filled; `None` when none is empty, or one may be at once.
-    pub fn next_start(&self, places: Places) -> Option<Instant> {
-        self.empty(places).map(|(_, until)| until).min().flatten()
+    pub fn next_start(&self, wanted: Wanted) -> Option<Instant> {
+        self.empty(wanted).map(|(_, until)| until).min().flatten()
     }
 
     /// The roles that nobody fills, and when each may be filled.
-    fn empty(&self, places: Places) -> impl Iterator<Item = (Role, Option<Instant>)> {
+    fn empty(&self, wanted: Wanted) -> impl Iterator<Item = (Role, Option<Instant>)> {
         let staying = || self.list.iter().filter(|child| !child.leaving);
         let in_need = !staying().any(|child| matches!(child.role, Role::Worker(_)));
-        let helpers = (0..places.helpers).filter(|place| !self.done.contains(place)).map(Role::Helper);
-        let roles = (0..places.workers).map(Role::Worker).chain(helpers);
+        let helpers = (0..wanted.helpers).filter(|place| !self.done.contains(place)).map(Role::Helper);
+        let roles = (0..wanted.workers).map(Role::Worker).chain(helpers);
         roles.filter(move |role| !staying().any(|child| child.role == *role)).map(move |role| {
             let brake = self.brakes.iter().find(|(braked, _)| *braked == role);
             (role, brake.and_then(|(_, brake)| brake.until(in_need)))
@@ -156,7 +156,7 @@ mod tests {
         }
     }
 
-    const TWO: Places = Places { workers: 2, helpers: 2 };
+    const TWO: Wanted = Wanted { workers: 2, helpers: 2 };
 
     #[test]
     fn roles_are_filled_in_order_and_again_when_somebody_leaves() {
@@ -167,13 +167,13 @@ mod tests {
             children.add(child(pid, expected));
         }
         assert_eq!(children.missing(TWO, now), None);
-        assert_eq!(children.missing(Places { workers: 1, helpers: 0 }, now), None);
+        assert_eq!(children.missing(Wanted { workers: 1, helpers: 0 }, now), None);
         assert!(children.remove(Pid::from_raw(1)).is_some() && children.remove(Pid::from_raw(9)).is_none());
         assert_eq!(children.missing(TWO, now), Some(Role::Worker(0)));
         children.add(child(5, Role::Worker(0)));
         // One that has done its work is not missed until there is a new generation.
         children.remove(Pid::from_raw(3));
-        children.is_done(0);
+        children.set_done(0);
         assert_eq!(children.missing(TWO, now), None);
         children.begin();
         assert_eq!(children.missing(TWO, now), Some(Role::Helper(0)));

@@ -15,7 +15,7 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
 use super::brake::Death;
-use super::children::{Child, Children, Places, Role};
+use super::children::{Child, Children, Role, Wanted};
 use super::generation::{Bound, CommitError, Generation, Loader, Patience, TRY_PAUSE};
 use super::identity::{self, Identity};
 use super::upgrade::{self, Inherited};
@@ -527,24 +527,24 @@ impl Master {
     }
 
     /// What is to be filled.
-    fn places(&self) -> Places {
+    fn wanted(&self) -> Wanted {
         match self.serving {
             true => {
-                Places { workers: self.generation.settings.worker_processes, helpers: self.generation.helpers.len() }
+                Wanted { workers: self.generation.settings.worker_processes, helpers: self.generation.helpers.len() }
             }
-            false => Places { workers: 0, helpers: 0 },
+            false => Wanted { workers: 0, helpers: 0 },
         }
     }
 
     /// When somebody is to be started next.
     fn next_start(&self) -> Option<Instant> {
-        let next = self.children.next_start(self.places());
+        let next = self.children.next_start(self.wanted());
         self.fork_at.map_or(next, |at| Some(next.map_or(at, |next| next.max(at))))
     }
 
     /// Forks until there are as many workers and helpers as configured, apart from those that are to wait.
     fn top_up(&mut self) {
-        while let Some(role) = self.children.missing(self.places(), Instant::now()) {
+        while let Some(role) = self.children.missing(self.wanted(), Instant::now()) {
             let slot = self.children.slot(self.first_slot);
             let (index, helper) = match role {
                 Role::Worker(index) => (index, None),
@@ -619,7 +619,7 @@ impl Master {
                 (Ok(worker::DONE), Role::Helper(place)) => {
                     crate::log!(log, Notice, "{} {pid} is done", child.name);
                     if !child.leaving {
-                        self.children.is_done(place);
+                        self.children.set_done(place);
                     }
                 }
                 (Ok(code), _) => crate::log!(log, Notice, "{} {pid} exited with code {code}", child.name),

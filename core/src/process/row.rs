@@ -15,8 +15,8 @@ use super::accept::Listener;
 use crate::net::adopt::Watched;
 use crate::zone::counters::Counters;
 
-/// A worker's place at one socket.
-pub struct Place {
+/// A worker's position at one socket.
+pub struct Position {
     epoll: Rc<OwnedFd>,
     /// The word by which the event loop knows the socket.
     word: u64,
@@ -25,12 +25,12 @@ pub struct Place {
     is_in: Cell<bool>,
 }
 
-/// All places of a worker.
+/// All positions of a worker.
 #[derive(Clone, Default)]
-pub struct Places(Rc<RefCell<Vec<Weak<Listener>>>>);
+pub struct Positions(Rc<RefCell<Vec<Weak<Listener>>>>);
 
-impl Places {
-    /// Gives places to listeners of sockets that are shared. Where the system does not tell what is needed, they are
+impl Positions {
+    /// Gives positions to listeners of sockets that are shared. Where the system does not tell what is needed, they are
     /// woken all together, as if there were no row.
     pub fn give(&self, listeners: &[Rc<Listener>]) {
         let Some(watched) = listeners.first().and_then(|first| Watched::find(first.socket())) else { return };
@@ -39,7 +39,7 @@ impl Places {
             let socket = listener.socket();
             let number = rustix::fs::fstat(socket).map(|stat| stat.st_ino);
             if let (Some(word), Ok(number)) = (watched.word(socket), number) {
-                listener.place(Place { epoll: epoll.clone(), word, socket: number, is_in: Cell::new(false) });
+                listener.stand(Position { epoll: epoll.clone(), word, socket: number, is_in: Cell::new(false) });
             }
         }
         self.0.borrow_mut().extend(listeners.iter().map(Rc::downgrade));
@@ -51,7 +51,7 @@ impl Places {
     }
 }
 
-impl Place {
+impl Position {
     /// Goes to the end of the row. False when the system watches the socket no longer: it has to be tried again.
     ///
     /// Two workers may do so at once. Which of them is the last nobody knows then, and neither takes itself for it.
@@ -90,7 +90,7 @@ impl Place {
         self.is_in.get() && counters.last_in_row(self.socket).load(SeqCst) == self.mark(true)
     }
 
-    /// The socket and the worker, which claims the last place, or has it. Sockets whose words coincide take a worker for
+    /// The socket and the worker, which claims the last position, or has it. Sockets whose words coincide take a worker for
     /// not being last, which harms nobody.
     fn mark(&self, has_it: bool) -> u64 {
         let slot = u64::try_from(crate::slot::slot()).unwrap_or(u64::MAX) & 0xff;

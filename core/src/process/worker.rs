@@ -17,7 +17,7 @@ use super::accept::{Acceptor, Listener};
 use super::generation::{Bound, CommitError, Generation, Loader, Patience, TRY_PAUSE, remove_sockets};
 use super::housekeeping;
 use super::identity::Identity;
-use super::row::Places;
+use super::row::Positions;
 use super::turn::Turn;
 use super::{pid_file, readiness};
 use crate::build::{Helper, chores};
@@ -274,7 +274,7 @@ impl Serving {
     fn accept(&mut self) -> std::io::Result<()> {
         let Generation { settings, bindings, counters, error_log, .. } = &*self.generation;
         let turn = settings.accept_mutex_delay.map(|delay| Turn::new(counters.clone(), delay));
-        let (places, mut shared, mut acceptors) = (Places::default(), Vec::new(), Vec::new());
+        let (positions, mut shared, mut acceptors) = (Positions::default(), Vec::new(), Vec::new());
         for (binding, bound) in bindings.iter().zip(&self.sockets) {
             for (socket, own) in bound.of_worker(index(), binding.options.reuse_port, settings.worker_processes) {
                 let listener = Rc::new(Listener::new(socket.try_clone()?)?);
@@ -285,7 +285,7 @@ impl Serving {
                 acceptors.push(Acceptor {
                     binding: binding.clone(),
                     listener,
-                    places: places.clone(),
+                    positions: positions.clone(),
                     own,
                     connections: self.connections.clone(),
                     counters: counters.clone(),
@@ -298,7 +298,7 @@ impl Serving {
                 });
             }
         }
-        places.give(&shared);
+        positions.give(&shared);
         let start = |acceptor: Acceptor| {
             let acceptor = Rc::new(acceptor);
             (acceptor.clone(), spawn_local(acceptor.run()))
