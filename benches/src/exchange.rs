@@ -37,7 +37,10 @@ type Path = fn(&Meter, &Exchange, &Settings, &Pass);
 pub fn request_head(meter: &Meter) {
     run(meter, |meter, exchange, settings, pass| {
         let Pass::Fixed(destination) = pass else { return };
-        meter.repeat(Vec::new, |out| write_head(exchange, settings, destination, BodyFraming::None, out));
+        meter.repeat(
+            || Vec::with_capacity(1024),
+            |out| write_head(exchange, settings, destination, BodyFraming::None, out),
+        );
     });
 }
 
@@ -58,7 +61,7 @@ pub fn answer_head(meter: &Meter) {
 pub fn template(meter: &Meter) {
     run(meter, |meter, exchange, settings, _| {
         let (_, template) = &settings.set_headers[0];
-        meter.repeat(Vec::new, |out| template.write(exchange, out));
+        meter.repeat(|| Vec::with_capacity(1024), |out| template.write(exchange, out));
     });
 }
 

@@ -85,7 +85,7 @@ pub struct Exchange {
     /// What carries the exchange: the body of the request, the answer, and whether anybody waits for it.
     pub carrier: Rc<dyn Carrier>,
     /// The request as received.
-    pub head: RequestHead,
+    pub head: Box<RequestHead>,
     /// The server chosen by address and name.
     pub server: Rc<Server>,
     /// The location in force.

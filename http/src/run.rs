@@ -131,7 +131,7 @@ pub struct Arrival {
 
 /// An exchange at its beginning. It is large: made where it stays, not here and then moved.
 #[inline(always)]
-pub fn begin(arrival: Arrival, server: Rc<Server>, mut head: RequestHead, slots: Slots) -> Exchange {
+pub fn begin(arrival: Arrival, server: Rc<Server>, mut head: Box<RequestHead>, slots: Slots) -> Exchange {
     let Arrival { carrier, peer, number, pipelined, started } = arrival;
     let target = Target {
         // Nobody asks the head for it any more.
@@ -437,14 +437,16 @@ async fn guarded(exchange: &Exchange) -> Outcome {
     let plan = exchange.plan();
     log!(exchange.logger(), Debug, "using configuration \"{}\"", Shown(&plan.name));
     // A client that has only said that it sends no more waits for its answer; one that is delayed may give up.
-    let checks = pin!(checks(exchange, &plan));
-    let is_delayed = || exchange.known_state::<Limited>().is_some_and(|limited| limited.delayed.get());
-    match presence::unless_leaves(exchange, is_delayed, checks).await {
-        Some(None) => {}
-        Some(Some(outcome)) => return outcome,
-        None => {
-            log!(exchange.logger(), Info, "client prematurely closed connection");
-            return Outcome::Gone;
+    if !plan.gates.is_empty() {
+        let checks = pin!(checks(exchange, &plan));
+        let is_delayed = || exchange.known_state::<Limited>().is_some_and(|limited| limited.delayed.get());
+        match presence::unless_leaves(exchange, is_delayed, checks).await {
+            Some(None) => {}
+            Some(Some(outcome)) => return outcome,
+            None => {
+                log!(exchange.logger(), Info, "client prematurely closed connection");
+                return Outcome::Gone;
+            }
         }
     }
     if plan.gates.any {

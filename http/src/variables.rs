@@ -251,7 +251,8 @@ fn forwarded_for(exchange: &Exchange, out: &mut Vec<u8>) -> bool {
     if fields(out, exchange.head.fields.all(Known::XForwardedFor), b", ") {
         out.extend_from_slice(b", ");
     }
-    put(out, exchange.client().host().as_bytes())
+    exchange.client().write_host(out);
+    true
 }
 
 fn sent(exchange: &Exchange, name: &str, out: &mut Vec<u8>) -> bool {

@@ -41,7 +41,7 @@ const fn changeable<S>(name: &'static str, get: fn(&S, &mut Vec<u8>) -> bool, do
 
 impl<S: Subject> Module<S> for BuiltIn {
     const VARIABLES: &'static [Variable<S>] = &[
-        row("remote_addr", |s: &S, out| text(out, &s.client().host()), "The client's address."),
+        row("remote_addr", remote_addr, "The client's address."),
         row(
             "remote_port",
             |s: &S, out| port(out, s.client().port()),
@@ -117,6 +117,11 @@ pub const NGINX_VERSION: &str = "1.31.5";
 
 fn text(out: &mut Vec<u8>, text: &str) -> bool {
     out.extend_from_slice(text.as_bytes());
+    true
+}
+
+fn remote_addr<S: Subject>(subject: &S, out: &mut Vec<u8>) -> bool {
+    subject.client().write_host(out);
     true
 }
 

@@ -49,6 +49,19 @@ impl Address {
         }
     }
 
+    /// Appends the address as [`host`](Self::host) gives it, of which there is one in nearly every line of a log.
+    pub fn write_host(&self, out: &mut Vec<u8>) {
+        let Address::Inet(SocketAddr::V4(address)) = self else {
+            return out.extend_from_slice(self.host().as_bytes());
+        };
+        for (index, part) in address.ip().octets().into_iter().enumerate() {
+            if index > 0 {
+                out.push(b'.');
+            }
+            out.extend_from_slice(itoa::Buffer::new().format(part).as_bytes());
+        }
+    }
+
     /// The address that accepted a client, without its port: of a local socket the whole path, as nginx shows it.
     pub fn accepting(&self) -> Vec<u8> {
         match self {
@@ -223,6 +236,21 @@ mod tests {
         ] {
             assert_eq!(Named::parse(text), expected, "{text}");
         }
+    }
+
+    #[test]
+    fn a_host_is_appended_as_it_is_shown() {
+        for text in
+            ["127.0.0.1:80", "0.0.0.0:1", "255.255.255.255:65535", "192.0.2.7:8080", "[::1]:80", "[2001:db8::7]:1"]
+        {
+            let address = Address::Inet(text.parse().unwrap());
+            let mut out = b"from ".to_vec();
+            address.write_host(&mut out);
+            assert_eq!(out, format!("from {}", address.host()).into_bytes(), "{text}");
+        }
+        let mut out = Vec::new();
+        Address::Unix("/tmp/a".into()).write_host(&mut out);
+        assert_eq!(out, b"unix:");
     }
 
     #[test]

@@ -101,25 +101,36 @@ impl Transport {
 
     /// Writes what can be written at once, and waits where there is no room. Other than a write it takes nothing of the
     /// task's turn: it is for what the task has just read, which did.
+    #[inline]
     pub fn poll_send(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let sent = match self {
             Transport::Tcp(tcp) => tcp.try_write(bytes),
             Transport::Unix(unix) => unix.try_write(bytes),
-            Transport::Tls(_) => Err(no_room()),
+            Transport::Tls(_) => return Pin::new(self).poll_write(cx, bytes),
         };
         match sent {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Pin::new(self).poll_write(cx, bytes),
-            // The runtime takes it so, too: where not all was taken there is no room left.
-            Ok(count) if count < bytes.len() => {
-                let _: io::Result<()> = match self {
-                    Transport::Tcp(tcp) => tcp.try_io(Interest::WRITABLE, || Err(no_room())),
-                    Transport::Unix(unix) => unix.try_io(Interest::WRITABLE, || Err(no_room())),
-                    Transport::Tls(_) => Ok(()),
-                };
-            }
-            _ => {}
+            Ok(count) if count == bytes.len() => Poll::Ready(sent),
+            _ => self.poll_send_part(cx, bytes, sent),
         }
-        Poll::Ready(sent)
+    }
+
+    #[cold]
+    fn poll_send_part(
+        &mut self,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+        sent: io::Result<usize>,
+    ) -> Poll<io::Result<usize>> {
+        let full = || -> io::Result<()> { Err(io::ErrorKind::WouldBlock.into()) };
+        match (sent, &mut *self) {
+            (Err(error), _) if error.kind() == io::ErrorKind::WouldBlock => Pin::new(self).poll_write(cx, bytes),
+            // The runtime takes it so, too: where not all was taken there is no room left.
+            (Ok(count), Transport::Tcp(tcp)) => {
+                let _ = tcp.try_io(Interest::WRITABLE, full);
+                Poll::Ready(Ok(count))
+            }
+            (sent, _) => Poll::Ready(sent),
+        }
     }
 
     /// False when the runtime knows that there is nothing to be read; whoever waits for it still has to say so. Asks nobody.
@@ -247,10 +258,6 @@ impl Transport {
     pub async fn finish(&mut self) -> io::Result<()> {
         AsyncWriteExt::shutdown(self).await
     }
-}
-
-fn no_room() -> io::Error {
-    io::ErrorKind::WouldBlock.into()
 }
 
 impl AsyncRead for Transport {

@@ -129,11 +129,15 @@ impl<S: Subject> Template<S> {
 
     /// The value for `subject`.
     pub fn value(&self, subject: &S) -> Vec<u8> {
-        let mut out = Vec::new();
+        let room = |part: &Part<S>| if let Part::Literal(text) = part { text.len() } else { SHORT };
+        let mut out = Vec::with_capacity(self.parts.iter().map(room).sum());
         self.write(subject, &mut out);
         out
     }
 }
+
+/// Room for the value of a variable, where it is not known.
+const SHORT: usize = 32;
 
 fn is_name(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || byte == b'_'

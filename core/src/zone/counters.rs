@@ -216,8 +216,7 @@ impl Standing {
     /// Changes to another state.
     pub fn change(&mut self, state: State) {
         if self.state != state {
-            self.counters.states.decrement(index_of_state(self.state));
-            self.counters.states.increment(index_of_state(state));
+            self.counters.states.shift(index_of_state(self.state), index_of_state(state));
             self.state = state;
         }
     }

@@ -60,14 +60,32 @@ impl PerWorker {
     /// Takes one back for this worker; never below zero.
     pub fn decrement(&self, column: usize) {
         if let Some(word) = self.own(column) {
-            let _ = word.fetch_update(Relaxed, Relaxed, |count| count.checked_sub(1));
+            take_one(word);
+        }
+    }
+
+    /// Takes one back from a column, never below zero, and adds it to another, for this worker.
+    pub fn shift(&self, from: usize, to: usize) {
+        let row = self.row();
+        if let (Some(from), Some(to)) = (row.get(from), row.get(to)) {
+            take_one(from);
+            to.fetch_add(1, Relaxed);
         }
     }
 
     fn own(&self, column: usize) -> Option<&AtomicU64> {
-        let row = if self.region.is_shared() { crate::slot::slot() } else { 0 };
-        self.region.words().get(row * self.columns + column)
+        self.row().get(column)
     }
+
+    fn row(&self) -> &[AtomicU64] {
+        let row = if self.region.is_shared() { crate::slot::slot() } else { 0 };
+        let start = row * self.columns;
+        self.region.words().get(start..start + self.columns).unwrap_or_default()
+    }
+}
+
+fn take_one(word: &AtomicU64) {
+    let _ = word.fetch_update(Relaxed, Relaxed, |count| count.checked_sub(1));
 }
 
 /// The key of a table, and its words.

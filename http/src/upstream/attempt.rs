@@ -34,6 +34,8 @@ use crate::held::Held;
 use crate::presence::{self, within};
 use crate::request_body::{self, BodyFault};
 
+/// What is as short as this belongs to what has just been read of the client.
+const SHORT: usize = 4 << 10;
 /// Pieces in which a body is read from its file.
 const PIECE: usize = 64 << 10;
 
@@ -397,7 +399,12 @@ async fn write(
     let mut deadline = None;
     while !bytes.is_empty() {
         let written = poll_fn(|cx| {
-            match Pin::new(&mut peer.transport).poll_write(cx, bytes) {
+            let written = if bytes.len() <= SHORT {
+                peer.transport.poll_send(cx, bytes)
+            } else {
+                Pin::new(&mut peer.transport).poll_write(cx, bytes)
+            };
+            match written {
                 Poll::Ready(Ok(count)) => return Poll::Ready(Ok(Some(count))),
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(Fault::Send(error))),
                 Poll::Pending => {}

@@ -28,6 +28,8 @@ use crate::output::framing::Framing;
 use crate::output::head;
 use crate::output::outgoing::Outgoing;
 
+/// What is as short as this belongs to the request that has just been read.
+const SHORT: usize = 16 << 10;
 /// Room for one read of a body.
 const READ: usize = 16 << 10;
 
@@ -271,6 +273,7 @@ impl Way for Connection {
     fn poll_write(&self, cx: &mut Context<'_>, out: &mut Outgoing, most: usize) -> Poll<io::Result<usize>> {
         let transport = &mut self.io.borrow_mut().transport;
         let count = match out.alone(most) {
+            Some(bytes) if bytes.len() <= SHORT => ready!(transport.poll_send(cx, bytes))?,
             Some(bytes) => ready!(Pin::new(transport).poll_write(cx, bytes))?,
             None => ready!(Pin::new(transport).poll_write_vectored(cx, &out.slices(most)))?,
         };

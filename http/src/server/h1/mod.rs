@@ -164,7 +164,6 @@ async fn idle(client: &Connection, limit: Duration, grace: Duration) -> bool {
 /// One head and its exchange. `Some` with the time to wait for the next when the connection goes on.
 async fn one(client: &Rc<Connection>, site: &Rc<Site>, default: &Settings, plain_on_tls: bool) -> Option<Duration> {
     let started = Instant::now();
-    client.change(State::Reading);
     stall::doing("reading a request head");
     let pipelined = client.served.get() > 0 && !client.is_empty();
     let head = match read_head(client, default, started).await {
@@ -233,7 +232,7 @@ async fn refuse(
     let slots = Slots::default();
     let server = server_for(site, &client.info, &head, true, &slots);
     let server = server.unwrap_or_else(|_| site.servers.default_server().clone());
-    let exchange = run::begin(arrive(client, pipelined, started), server, *head, slots);
+    let exchange = run::begin(arrive(client, pipelined, started), server, head, slots);
     if let Some(error) = error {
         log!(exchange.logger(), Info, "{error}");
     }
@@ -266,7 +265,11 @@ async fn end(client: &Connection, settings: &Settings, after: After) {
 type Refused = (Box<RequestHead>, u16, Option<String>);
 
 /// Reads a head. `None` when the client went away, or said nothing, before there was one.
-async fn read_head(client: &Connection, settings: &Settings, started: Instant) -> Result<Option<RequestHead>, Refused> {
+async fn read_head(
+    client: &Connection,
+    settings: &Settings,
+    started: Instant,
+) -> Result<Option<Box<RequestHead>>, Refused> {
     let mut parser = RequestParser::new(settings.head);
     // nginx: what has sent anything at all, if only an empty line, has begun a request.
     let mut any = !client.is_empty();
@@ -287,6 +290,10 @@ async fn read_head(client: &Connection, settings: &Settings, started: Instant) -
                 let message = format!("{error} while {}", error.action());
                 return Err((understood(&mut parser, client), error.status(), Some(message)));
             }
+        }
+        if any {
+            // A head that comes whole is never seen being read.
+            client.change(State::Reading);
         }
         if begun {
             left = settings.client_header_timeout.saturating_sub(started.elapsed());

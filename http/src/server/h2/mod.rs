@@ -353,7 +353,7 @@ async fn exchange(
     } else {
         Some(Unwelcome::Misdirected)
     };
-    let exchange = Rc::new(run::begin(arrival, server, head, slots));
+    let exchange = Rc::new(run::begin(arrival, server, Box::new(head), slots));
     if let Some(bytes) = head_bytes {
         exchange.received.set(bytes.into());
     }

@@ -188,29 +188,32 @@ impl RequestParser {
     /// # Errors
     /// The first thing wrong with the head. Then the connection is of no further use; [`refused`](Self::refused) gives
     /// what had been understood.
-    // Inlined into a future, the head would be moved in and out of it a word at a time.
-    #[inline(never)]
-    pub fn parse(&mut self, input: &mut BytesMut) -> Result<Option<RequestHead>, RequestError> {
+    pub fn parse(&mut self, input: &mut BytesMut) -> Result<Option<Box<RequestHead>>, RequestError> {
         if self.scanned == 0 {
             drop_empty_lines(input);
         } else if self.end_of_line(input)?.is_none() {
             return Ok(None);
         }
-        let mut head = RequestHead::unknown();
-        match self.begun.take() {
-            Some(begun) => head = *begun,
-            None if self.request_line(&mut head, input)? => {}
-            None => return Ok(None),
-        }
+        // It is large, and stays where it is from here on.
+        let mut head = match self.begun.take() {
+            Some(begun) => begun,
+            None => {
+                let mut head = Box::new(RequestHead::unknown());
+                if !self.request_line(&mut head, input)? {
+                    return Ok(None);
+                }
+                head
+            }
+        };
         let read = self.field_lines(&mut head, input);
         let Ok(Some(end)) = read else {
-            self.begun = Some(Box::new(head));
+            self.begun = Some(head);
             return read.map(|_| None);
         };
         self.start_over();
         head.set_base(input.split_to(end.min(input.len())).freeze());
         if let Err(error) = judge(&mut head) {
-            self.refused = Some(Box::new(head));
+            self.refused = Some(head);
             return Err(error);
         }
         Ok(Some(head))
