@@ -135,9 +135,10 @@ fn either_side_leaves() {
     if skip_on_nginx("nginx has no extended CONNECT") {
         return;
     }
+    type Backend = fn(&mut Wire);
     type Leave = fn(&mut Frames);
-    let waits: fn(&mut Wire) = |wire| drop(wire.try_rest());
-    let cases: [(&str, fn(&mut Wire), Leave); 5] = [
+    let waits: Backend = |wire| drop(wire.try_rest());
+    let cases: [(&str, Backend, Leave); 5] = [
         ("the client ends its side", waits, |client| client.send(frame(DATA, 1, 1, []))),
         ("the client ends its side with the last of its data", waits, |client| client.send(frame(DATA, 1, 1, "bye"))),
         ("the client resets", waits, |client| client.send(Frames::reset(1))),

@@ -25,8 +25,8 @@ use crate::route::server_name::ServerNames;
 use crate::server::h2::module as http2;
 use crate::settings::directives::SettingsConf;
 use crate::site::{Server, Site};
-use crate::upstream::Shared;
 use crate::upstream::variables::Asked;
+use crate::upstream::{Shared, Sweeping};
 
 /// The settings of one server or location block.
 #[derive(Default)]
@@ -119,8 +119,9 @@ pub fn load(modules: &Modules<Exchange>, node: &Node, build: &mut Build<'_>) {
     let http = modules.read(node, &mut variables, build);
     let groups = Groups::load(&http, Some(80), build);
     let outer_log = build.error_log.clone();
-    let env = Install::new(&mut variables, build, node.name.at().clone());
     let shared = Rc::new(Shared::new(groups));
+    build.chores.add(Rc::new(Sweeping(shared.clone())));
+    let env = Install::new(&mut variables, build, node.name.at().clone());
     let mut loader = Loader { modules, env, outer_log, shared: shared.clone(), http2: http2_addresses(&http) };
     // What every server says otherwise is checked all the same, and what no server is there for.
     drop(loader.plan(&http, b"", Kind::Server));

@@ -16,12 +16,14 @@ use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
 use std::future::{Future, poll_fn};
 use std::pin::pin;
-use std::rc::{Rc, Weak};
+use std::rc::Rc;
 use std::task::{Poll, ready};
 use std::time::{Duration, Instant};
 
+use futures_core::future::LocalBoxFuture;
 use tidegate_balancer::idle::Used;
 use tidegate_balancer::{Ask, Group, Groups, Idle, Outcome as PeerOutcome};
+use tidegate_core::build::{Chore, Lasts};
 use tidegate_core::log;
 use tidegate_core::net::{Timer, Transport};
 use tidegate_core::process::stall;
@@ -66,12 +68,11 @@ pub struct Shared {
     written_out: RefCell<VecDeque<(Vec<u8>, Pooled)>>,
     /// What variables ask of the proxying of exchanges.
     pub asked: Cell<Asked>,
-    sweeping: Cell<bool>,
     /// There were requests since the last look at idle connections.
     used: Cell<bool>,
     /// There were none for a while: whoever looks at idle connections has to be woken.
     resting: Cell<bool>,
-    awake: Rc<Notify>,
+    awake: Notify,
 }
 
 impl Shared {
@@ -108,17 +109,12 @@ impl Shared {
         Ok((group, pool))
     }
 
-    /// Sees to it that idle connections which their peers have closed, or that have been idle too long, are closed. They
-    /// are looked at once a second as long as there are requests, and then only when something has happened to one.
-    fn keep_swept(self: &Rc<Self>) {
+    /// There is a request: idle connections are to be looked after from now on.
+    fn keep_swept(&self) {
         self.used.set(true);
         if self.resting.replace(false) {
             self.awake.notify_one();
         }
-        if self.sweeping.replace(true) {
-            return;
-        }
-        tokio::task::spawn_local(sweep(Rc::downgrade(self), self.awake.clone()));
     }
 
     /// Closes what `is_stale`, or has been idle too long; when the first of the others will have been.
@@ -134,33 +130,48 @@ impl Shared {
     }
 }
 
-async fn sweep(shared: Weak<Shared>, awake: Rc<Notify>) {
+/// Sees to it that idle connections which their peers have closed, or that have been idle too long, are closed. They are
+/// looked at once a second as long as there are requests, then only when something has happened to one, and not at all when
+/// there are none.
+pub struct Sweeping(pub Rc<Shared>);
+
+impl Chore for Sweeping {
+    fn name(&self) -> &'static str {
+        "sweeping idle upstream connections"
+    }
+
+    fn lasts(&self) -> Lasts {
+        Lasts::ToTheEnd
+    }
+
+    fn run(&self) -> LocalBoxFuture<'_, ()> {
+        Box::pin(keep_sweeping(&self.0))
+    }
+}
+
+async fn keep_sweeping(shared: &Shared) {
     const EVERY: Duration = Duration::from_secs(1);
     let mut timer = Timer::default();
     loop {
-        tokio::time::sleep(EVERY).await;
-        {
-            let Some(shared) = shared.upgrade() else { return };
-            let is_quiet = !shared.used.replace(false);
-            if shared.sweep(is_stale).is_none() && is_quiet {
-                shared.sweeping.set(false);
-                return;
-            }
-            shared.resting.set(is_quiet);
-            if !is_quiet {
-                continue;
-            }
+        let is_quiet = !shared.used.replace(false);
+        let next = shared.sweep(is_stale);
+        shared.resting.set(is_quiet);
+        if is_quiet && next.is_none() {
+            shared.awake.notified().await;
+        } else if is_quiet {
+            let mut waking = pin!(shared.awake.notified());
+            poll_fn(|cx| {
+                loop {
+                    let next = shared.sweep(|connection| connection.transport.poll_readable(cx).is_ready());
+                    let Some(next) = next.filter(|_| waking.as_mut().poll(cx).is_pending()) else {
+                        return Poll::Ready(());
+                    };
+                    ready!(timer.poll_until(cx, next));
+                }
+            })
+            .await;
         }
-        let mut waking = pin!(awake.notified());
-        poll_fn(|cx| {
-            let Some(shared) = shared.upgrade() else { return Poll::Ready(()) };
-            loop {
-                let next = shared.sweep(|connection| connection.transport.poll_readable(cx).is_ready());
-                let Some(next) = next.filter(|_| waking.as_mut().poll(cx).is_pending()) else { return Poll::Ready(()) };
-                ready!(timer.poll_until(cx, next));
-            }
-        })
-        .await;
+        tokio::time::sleep(EVERY).await;
     }
 }
 
