@@ -65,7 +65,7 @@ slow-clients has clients read large replies at 1 KB a second, and sends bodies l
 floods has HTTP/2 clients do much without asking for anything, each beside one that must not notice.
 
   --count N          requests of that one for each figure (default: 3000)
-  --rounds N         tries for a flood that was noticed (default: 3)
+  --rounds N         how often each is measured; the best counts (default: 3)
   --only TEXT        only floods whose names contain this
 ";
 

@@ -66,6 +66,15 @@ pub trait Source {
     /// There is no more to be had, though this was not the end; the log says why.
     fn poll_chunk(&mut self, cx: &mut Context<'_>, exchange: &Exchange, waiting: usize) -> Poll<Result<Chunk, Broken>>;
 
+    /// Something once when the client turns out to be slow: what lies with the sink will lie there for long, so no more than
+    /// this should. The rest may be [put back](Source::put_back).
+    fn falls_behind(&mut self) -> Option<usize> {
+        None
+    }
+
+    /// Takes back what was given last, before it gives anything else.
+    fn put_back(&mut self, _pieces: Vec<Bytes>) {}
+
     /// The client takes no more.
     fn abandon(&mut self, _exchange: &Exchange) {}
 }

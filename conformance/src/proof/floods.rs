@@ -174,7 +174,7 @@ pub struct Options {
     pub requests: usize,
     /// By how much its 99th percentile may grow.
     pub most: f64,
-    /// How often a flood is tried again where it grew by more: the machine may have been busy.
+    /// How often both are measured.
     pub rounds: usize,
     /// Only floods whose names contain this.
     pub only: Option<String>,
@@ -189,19 +189,18 @@ pub fn run(options: &Options) -> bool {
         let (server, _backend) = serve("worker_processes 1;");
         let mut good = Good::over(server.connect(0));
         good.p99(options.requests);
-        let (mut best, mut figures) = (f64::MAX, String::new());
+        // What else runs on the machine only ever adds to a figure: the smallest of each says the most.
+        let (mut without, mut with, mut figures) = (Duration::MAX, Duration::MAX, String::new());
         for _ in 0..options.rounds {
-            let without = good.p99(options.requests);
-            let (with, ends) = beside(&server, flood, &mut good, options.requests);
-            let ratio = with.as_secs_f64() / without.as_secs_f64();
-            if ratio < best {
-                (best, figures) = (ratio, format!("{without:?}, {with:?}; {ends}"));
-            }
-            if best <= options.most {
-                break;
+            without = without.min(good.p99(options.requests));
+            let (p99, ends) = beside(&server, flood, &mut good, options.requests);
+            if p99 < with {
+                (with, figures) = (p99, ends);
             }
         }
-        verdict.check(best <= options.most, &format!("{}: {best:.2} times ({figures})", flood.name));
+        let ratio = with.as_secs_f64() / without.as_secs_f64();
+        let text = format!("{}: {ratio:.2} times ({without:?}, {with:?}; {figures})", flood.name);
+        verdict.check(ratio <= options.most, &text);
         let lines = server.log_lines();
         let told: Vec<_> = lines.iter().filter(|line| flood.is_told(line)).collect();
         let line = told.first().or(lines.last().as_ref()).map_or("", |line| line.as_str());

@@ -123,6 +123,13 @@ async fn drive(sink: &mut Sink<'_>, mut source: Box<dyn Source>, transforms: Tra
                     Err(broken) => ended = Some(Err(broken)),
                 }
             }
+            // What filters have made of a body is not the source's any more.
+            if stages.transforms.is_empty()
+                && let Some(keep) = source.falls_behind()
+            {
+                source.put_back(sink.take_back(keep));
+                continue;
+            }
             let before = sink.waiting();
             let drained = sink.poll_drain(cx)?;
             match ended {

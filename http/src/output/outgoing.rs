@@ -208,6 +208,33 @@ impl Outgoing {
         }
     }
 
+    /// Takes back, in order, what waits beyond the first `keep` bytes. What is framed already stays.
+    pub fn take_back(&mut self, keep: usize) -> Vec<Bytes> {
+        let mut back = Vec::new();
+        if !self.chunked && self.end.is_none() {
+            let mut kept = self.front.len().saturating_sub(self.left);
+            for piece in std::mem::take(&mut self.pieces) {
+                let (mut piece, room) = (piece, keep.saturating_sub(kept));
+                if piece.len() > room {
+                    back.push(piece.split_off(room));
+                }
+                kept = kept.saturating_add(piece.len());
+                self.pieces.push_back(piece);
+            }
+        }
+        self.compact();
+        back
+    }
+
+    /// Lets go of the memory that what waits does not need: a piece keeps the whole buffer that it was cut from.
+    fn compact(&mut self) {
+        let mut whole = Vec::with_capacity(self.len());
+        whole.extend_from_slice(self.front.get(self.left..).unwrap_or_default());
+        self.pieces.iter().for_each(|piece| whole.extend_from_slice(piece));
+        (self.front, self.left, self.pieces, self.length) = (Vec::new(), 0, VecDeque::new(), 0);
+        self.push(whole.into());
+    }
+
     fn chunk(&mut self, length: u64) {
         if self.pieces.is_empty() {
             return chunk_header(length, &mut self.front);
@@ -295,6 +322,32 @@ mod tests {
                 for bytes in taken(|| build(chunked, with_trailers), most) {
                     assert!(bytes == expected, "chunked {chunked}, at most {most}");
                 }
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_taken_back_is_what_waits_last() {
+        let all = |out: &Outgoing| out.slices(usize::MAX).iter().flat_map(|slice| slice.to_vec()).collect::<Vec<u8>>();
+        let body: Vec<u8> = (0..60_000_u32).map(|at| at.to_le_bytes()[0] ^ at.to_le_bytes()[1]).collect();
+        for chunked in [false, true] {
+            for (gone, keep) in [(0, 0), (0, 4), (2, 10), (4, 8192), (20_010, 8192), (20_010, 50_000), (60_004, 0)] {
+                let mut out = Outgoing::default();
+                out.begin(b"head".to_vec(), chunked);
+                body.chunks(20_000).for_each(|piece| out.data(Bytes::copy_from_slice(piece)));
+                out.advance(gone);
+                let before = all(&out);
+                let back = out.take_back(keep).concat();
+                let left = all(&out);
+                assert_eq!(left.len(), out.len());
+                assert!([&*left, &back].concat() == before, "{chunked} {gone} {keep}");
+                // The head stays, and what is in chunks.
+                let most = if chunked { usize::MAX } else { keep.max(4_usize.saturating_sub(gone)) };
+                assert!(left.len() <= most && (back.is_empty() || left.len() >= keep), "{chunked} {gone} {keep}");
+                out.data(Bytes::from_static(b"more"));
+                out.end(None);
+                let end: &[u8] = if chunked { b"4\r\nmore\r\n0\r\n\r\n" } else { b"more" };
+                assert!(all(&out) == [&left, end].concat());
             }
         }
     }

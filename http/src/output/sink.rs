@@ -63,6 +63,11 @@ impl<'a> Sink<'a> {
         self.out.len()
     }
 
+    /// The client is slow: takes back what waits beyond the first `keep` bytes, as far as that can be.
+    pub fn take_back(&mut self, keep: usize) -> Vec<Bytes> {
+        self.out.take_back(keep)
+    }
+
     /// Adds a part of the body.
     pub fn data(&mut self, data: Bytes) {
         self.out.data(data);

@@ -39,6 +39,8 @@ pub struct Spill {
     /// What is left of [`PATIENCE`].
     patience: Duration,
     backlog: Option<Box<Backlog>>,
+    /// A backlog has been begun, which has not been told yet.
+    has_begun: bool,
 }
 
 /// What lies between the upstream and the sink.
@@ -97,7 +99,7 @@ impl Spill {
     /// A reply that is buffered.
     pub fn new(reply: Reply) -> Spill {
         let reading = reply.reading();
-        Spill { reply, reading, held_up: None, patience: PATIENCE, backlog: None }
+        Spill { reply, reading, held_up: None, patience: PATIENCE, backlog: None, has_begun: false }
     }
 
     /// True when the upstream has waited long enough for the client, which has yet to take `waiting` bytes.
@@ -130,6 +132,7 @@ impl Spill {
             end: None,
         }));
         self.reply.set_piece(sizes.write);
+        self.has_begun = true;
     }
 
     /// Reads on, writes what there is enough of, and gives the client what comes next.
@@ -144,7 +147,9 @@ impl Spill {
         loop {
             let was_written = backlog.spool.is_writing();
             let written = backlog.poll_written(cx, exchange)?;
+            // What is being written is all that memory is used for.
             while backlog.end.is_none()
+                && !backlog.spool.is_writing()
                 && sizes.have_room(backlog.in_file(), backlog.queued)
                 && let Poll::Ready(chunk) = self.reply.poll_chunk(cx, exchange, 0)
             {
@@ -305,6 +310,9 @@ impl Source for Spill {
             }
             ready!(self.poll_patience(cx, exchange, waiting));
             self.begin();
+            // What the sink has comes first, if it is put back.
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
         }
         match ready!(self.poll_backlog(cx, exchange, waiting))? {
             Next::Chunk(chunk) => Poll::Ready(Ok(chunk)),
@@ -314,6 +322,17 @@ impl Source for Spill {
                 self.reply.poll_chunk(cx, exchange, waiting)
             }
         }
+    }
+
+    fn falls_behind(&mut self) -> Option<usize> {
+        let keep = Sizes::of(&self.reply.settings().spill, self.reading).give.0;
+        std::mem::take(&mut self.has_begun).then_some(keep)
+    }
+
+    fn put_back(&mut self, pieces: Vec<Bytes>) {
+        let Some(backlog) = &mut self.backlog else { return };
+        backlog.queued = pieces.iter().fold(backlog.queued, |sum, piece| sum.saturating_add(piece.len()));
+        backlog.memory.splice(..0, pieces);
     }
 
     fn abandon(&mut self, exchange: &Exchange) {
