@@ -322,3 +322,50 @@ fn nothing_is_left_of_a_client_of_http_1() {
 fn nothing_is_left_of_a_client_of_http_2() {
     leave_at_every_stage(|server| Client::Two(Frames::over(server.connect(0), &[])));
 }
+
+/// The log has a line for each request whose client has left, whatever it was that it left.
+#[test]
+fn what_is_left_is_logged() {
+    let silent = TcpBackend::start(|mut wire, _| drop(wire.try_rest()));
+    let half = TcpBackend::start(|mut wire, _| {
+        let _ = wire.try_head();
+        let _ = wire.try_send("HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\nhalf");
+        let _ = wire.try_rest();
+    });
+    let server = Server::config(
+        "worker_processes 1; events {} http { log_format own '$request_uri $server_protocol $status';
+         proxy_http_version 1.1; server { listen 127.0.0.1:%%PORT_0%%; http2 on; access_log access.log own;
+         location /silent { proxy_pass http://%%SILENT%%; } location /half { proxy_pass http://%%HALF%%; } } }",
+    )
+    .set("SILENT", silent.address())
+    .set("HALF", half.address())
+    .start();
+    let connects: [fn(&Server) -> Client; 2] =
+        [|server| Client::One(server.http(0)), |server| Client::Two(Frames::over(server.connect(0), &[]))];
+    let mut expected = Vec::new();
+    for (connect, protocol) in connects.into_iter().zip(["HTTP/1.1", "HTTP/2.0"]) {
+        for (way, leave) in WAYS {
+            let target = format!("/silent?{}", way.replace(' ', "-"));
+            let mut client = connect(&server);
+            client.ask(&target, None);
+            wait_until("the backend is asked", || (silent.open() == 1).then_some(()));
+            let left = leave(client);
+            expected.push(format!("{target} {protocol} 499"));
+            wait_until("it is logged", || server.lines("access.log").contains(expected.last().unwrap()).then_some(()));
+            drop(left);
+            let target = format!("/half?{}", way.replace(' ', "-"));
+            let mut client = connect(&server);
+            client.ask(&target, None);
+            client.read(4);
+            let left = leave(client);
+            expected.push(format!("{target} {protocol} 200"));
+            wait_until("it is logged", || server.lines("access.log").contains(expected.last().unwrap()).then_some(()));
+            drop(left);
+        }
+    }
+    // Once each.
+    let (mut lines, mut expected) = (server.wait_for_lines("access.log", expected.len()), expected);
+    lines.sort_unstable();
+    expected.sort_unstable();
+    assert_eq!(lines, expected);
+}

@@ -169,6 +169,15 @@ pub fn begin(arrival: Arrival, server: Rc<Server>, mut head: Box<RequestHead>, s
     }
 }
 
+/// Tells the logs of an exchange that ends because its connection has. nginx: the client has closed the request.
+pub fn leave(exchange: &Exchange) {
+    if exchange.sent.head.get() == 0 {
+        exchange.sent.status.set(499);
+    }
+    log!(exchange.logger(), Info, "client prematurely closed connection");
+    finish(exchange);
+}
+
 /// Tells the logs of an exchange that `worker_shutdown_timeout` has cut short. nginx: as if the client had gone.
 pub fn cut(exchange: &Exchange) {
     if exchange.sent.head.get() == 0 {

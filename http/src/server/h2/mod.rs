@@ -145,6 +145,8 @@ async fn run_connection(
         streams: FuturesUnordered::new(),
         idle_since: None,
         leaving: None,
+        is_over: false,
+        goes_on: false,
     };
     drive(driver, log).await
 }
@@ -167,10 +169,16 @@ struct Driver<'a> {
     idle_since: Option<Instant>,
     /// Since when the client knows that the connection ends.
     leaving: Option<Instant>,
+    /// Nothing is done for the client any more but to tell it so.
+    is_over: bool,
+    /// Another turn follows at once.
+    goes_on: bool,
 }
 
 /// How many streams of a connection are begun, or dropped, before the other connections have their turn.
 const TURN: usize = 8;
+/// The same in all turns that follow at once: many streams that come together hold up the others no longer than this.
+const LATER_TURN: usize = 2;
 
 /// Runs the streams beside each other, and the connection beneath them, to the end.
 async fn drive(mut driver: Driver<'_>, log: &Logger<'_>) -> Ending {
@@ -180,10 +188,16 @@ async fn drive(mut driver: Driver<'_>, log: &Logger<'_>) -> Ending {
             None => tokio::task::yield_now().await,
         }
     };
-    // Each has its own to give back: a hundred at once would be a while.
+    // Each has something to tell and to give back: a hundred at once would be a while.
+    let left: Vec<Rc<Exchange>> = driver.session.active.borrow().iter().map(|(_, exchange)| exchange.clone()).collect();
+    for exchanges in left.chunks(LATER_TURN) {
+        exchanges.iter().for_each(|exchange| run::leave(exchange));
+        tokio::task::yield_now().await;
+    }
+    drop(left);
     for (number, stream) in driver.streams.into_iter().enumerate() {
         drop(stream);
-        if number % TURN == TURN - 1 {
+        if number % LATER_TURN == LATER_TURN - 1 {
             tokio::task::yield_now().await;
         }
     }
@@ -194,15 +208,17 @@ impl Driver<'_> {
     /// Goes on as far as that goes. `None` when it has had its turn, and others wait for theirs.
     fn poll(&mut self, cx: &mut Context<'_>, log: &Logger<'_>) -> Poll<Option<Ending>> {
         let mut begun = 0;
+        let turn = if std::mem::take(&mut self.goes_on) { LATER_TURN } else { TURN };
         loop {
             // Of a client that has gone too far nothing more is begun.
             let accepted = if self.seen.has_excess() { Poll::Pending } else { self.connection.poll_accept(cx) };
             match accepted {
                 Poll::Ready(Some(Ok((request, respond)))) => {
                     begun += usize::from(self.begin(request, respond));
-                    if begun < TURN {
+                    if begun < turn {
                         continue;
                     }
+                    self.goes_on = true;
                     while let Poll::Ready(Some(())) = self.streams.poll_next_unpin(cx) {}
                     return Poll::Ready(None);
                 }
@@ -211,7 +227,8 @@ impl Driver<'_> {
                 Poll::Pending => {}
             }
             // A stream that has ended leaves something for the connection to send.
-            if !self.seen.has_excess()
+            if !self.is_over
+                && !self.seen.has_excess()
                 && let Poll::Ready(Some(())) = self.streams.poll_next_unpin(cx)
             {
                 continue;
@@ -262,6 +279,7 @@ impl Driver<'_> {
         if let Some(excess) = &excess {
             log!(log, Info, "{excess}, client: {}", session.info.client.host());
         }
+        self.is_over |= excess.is_some();
         if let Some(code) = excess.map(|excess| excess.code()).or_else(|| session.fault.take()) {
             self.leaving = Some(Instant::now());
             self.connection.abrupt_shutdown(Reason::from(code.number()));
