@@ -77,5 +77,6 @@ pub fn syslog_time(out: &mut Vec<u8>) {
 pub fn monotonic() -> u64 {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::MonotonicCoarse);
     let seconds = u64::try_from(now.tv_sec).unwrap_or(0);
-    seconds.saturating_mul(1000).saturating_add(u64::try_from(now.tv_nsec).unwrap_or(0) / 1_000_000)
+    // No machine runs for so long that this would overflow.
+    seconds.wrapping_mul(1000).wrapping_add(u64::try_from(now.tv_nsec).unwrap_or(0) / 1_000_000)
 }

@@ -151,7 +151,8 @@ impl Direction {
         written: &Cell<u64>,
     ) -> Poll<Result<(), Fault>> {
         // The task is woken for one direction mostly, and need not ask to be woken for the other again.
-        if std::mem::take(&mut self.waits) && !from.may_be_readable() {
+        let mut is_known = std::mem::take(&mut self.waits);
+        if is_known && !from.may_be_readable() {
             self.waits = true;
             return Poll::Pending;
         }
@@ -160,13 +161,14 @@ impl Direction {
             if self.ended {
                 return Pin::new(&mut *to).poll_flush(cx).map_err(Fault::Write);
             }
-            let Poll::Ready(readable) = from.poll_readable(cx) else {
+            if !std::mem::take(&mut is_known)
+                && let Poll::Pending = from.poll_readable(cx).map_err(Fault::Read)?
+            {
                 let flushed = Pin::new(&mut *to).poll_flush(cx).map_err(Fault::Write)?;
                 // A task that has used up its turn is woken for that, and not by the source.
                 self.waits = flushed.is_ready() && coop::has_budget_remaining();
                 return Poll::Pending;
-            };
-            readable.map_err(Fault::Read)?;
+            }
             ready!(buffers::lent(self.size, |room| self.poll_pass(cx, from, to, room, read, written)))?;
         }
     }
@@ -450,6 +452,49 @@ mod tests {
             expect(&mut client, b"hello world").await;
         }));
         assert_eq!((counters.from_client.get(), counters.to_upstream.get()), (3, 7));
+    }
+
+    #[test]
+    fn the_sides_may_speak_in_any_order() {
+        for order in ["c", "u", "cu", "uc", "ccuu", "uucc", "cucuuccucu"] {
+            let (end, counters) = run(play(LIMITS, (b"", b""), |mut client, mut upstream| async move {
+                for side in order.chars() {
+                    let (from, to) =
+                        if side == 'c' { (&mut client, &mut upstream) } else { (&mut upstream, &mut client) };
+                    from.write_all(b"word").await.unwrap();
+                    expect(to, b"word").await;
+                }
+            }));
+            assert!(matches!(end, End::Closed(_)), "{order}: {end:?}");
+            let words = |side: char| 4 * order.chars().filter(|other| *other == side).count() as u64;
+            assert_eq!((counters.to_upstream.get(), counters.to_client.get()), (words('c'), words('u')), "{order}");
+        }
+    }
+
+    #[test]
+    fn another_task_that_takes_over_is_woken() {
+        for side in [Side::Client, Side::Upstream] {
+            run(async {
+                let ((mut client, client_peer), (mut upstream, upstream_peer)) = (pair().await, pair().await);
+                let (mut timer, counters) = (Timer::default(), Counters::default());
+                let (up, down) = (BytesMut::new(), BytesMut::new());
+                let mut pumping = Box::pin(pump(&mut client, &mut upstream, &mut timer, LIMITS, &counters, up, down));
+                // Nobody hears of what happens after this.
+                assert!(pumping.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+                assert!(pumping.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+                let peers = async {
+                    // Not before the pump waits again.
+                    tokio::task::yield_now().await;
+                    let (mut from, mut to) = match side {
+                        Side::Client => (client_peer, upstream_peer),
+                        Side::Upstream => (upstream_peer, client_peer),
+                    };
+                    from.write_all(b"word").await.unwrap();
+                    expect(&mut to, b"word").await;
+                };
+                tokio::join!(pumping, peers);
+            });
+        }
     }
 
     #[test]
