@@ -7,7 +7,7 @@
 //! cargo run --release -p tidegate-benches -- --load FILE  loads the binary FILE with everyday work, for `benches/pgo`
 //! ```
 //!
-//! The binary runs itself once for each row. Callgrind counts only what is done inside of [`count::counted`], so neither the
+//! The binary runs itself once for each row. Callgrind counts only what is done inside of `count::counted`, so neither the
 //! setting up nor the peers of a connection are in the figures. An instruction is an instruction whatever else the machine
 //! does; what can change the counts is said on top of the record.
 
