@@ -9,9 +9,9 @@ const HEADER: &str = "\
 # Instructions of one run of each path, counted by callgrind in the release profile. Made and checked by
 #     cargo run --release -p tidegate-benches
 # They depend neither on the load nor on the speed of the machine, and hash seeds and addresses move them by less than one
-# in a thousand. They do depend on the compiler, on the C library, and on what valgrind's processor has (x86-64 with AVX2:
-# memchr and memcpy choose by it). Valgrind shows no vDSO: a clock is read by a system call there, whose instructions do not
-# count.
+# in ten thousand. They do depend on the compiler, on the C library, and on what valgrind's processor has: memchr and memcpy
+# choose by that, and without AVX2, which this is with, an exchange costs 2 % more. Valgrind shows no vDSO: a clock is read
+# by a system call there, whose instructions do not count.
 ";
 
 /// What was recorded.
