@@ -164,6 +164,35 @@ fn a_tls_client_that_reads_nothing_is_closed_at_proxy_timeout() {
     }
 }
 
+/// An upstream that has said all is not heard of again: it is the client's reading alone that moves the rest on.
+#[test]
+fn what_an_upstream_has_sent_reaches_a_client_that_reads_late() {
+    for (version, length) in [(0, 400_000), (12, 400_000), (13, 300_000), (13, 400_000), (13, 700_000)] {
+        let content: Vec<u8> = (0..length).map(|number: u32| (number % 251) as u8).collect();
+        let (sent, all_sent) = mpsc::channel();
+        let reply = content.clone();
+        let backend = TcpBackend::start(move |mut wire, _| {
+            wire.send(&reply);
+            sent.send(()).unwrap();
+            wire.rest();
+        });
+        let server = Server::config(
+            "events {} stream { server { listen 127.0.0.1:%%PORT_0%% sndbuf=16k; listen 127.0.0.1:%%PORT_1%% ssl sndbuf=16k;
+             ssl_certificate c.crt; ssl_certificate_key c.key; proxy_pass %%BACKEND%%; } }",
+        )
+        .set("BACKEND", &backend.address())
+        .certificate("c", &Certificate::for_names(&["a.example"]))
+        .start();
+        let mut wire = match version {
+            0 => server.connect(0),
+            12 => server.connect(1).start_tls(&Offer::tls12("a.example")),
+            _ => server.connect(1).start_tls(&Offer::name("a.example")),
+        };
+        all_sent.recv_timeout(Duration::from_secs(10)).unwrap();
+        assert!(wire.exactly(content.len()) == content, "{version} {length}");
+    }
+}
+
 /// How a client leaves.
 #[derive(Clone, Copy, Debug)]
 enum Leaving {
