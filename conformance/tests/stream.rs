@@ -180,7 +180,7 @@ fn what_an_upstream_has_sent_reaches_a_client_that_reads_late() {
             "events {} stream { server { listen 127.0.0.1:%%PORT_0%% sndbuf=16k; listen 127.0.0.1:%%PORT_1%% ssl sndbuf=16k;
              ssl_certificate c.crt; ssl_certificate_key c.key; proxy_pass %%BACKEND%%; } }",
         )
-        .set("BACKEND", &backend.address())
+        .set("BACKEND", backend.address())
         .certificate("c", &Certificate::for_names(&["a.example"]))
         .start();
         let mut wire = match version {
