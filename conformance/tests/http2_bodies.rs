@@ -60,7 +60,7 @@ const SIZES: [usize; 20] = [
 
 #[test]
 fn files_of_every_size_arrive_whole() {
-    let mut setup = serve("root %%DIR%%/files; location /small/ { alias %%DIR%%/files/; http2_chunk_size 100; }");
+    let mut setup = serve("root %%DIR%%/files; location /small/ { alias %%DIR%%/files/; http2_chunk_size 4000; }");
     for size in SIZES {
         setup = setup.file(&format!("files/{size}"), bytes(size, size as u64));
     }
@@ -95,7 +95,7 @@ fn mirror() -> HttpBackend {
 
 const PROXY: &str = "proxy_http_version 1.1; location / { proxy_pass http://%%BACKEND%%; }
     location /unbuffered { proxy_pass http://%%BACKEND%%; proxy_buffering off; proxy_request_buffering off; }
-    location /small { proxy_pass http://%%BACKEND%%; http2_chunk_size 200; proxy_request_buffering off; }
+    location /small { proxy_pass http://%%BACKEND%%; http2_chunk_size 4000; proxy_request_buffering off; }
     location /chunked { proxy_pass http://%%BACKEND%%; proxy_request_buffering off; }";
 
 #[test]

@@ -617,3 +617,40 @@ fn a_connection_that_was_asked_to_close_is_not_used_again() {
         assert_eq!(backend.accepted(), connections, "{inside}");
     }
 }
+
+/// What follows a reply is decided by the method that the upstream was asked by.
+#[test]
+fn a_reply_ends_as_its_own_method_says() {
+    let backend = HttpBackend::start(|request| {
+        let length = format!("HTTP/1.1 200 OK\r\nX-Method: {}\r\nContent-Length: 5\r\n\r\n", request.method);
+        match request.method.as_str() {
+            "HEAD" => Reply::raw(length),
+            // The body comes later than the head.
+            _ => Reply::raw(length).after(Duration::from_millis(50)).then("body!"),
+        }
+    });
+    let server = http(
+        "server { listen 127.0.0.1:%%PORT_0%%; location / { proxy_pass http://%%BACKEND%%; }
+         location /get { proxy_pass http://%%BACKEND%%; proxy_method GET; }
+         location /head { proxy_pass http://%%BACKEND%%; proxy_method HEAD; } }",
+    )
+    .set("BACKEND", backend.address())
+    .start();
+    for _ in 0..3 {
+        for (method, target, asked, body) in [
+            ("HEAD", "/get", "GET", ""),
+            ("GET", "/", "GET", "body!"),
+            ("HEAD", "/", "HEAD", ""),
+            ("GET", "/get", "GET", "body!"),
+        ] {
+            let mut http = server.http(0);
+            http.send(head(method, target, &[]));
+            let response = http.response_to(method);
+            assert_eq!((response.status, response.field("X-Method")), (200, asked), "{method} {target}");
+            assert_eq!(response.text(), body, "{method} {target}");
+        }
+    }
+    if !skip_on_nginx("it announces a body that does not come") {
+        assert_eq!(server.http(0).get("/head").text(), "", "nothing is waited for");
+    }
+}

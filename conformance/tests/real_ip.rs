@@ -33,6 +33,8 @@ fn the_address_is_taken_from_those_who_are_trusted() {
     for (target, lines, expected) in [
         ("/field", &["X-Real-IP: 192.0.2.1"][..], "192.0.2.1"),
         ("/field", &["X-Real-IP: 2001:db8::1"], "2001:db8::1"),
+        ("/field", &["X-Real-IP: 192.0.2.1", "X-Real-IP: 192.0.2.2"], "192.0.2.1"),
+        ("/other", &["X-Client: nobody", "X-Client: 192.0.2.2"], "127.0.0.1"),
         ("/field", &["X-Real-IP: nobody"], "127.0.0.1"),
         ("/field", &[], "127.0.0.1"),
         ("/field", &["X-Forwarded-For: 192.0.2.1"], "127.0.0.1"),

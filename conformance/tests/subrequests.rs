@@ -353,3 +353,35 @@ fn mirrors_are_finished_before_a_worker_ends() {
     lines.sort();
     assert_eq!(lines, ["/copy 204", "/file.txt 200"]);
 }
+
+/// A mirror may take longer than its request: it must not keep what that was allowed.
+#[test]
+fn a_mirror_keeps_no_place_of_its_request() {
+    if skip_on_nginx("it has the next request wait for the mirror") {
+        return;
+    }
+    let shadow = HttpBackend::start(|_| Reply::silence());
+    let server = Server::config(
+        "events {} http { access_log off; limit_conn_zone $server_name zone=z:64k; server { server_name a; listen 127.0.0.1:%%PORT_0%%;
+         location / { limit_conn z 1; mirror /copy; root html; } location = /copy { proxy_pass http://%%SHADOW%%; } } }",
+    )
+    .file("html/file.txt", "file")
+    .set("SHADOW", shadow.address())
+    .start();
+    let mut http = server.http(0);
+    for number in 1..4 {
+        assert_eq!(http.get("/file.txt").status, 200);
+        wait_until("the mirror was asked", || (shadow.requests().len() == number).then_some(()));
+    }
+}
+
+/// 499 is what a log says of a client that has gone; an upstream that answers it is another matter.
+#[test]
+fn an_odd_status_is_no_client_that_has_gone() {
+    let backend = HttpBackend::start(|_| Reply::status("499 Whatever", &[], "no"));
+    let server = server("location / { auth_request /auth; } location = /auth { proxy_pass http://%%BACKEND%%; }")
+        .set("BACKEND", backend.address())
+        .start();
+    assert_eq!(server.http(0).get("/file.txt").status, 500);
+    server.wait_for_log("auth request unexpected status: 499");
+}

@@ -133,18 +133,25 @@ mod tests {
     }
 
     #[test]
-    fn what_is_longer_than_the_pipe_arrives_whole() {
+    fn what_is_longer_than_the_pipe_arrives_whole_and_in_order() {
         let file = std::env::temp_dir().join(format!("tidegate-example-include-{}", std::process::id()));
-        let content: String = (0..200_000).map(|number| format!("{number:07},")).collect();
+        let content: String = (0..200_000).map(|number| format!("{number:07x},")).collect();
         std::fs::write(&file, &content).unwrap();
         let alias = file.display();
-        let more = format!(
-            "location = /of {{ append /more; return 200 page; }} location = /more {{ append /twice; alias {alias}; }}
-             location = /twice {{ alias {alias}; }}"
-        );
-        let answer = body(&more, "/of");
+        // Filters behind the one that includes see each piece, too.
+        let answers = ["off", "on"].map(|upper_case| {
+            let more = format!(
+                "location = /of {{ append /more; upper_case {upper_case}; return 200 page; }}
+                 location = /more {{ append /twice; alias {alias}; }} location = /twice {{ alias {alias}; }}"
+            );
+            body(&more, "/of")
+        });
         std::fs::remove_file(&file).unwrap();
-        let (_, body) = answer.split_once("\r\n\r\n").unwrap();
-        assert!(body.strip_prefix("page") == Some(&content), "{} bytes instead of {}", body.len(), content.len() + 4);
+        for (answer, expected) in
+            answers.iter().zip([format!("page{content}"), format!("page{content}").to_uppercase()])
+        {
+            let (_, body) = answer.split_once("\r\n\r\n").unwrap();
+            assert!(body == expected, "{} bytes instead of {}", body.len(), expected.len());
+        }
     }
 }

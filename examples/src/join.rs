@@ -93,10 +93,10 @@ mod tests {
             location = /page { join /missing; error_page 404 /a; } } }";
         for (target, status, body) in [
             ("/all", 200, "ABA"),
-            ("/none", 404, ""),
+            ("/none", 404, "</html>\r\n"),
             ("/nested", 200, "ABAB"),
-            ("/circle", 500, ""),
-            ("/long", 500, ""),
+            ("/circle", 500, "</html>\r\n"),
+            ("/long", 500, "</html>\r\n"),
             ("/page", 404, "A"),
         ] {
             let answer = ask(&http, text, &format!("GET {target} HTTP/1.0\r\nHost: a\r\n\r\n"));

@@ -18,7 +18,7 @@ use tidegate_core::script::variable::Get;
 use tidegate_core::subject::Plan;
 use tidegate_core::zone::table::{Damaged, Entry, View};
 
-use tidegate_core::modules::limits::{self, HasLimits, KeyedZone, LOG_LEVELS, Limited, WrittenZone};
+use tidegate_core::modules::limits::{self, HasLimits, KeyedZone, LOG_LEVELS, Limited, UnderLimit, WrittenZone};
 
 /// Values of an entry: the excess, and when it was computed.
 const EXCESS: usize = 0;
@@ -239,7 +239,7 @@ impl<S: HasLimits> Gate<S> for Limits<S> {
 }
 
 async fn wait<S: HasLimits>(subject: &S, by: Duration) -> Verdict {
-    let limited = subject.state::<Limited>();
+    let limited = subject.state::<UnderLimit>();
     limited.delayed.set(true);
     tokio::time::sleep(by).await;
     limited.delayed.set(false);

@@ -147,8 +147,11 @@ impl Gate<Exchange> for Rc<Told> {
 
 impl Told {
     fn client_of(&self, exchange: &Exchange) -> Option<Address> {
-        let fields = exchange.head.fields.iter().filter(|field| field.name.eq_ignore_ascii_case(&self.field));
-        let notes = fields.map(|field| field.value).collect::<Vec<_>>().join(&b","[..]);
+        let named = exchange.head.fields.iter().filter(|field| field.name.eq_ignore_ascii_case(&self.field));
+        // nginx: a list may be told in several fields, of any other the first one counts.
+        let is_list = self.field.eq_ignore_ascii_case(b"X-Forwarded-For");
+        let values = named.map(|field| field.value).take(if is_list { usize::MAX } else { 1 });
+        let notes = values.collect::<Vec<_>>().join(&b","[..]);
         client_behind(&exchange.peer.client, &notes, &self.trusted, self.recursive).map(Address::Inet)
     }
 }

@@ -9,7 +9,7 @@ use std::time::Instant;
 use tidegate_balancer::Attempts;
 use tidegate_core::log;
 use tidegate_core::log::Shown;
-use tidegate_core::modules::Limited;
+use tidegate_core::modules::UnderLimit;
 use tidegate_core::net::PeerInfo;
 use tidegate_core::phase::{Phase, Verdict};
 use tidegate_core::process::stall;
@@ -448,7 +448,7 @@ async fn guarded(exchange: &Exchange) -> Outcome {
     // A client that has only said that it sends no more waits for its answer; one that is delayed may give up.
     if !plan.gates.is_empty() {
         let checks = pin!(checks(exchange, &plan));
-        let is_delayed = || exchange.known_state::<Limited>().is_some_and(|limited| limited.delayed.get());
+        let is_delayed = || exchange.known_state::<UnderLimit>().is_some_and(|limited| limited.delayed.get());
         match presence::unless_leaves(exchange, is_delayed, checks).await {
             Some(None) => {}
             Some(Some(outcome)) => return outcome,

@@ -51,9 +51,9 @@ fn geo(conf: &mut GeoConf, line: &mut Line<'_>) -> Result<(), Refusal> {
 impl<S: Subject> Module<S> for Geo {
     fn define(conf: &GeoConf, env: &mut Install<'_, S>) -> Result<(), ConfigError> {
         for written in &conf.blocks {
-            let source = written.source.as_ref().map(|word| env.template(word)).transpose()?;
-            let Some(places) = Places::build(written, env.errors) else {
-                // Who uses it has made no mistake.
+            let source = written.source.as_ref().map(|word| env.template(word)).transpose();
+            let (Some(source), Some(places)) = (env.errors.keep(source), Places::build(written, env.errors)) else {
+                // A line that uses the variable is right all the same.
                 env.errors.excuse_name(&[b"$", written.variable.bytes()].concat());
                 continue;
             };

@@ -17,7 +17,7 @@ use crate::slot::{SLOTS, slot};
 use crate::subject::Plan;
 use crate::zone::table::{Damaged, Entry, Table, View};
 
-use super::limits::{self, HasLimits, KeyedZone, LOG_LEVELS, Limited, WrittenZone};
+use super::limits::{self, HasLimits, KeyedZone, LOG_LEVELS, Limited, UnderLimit, WrittenZone};
 
 /// Counts that share a word.
 const PER_WORD: usize = 4;
@@ -210,7 +210,7 @@ impl<S: HasLimits> Limits<S> {
             }
         }
         if !taken.is_empty() {
-            limited.hold(taken);
+            subject.state::<UnderLimit>().hold(taken);
         }
         Verdict::Continue
     }

@@ -23,18 +23,25 @@ pub trait HasLimits: Subject {
 pub struct Limited {
     /// `$limit_conn_status`
     pub connections: Cell<Option<&'static str>>,
-    /// A limit makes the subject wait: a client that leaves meanwhile need not be served.
-    pub delayed: Cell<bool>,
     /// What a limit of their rate has decided.
     pub rate: Cell<Option<&'static str>>,
+}
+
+/// What limits do to a subject. It is its own, even where others know of the decision: they may go on for longer.
+#[derive(Default)]
+pub struct UnderLimit {
+    /// It has to wait: a client that leaves meanwhile need not be served.
+    pub delayed: Cell<bool>,
     held: RefCell<Vec<Box<dyn Any>>>,
 }
+
+impl State for UnderLimit {}
 
 impl State for Limited {
     const SHARED: bool = true;
 }
 
-impl Limited {
+impl UnderLimit {
     /// Keeps something until the subject ends.
     pub fn hold(&self, guard: impl Any) {
         self.held.borrow_mut().push(Box::new(guard));

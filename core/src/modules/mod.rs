@@ -14,7 +14,7 @@ pub use access::Access;
 pub use builtin::BuiltIn;
 pub use geo::Geo;
 pub use limit_conn::{LimitConn, LimitConnWithStatus};
-pub use limits::{HasLimits, Limited};
+pub use limits::{HasLimits, Limited, UnderLimit};
 pub use map::Map;
 pub use set::Assign;
 pub use split_clients::SplitClients;

@@ -39,15 +39,12 @@ fn split_clients(conf: &mut SplitConf, line: &mut Line<'_>) -> Result<(), Refusa
 impl<S: Subject> Module<S> for SplitClients {
     fn define(conf: &SplitConf, env: &mut Install<'_, S>) -> Result<(), ConfigError> {
         for written in &conf.blocks {
-            let source = written.key(env)?;
-            let shares = match Shares::build(&written.lines, written.variable.at()) {
-                Ok(shares) => shares,
-                Err(error) => {
-                    env.errors.push(error);
-                    // Who uses it has made no mistake.
-                    env.errors.excuse_name(&[b"$", written.variable.bytes()].concat());
-                    continue;
-                }
+            let source = written.key(env);
+            let shares = Shares::build(&written.lines, written.variable.at());
+            let (Some(source), Some(shares)) = (env.errors.keep(source), env.errors.keep(shares)) else {
+                // A line that uses the variable is right all the same.
+                env.errors.excuse_name(&[b"$", written.variable.bytes()].concat());
+                continue;
             };
             let slot = env.variables.slot();
             let compute = move |subject: &S, out: &mut Vec<u8>| shares.write(&source, subject, out);

@@ -52,18 +52,17 @@ pub async fn send(sink: &mut Sink<'_>, body: Body, transforms: Transforms, sendf
 
 /// Chunks on their way through the filters.
 ///
-/// What a filter has a subrequest answer goes through the filters behind it, as nginx has it.
+/// What a filter has a subrequest answer goes through the filters behind it, as nginx has it. It stays in its place in the
+/// queue until it has ended, behind what has been made of what it gave last and before what comes after it.
 struct Stages {
     transforms: Transforms,
     /// The next one first, and which filter is the next that it has to go through.
     waiting: VecDeque<(usize, Chunk)>,
-    /// A subrequest whose answer is next.
-    including: Option<(usize, Box<dyn Source>)>,
 }
 
 impl Stages {
     fn new(transforms: Transforms) -> Stages {
-        Stages { transforms, waiting: VecDeque::new(), including: None }
+        Stages { transforms, waiting: VecDeque::new() }
     }
 
     /// The next chunk for the client, made of what `source` gives.
@@ -75,28 +74,27 @@ impl Stages {
         unsent: usize,
     ) -> Poll<Result<Chunk, Broken>> {
         loop {
-            let (stage, chunk) = if let Some((stage, include)) = &mut self.including {
-                match ready!(include.poll_chunk(cx, exchange, unsent))? {
-                    Chunk::End(_) => {
-                        self.including = None;
-                        continue;
+            match self.waiting.front_mut() {
+                None => {
+                    let chunk = ready!(source.poll_chunk(cx, exchange, unsent))?;
+                    if self.transforms.is_empty() && !matches!(chunk, Chunk::Include(_)) {
+                        return Poll::Ready(Ok(chunk));
                     }
-                    chunk => (*stage, chunk),
+                    self.waiting.push_front((0, chunk));
                 }
-            } else if let Some(next) = self.waiting.pop_front() {
-                next
-            } else {
-                (0, ready!(source.poll_chunk(cx, exchange, unsent))?)
-            };
-            match (chunk, self.transforms.get_mut(stage)) {
-                (Chunk::Include(include), _) => self.including = Some((stage, include)),
-                (chunk, None) => return Poll::Ready(Ok(chunk)),
-                (chunk, Some(transform)) => {
+                Some((stage, Chunk::Include(included))) => {
+                    let stage = *stage;
+                    match ready!(included.poll_chunk(cx, exchange, unsent))? {
+                        Chunk::End(_) => _ = self.waiting.pop_front(),
+                        chunk => self.waiting.push_front((stage, chunk)),
+                    }
+                }
+                Some(_) => {
+                    let Some((stage, chunk)) = self.waiting.pop_front() else { continue };
+                    let Some(transform) = self.transforms.get_mut(stage) else { return Poll::Ready(Ok(chunk)) };
                     let mut out = Vec::new();
                     transform.chunk(exchange, chunk, &mut out)?;
-                    for chunk in out.into_iter().rev() {
-                        self.waiting.push_front((stage + 1, chunk));
-                    }
+                    out.into_iter().rev().for_each(|chunk| self.waiting.push_front((stage + 1, chunk)));
                 }
             }
         }
@@ -141,7 +139,11 @@ async fn drive(sink: &mut Sink<'_>, mut source: Box<dyn Source>, transforms: Tra
                 }
                 // With less that waits, the source may read on.
                 None if sink.waiting() < before => {}
-                None => return Poll::Pending,
+                None => {
+                    // Over TLS what has been taken may not have left yet.
+                    sink.poll_settle(cx)?;
+                    return Poll::Pending;
+                }
             }
         }
     })

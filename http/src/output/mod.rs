@@ -66,6 +66,8 @@ pub async fn send(exchange: &Exchange, mut answer: Box<Answer>, transforms: Tran
     exchange.sent.length.set(framing.length());
     exchange.sent.chunked.set(framing.is_chunked());
     exchange.sent.head.set(u64::try_from(head).unwrap_or(0));
+    // A head that does not go the way of the body has left already.
+    exchange.count_sent(head.saturating_sub(out.len()));
     let Answer { fields, body, .. } = *answer;
     *exchange.sent.fields.borrow_mut() = fields;
     let tunnel = matches!(body, Body::Tunnel(_));

@@ -141,6 +141,27 @@ impl<'a> Sink<'a> {
         .await
     }
 
+    /// Sees to it that what has been written leaves, while there is no more to write.
+    ///
+    /// # Errors
+    /// The client has gone, or took nothing for `send_timeout`.
+    pub fn poll_settle(&mut self, cx: &mut Context<'_>) -> Result<(), IoFailure> {
+        if !self.out.is_empty() {
+            return Ok(());
+        }
+        match self.exchange.carrier.poll_flush(cx, &mut self.out) {
+            Poll::Ready(settled) => {
+                self.deadline = None;
+                settled.map_err(IoFailure::from)
+            }
+            Poll::Pending => {
+                let deadline = *self.deadline.get_or_insert_with(|| later(self.limit));
+                let is_late = self.exchange.carrier.poll_until(cx, deadline).is_ready();
+                if is_late { Err(IoFailure::TimedOut) } else { Ok(()) }
+            }
+        }
+    }
+
     /// Waits until everything written is on its way.
     ///
     /// # Errors

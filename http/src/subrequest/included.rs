@@ -10,17 +10,30 @@ use super::pipe::Pipe;
 use crate::answer::{Broken, Chunk, Source};
 use crate::carrier::After;
 use crate::exchange::Exchange;
+use crate::run;
 
 /// A subrequest whose answer goes in order into that of its main request.
 pub struct Include {
+    exchange: Rc<Exchange>,
     pipe: Rc<Pipe>,
     /// Until it has ended.
     running: Option<LocalBoxFuture<'static, After>>,
+    /// Its turn has come.
+    has_begun: bool,
 }
 
 impl Include {
-    pub fn new(pipe: Rc<Pipe>, running: LocalBoxFuture<'static, After>) -> Include {
-        Include { pipe, running: Some(running) }
+    pub fn new(exchange: Rc<Exchange>, pipe: Rc<Pipe>, running: LocalBoxFuture<'static, After>) -> Include {
+        Include { exchange, pipe, running: Some(running), has_begun: false }
+    }
+}
+
+/// One that is given up half-way is told to the logs like any other.
+impl Drop for Include {
+    fn drop(&mut self) {
+        if self.running.take().is_some() && self.has_begun {
+            run::leave(&self.exchange);
+        }
     }
 }
 
@@ -33,6 +46,7 @@ impl Source for Include {
         if waiting >= READ_AHEAD {
             return Poll::Pending;
         }
+        self.has_begun = true;
         loop {
             let pieces = self.pipe.take();
             if !pieces.is_empty() {

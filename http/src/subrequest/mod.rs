@@ -105,7 +105,7 @@ pub async fn ask(outer: &Exchange, request: Request, body: Body) -> Result<Reply
     let exchange = begin(outer, request, pipe.clone())?;
     let after = Box::pin(run::exchange(&exchange, None)).await.0;
     match (exchange.status(), after, body) {
-        (499, ..) => Err(Failure::Gone),
+        (499, After::Reset, _) => Err(Failure::Gone),
         (_, After::Reset, Body::Kept(_)) => Err(Failure::Incomplete),
         _ => Ok(Reply { body: pipe.take_all(), exchange }),
     }
@@ -118,8 +118,8 @@ pub async fn ask(outer: &Exchange, request: Request, body: Body) -> Result<Reply
 pub fn include(outer: &Exchange, request: Request) -> Result<Chunk, Broken> {
     let pipe = Rc::new(Pipe::new(Some(outer.carrier.clone()), Keeps::Ahead(READ_AHEAD)));
     let exchange = begin(outer, request, pipe.clone())?;
-    let running = running(exchange);
-    Ok(Chunk::Include(Box::new(Include::new(pipe, running))))
+    let running = running(exchange.clone());
+    Ok(Chunk::Include(Box::new(Include::new(exchange, pipe, running))))
 }
 
 /// Asks behind the back of the request, which goes on at once, and of whose client nothing is known any more. It takes one

@@ -212,8 +212,8 @@ impl Sending<'_> {
             true => BodyFraming::None,
             false => request::body_framing(exchange.head.framing, self.held.len(), self.held.complete),
         };
-        let keep = request::write_head(exchange, settings, self.destination, framing, &mut out);
-        let keep = keep.map_err(|_| Fault::BadRequest)?;
+        let says = request::write_head(exchange, settings, self.destination, framing, &mut out);
+        let says = says.map_err(|_| Fault::BadRequest)?;
         if framing == BodyFraming::Chunked && !body.is_empty() {
             chunk_header(u64::try_from(body.len()).unwrap_or(0), &mut out);
         }
@@ -248,14 +248,14 @@ impl Sending<'_> {
             attempt.received = u64::try_from(head.size() + buffer.len()).unwrap_or(0);
         });
         let reply = Reply::new(
-            exchange,
+            says.is_head,
             &head,
             used,
             buffer,
             self.destination.pool.clone(),
             settings.clone(),
             (begun, arrived),
-            whole && keep && settings.bind.is_none(),
+            whole && says.keep && settings.bind.is_none(),
         )
         .map_err(|bad| Fault::Reply(bad.into()))?;
         // Boxed here: it is handed on often.

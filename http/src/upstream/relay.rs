@@ -54,13 +54,13 @@ pub struct Reply {
 }
 
 impl Reply {
-    /// The body behind `head`. `whole` says that the request was sent to its end.
+    /// The body behind `head`: none if HEAD was asked for. `whole` says that the request was sent to its end.
     ///
     /// # Errors
     /// The head contradicts itself about where the body ends.
     #[allow(clippy::too_many_arguments)]
     pub fn new(
-        exchange: &Exchange,
+        is_head: bool,
         head: &ReplyHead,
         used: Used<PeerConnection>,
         buffer: BytesMut,
@@ -69,7 +69,7 @@ impl Reply {
         (begun, arrived): (Instant, Instant),
         whole: bool,
     ) -> Result<Reply, BadFraming> {
-        let framing = framing::reply(exchange.is_head(), head.status, &head.fields)?;
+        let framing = framing::reply(is_head, head.status, &head.fields)?;
         let persistent = match head.version {
             Version::Http11 => !head.fields.contains_token(Known::Connection, b"close"),
             _ => head.fields.contains_token(Known::Connection, b"keep-alive"),

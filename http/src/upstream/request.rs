@@ -31,8 +31,16 @@ pub fn body_framing(client: Framing, held: u64, complete: bool) -> BodyFraming {
     }
 }
 
-/// Writes the head. False when it asks the upstream to close the connection: then that is not used again, whatever the
-/// reply says of it.
+/// What a head says that matters for the reply.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Says {
+    /// Its connection may be used again. One that the upstream was asked to close is not, whatever the reply says of it.
+    pub keep: bool,
+    /// The method is HEAD, whatever the client's is: no body follows the reply.
+    pub is_head: bool,
+}
+
+/// Writes the head.
 ///
 /// # Errors
 /// A value that would break out of its line; variables can hold anything.
@@ -42,10 +50,12 @@ pub fn write_head(
     destination: &Destination,
     framing: BodyFraming,
     out: &mut Vec<u8>,
-) -> Result<bool, BadPart> {
+) -> Result<Says, BadPart> {
     let method = exchange.method();
     let own_method = settings.method.as_ref().map(|method| method.value(exchange));
-    out.extend_from_slice(own_method.as_deref().unwrap_or(method.as_bytes()));
+    let method = own_method.as_deref().unwrap_or(method.as_bytes());
+    let is_head = method == b"HEAD";
+    out.extend_from_slice(method);
     out.push(b' ');
     destination.write_target(exchange, out);
     out.extend_from_slice(if settings.http_version == Version::Http11 { b" HTTP/1.1\r\n" } else { b" HTTP/1.0\r\n" });
@@ -83,7 +93,7 @@ pub fn write_head(
         }
     }
     write::end(out);
-    Ok(keep)
+    Ok(Says { keep, is_head })
 }
 
 /// True when a line `Connection` says that the connection is not kept.

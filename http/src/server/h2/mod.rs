@@ -56,6 +56,8 @@ struct Session {
     info: Rc<PeerInfo>,
     life: Rc<Lifetime>,
     settings: Rc<Http2>,
+    /// The server of the handshake: what is not known to be for another is for this one.
+    server: Rc<Server>,
     /// Requests carried.
     served: Cell<u64>,
     /// The exchanges under way, for when they are cut short.
@@ -86,6 +88,7 @@ pub async fn serve(connection: net::Connection, first: BytesMut, life: Lifetime,
         info,
         life: Rc::new(life),
         settings,
+        server: server.clone(),
         served: Cell::new(0),
         active: RefCell::default(),
         fault: Cell::new(None),
@@ -346,7 +349,7 @@ async fn exchange(
 ) {
     let started = Instant::now();
     let (parts, body) = request.into_parts();
-    let default = session.site.servers.default_server().clone();
+    let default = session.server.clone();
     let limits = limits(&default.plan.settings);
     let read = request::read(lines(&parts, &session), body.is_end_stream(), &limits);
     let is_tunnel = read.as_ref().is_ok_and(|request| request.protocol.is_some());

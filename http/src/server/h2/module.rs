@@ -11,7 +11,7 @@ use tidegate_core::script::variable::Get;
 use tidegate_http_wire::Version;
 use tidegate_http_wire::h2::Limits;
 
-use super::settings::Settings;
+use super::settings::{ChunkSize, Settings};
 use crate::exchange::Exchange;
 use crate::plan::Plan;
 
@@ -136,7 +136,10 @@ impl Module<Exchange> for Http2 {
         doc: "h2 over TLS, h2c without; empty unless HTTP/2 is spoken.",
     }];
 
-    fn install(_: &Http2Conf, _: &mut Plan, _: &mut Install<'_, Exchange>) -> Result<(), ConfigError> {
+    fn install(conf: &Http2Conf, plan: &mut Plan, _: &mut Install<'_, Exchange>) -> Result<(), ConfigError> {
+        if let Some(chunk) = conf.chunk.get() {
+            plan.parts.put(ChunkSize(usize::try_from(*chunk).unwrap_or(usize::MAX)));
+        }
         Ok(())
     }
 }

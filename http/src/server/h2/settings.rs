@@ -2,6 +2,10 @@
 
 use tidegate_http_wire::h2::Limits;
 
+/// `http2_chunk_size` of a location that says it.
+#[derive(Clone, Copy, Debug)]
+pub struct ChunkSize(pub usize);
+
 /// How a server speaks HTTP/2.
 #[derive(Clone, Debug)]
 pub struct Settings {

@@ -24,6 +24,7 @@ use tidegate_http_wire::h2::answer_fields;
 use tidegate_http_wire::{Fields, Known, date};
 use tokio::io::AsyncWrite;
 
+use super::settings::ChunkSize;
 use crate::answer::{Answer, product};
 use crate::carrier::{Presence, RequestBody, Way};
 use crate::exchange::Exchange;
@@ -39,7 +40,7 @@ pub struct Stream {
     respond: RefCell<SendResponse<Bytes>>,
     send: RefCell<Option<SendStream<Bytes>>>,
     /// `http2_chunk_size`
-    chunk: usize,
+    chunk: Cell<usize>,
     /// What follows the head belongs to no body: it waits for the tunnel.
     is_tunnel: bool,
 }
@@ -68,7 +69,7 @@ impl Stream {
             request: RefCell::new(Request { body, arrived: Bytes::new(), has_ended }),
             respond: RefCell::new(respond),
             send: RefCell::default(),
-            chunk,
+            chunk: Cell::new(chunk),
             is_tunnel,
         }
     }
@@ -236,6 +237,9 @@ impl Way for Stream {
             response(exchange, answer, framing)
         })?;
         let has_ended = exchange.is_head() || framing.is_empty();
+        if let Some(chunk) = exchange.plan().parts.get::<ChunkSize>() {
+            self.chunk.set(chunk.0);
+        }
         out.begin(Vec::new(), false);
         // A client that is gone is noticed by whoever sends the body.
         if let Ok(send) = self.respond.borrow_mut().send_response(response, has_ended)
@@ -243,13 +247,12 @@ impl Way for Stream {
         {
             *self.send.borrow_mut() = Some(send);
         }
-        exchange.count_sent(size);
         Ok(size)
     }
 
     fn poll_write(&self, cx: &mut Context<'_>, out: &mut Outgoing, most: usize) -> Poll<io::Result<usize>> {
         let capacity = ready!(self.poll_capacity(cx, out.len().min(most)))?;
-        let piece = out.take(capacity.min(most).min(self.chunk));
+        let piece = out.take(capacity.min(most).min(self.chunk.get()));
         let count = piece.len();
         Poll::Ready(self.send(Some(piece), out).map(|()| count))
     }
@@ -361,16 +364,18 @@ fn response(exchange: &Exchange, answer: &Answer, framing: Framing) -> Result<(h
     let own = &answer.fields;
     let plan = exchange.plan();
     if !own.has(Known::Server) {
-        fields.append("server", HeaderValue::from_static(product(plan.settings.server_tokens)));
+        fields
+            .try_append("server", HeaderValue::from_static(product(plan.settings.server_tokens)))
+            .map_err(|_| BadPart)?;
     }
     if !own.has(Known::Date) {
-        fields.append("date", value(&date::format(clock::seconds()))?);
+        fields.try_append("date", value(&date::format(clock::seconds()))?).map_err(|_| BadPart)?;
     }
     if let Framing::Length(length) = framing {
-        fields.append("content-length", HeaderValue::from(length));
+        fields.try_append("content-length", HeaderValue::from(length)).map_err(|_| BadPart)?;
     }
     if let Some(modified) = answer.last_modified.filter(|_| !own.has(Known::LastModified)) {
-        fields.append("last-modified", value(&date::format(modified))?);
+        fields.try_append("last-modified", value(&date::format(modified))?).map_err(|_| BadPart)?;
     }
     put(own, fields)?;
     let size = fields.iter().fold(10, |sum, (name, value)| sum + name.as_str().len() + value.len());
@@ -379,7 +384,8 @@ fn response(exchange: &Exchange, answer: &Answer, framing: Framing) -> Result<(h
 
 fn put(from: &Fields, to: &mut HeaderMap) -> Result<(), BadPart> {
     for (name, text) in answer_fields(from)? {
-        to.append(HeaderName::from_bytes(&name).map_err(|_| BadPart)?, value(text)?);
+        // The library has a limit on the number of fields.
+        to.try_append(HeaderName::from_bytes(&name).map_err(|_| BadPart)?, value(text)?).map_err(|_| BadPart)?;
     }
     Ok(())
 }
