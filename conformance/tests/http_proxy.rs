@@ -1,14 +1,14 @@
 //! What a client, and a backend, see of the HTTP proxy.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use tidegate_conformance::backend::{HttpBackend, Reply, TcpBackend};
-use tidegate_conformance::client::head;
+use tidegate_conformance::client::{Offer, head};
 use tidegate_conformance::server::skip_on_nginx;
-use tidegate_conformance::{Port, Server, Setup, processes, wait_until};
+use tidegate_conformance::{Certificate, Port, Server, Setup, processes, wait_until};
 
 /// A server with this inside its http block.
 fn http(inside: &str) -> Setup {
@@ -652,5 +652,42 @@ fn a_reply_ends_as_its_own_method_says() {
     }
     if !skip_on_nginx("it announces a body that does not come") {
         assert_eq!(server.http(0).get("/head").text(), "", "nothing is waited for");
+    }
+}
+
+/// What a library has taken of an answer must not stay there while the upstream is silent.
+#[test]
+fn a_client_that_reads_late_gets_what_a_silent_upstream_has_sent() {
+    for (version, length) in [(0, 400_000), (12, 400_000), (13, 300_000), (13, 400_000), (13, 700_000)] {
+        let content: Vec<u8> = (0..length).map(|number: u32| (number % 251) as u8).collect();
+        let (sent, all_sent) = mpsc::channel();
+        let reply = content.clone();
+        let backend = TcpBackend::start(move |mut wire, _| {
+            let _ = wire.try_head();
+            wire.send("HTTP/1.1 200 OK\r\nContent-Length: 10000000\r\n\r\n");
+            wire.send(&reply);
+            sent.send(()).unwrap();
+            let _ = wire.try_rest();
+        });
+        for buffering in ["off", "on"] {
+            let server = http(
+                "server { listen 127.0.0.1:%%PORT_0%% sndbuf=16k; listen 127.0.0.1:%%PORT_1%% ssl sndbuf=16k;
+                 ssl_certificate c.crt; ssl_certificate_key c.key;
+                 location / { proxy_pass http://%%BACKEND%%; proxy_buffering %%BUFFERING%%; } }",
+            )
+            .set("BACKEND", backend.address())
+            .set("BUFFERING", buffering)
+            .certificate("c", &Certificate::for_names(&["a.example"]))
+            .start();
+            let mut wire = match version {
+                0 => server.connect(0),
+                12 => server.connect(1).start_tls(&Offer::tls12("a.example")),
+                _ => server.connect(1).start_tls(&Offer::name("a.example")),
+            };
+            wire.send(head("GET", "/", &[]));
+            all_sent.recv_timeout(Duration::from_secs(10)).unwrap();
+            let _ = wire.try_head().unwrap();
+            assert!(wire.exactly(content.len()) == content, "{version} {length} {buffering}");
+        }
     }
 }
