@@ -691,3 +691,45 @@ fn a_client_that_reads_late_gets_what_a_silent_upstream_has_sent() {
         }
     }
 }
+
+/// An upstream that says something in between (1xx) has not answered: it gets the rest of the body.
+#[test]
+fn an_interim_reply_does_not_end_an_upload() {
+    let body = vec![b'u'; 20_000_000];
+    for (interim, expected) in [
+        ("HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n", 200),
+        ("HTTP/1.1 102 Processing\r\n\r\nHTTP/1.1 103 Early Hints\r\n\r\n", 200),
+        ("HTTP/1.1 413 Too Large\r\nContent-Length: 0\r\n\r\n", 413),
+    ] {
+        let length = body.len();
+        let backend = TcpBackend::start(move |mut wire, _| {
+            let _ = wire.try_head();
+            let _ = wire.try_send(interim);
+            if expected == 200 {
+                // Meanwhile there is no room for more of the body.
+                thread::sleep(Duration::from_millis(200));
+                assert_eq!(wire.exactly(length).len(), length);
+                wire.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+            }
+            let _ = wire.try_rest();
+        });
+        for buffering in ["on", "off"] {
+            let server = http(&format!(
+                "client_max_body_size 0; server {{ listen 127.0.0.1:%%PORT_0%%; location / {{ proxy_pass http://%%BACKEND%%;
+                 proxy_request_buffering {buffering}; }} }}"
+            ))
+            .set("BACKEND", backend.address())
+            .start();
+            let mut wire = server.connect(0);
+            let _ = wire.try_send(head("POST", "/", &[&format!("Content-Length: {length}")]));
+            let _ = wire.try_send(&body);
+            let answer = wire.try_head().ok().flatten().unwrap_or_default();
+            let status = format!("HTTP/1.1 {expected} ");
+            assert!(
+                answer.starts_with(status.as_bytes()),
+                "{interim} {buffering}: {}",
+                String::from_utf8_lossy(&answer)
+            );
+        }
+    }
+}

@@ -6,7 +6,7 @@ use std::future::{Future, poll_fn};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::{Pin, pin};
-use std::task::Poll;
+use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
@@ -22,7 +22,7 @@ use tidegate_core::subject::Subject;
 use tidegate_http_wire::h1::body::{LAST_CHUNK, chunk_header};
 use tidegate_http_wire::h1::reply::{ReplyError, ReplyParser};
 use tidegate_http_wire::{ReplyHead, Version};
-use tokio::io::AsyncWrite;
+use tokio::io::{AsyncWrite, ReadBuf};
 
 use super::pass::Destination;
 use super::relay::Reply;
@@ -389,6 +389,29 @@ fn together(exchange: &Exchange, count: usize) -> Result<Vec<Bytes>, BodyFault> 
     Ok(pieces)
 }
 
+/// Ready when a peer has begun to answer, or has closed. What it says in between (1xx) is read when the request is sent.
+fn poll_answer(transport: &mut Transport, cx: &mut Context<'_>) -> Poll<()> {
+    let _ = ready!(transport.poll_readable(cx));
+    // Other transports cannot be looked into without taking something out.
+    let Transport::Tcp(tcp) = transport else { return Poll::Ready(()) };
+    let mut start = [0; INTERIM];
+    let mut seen = ReadBuf::new(&mut start);
+    match ready!(tcp.poll_peek(cx, &mut seen)) {
+        Ok(_) if is_interim(seen.filled()) => Poll::Pending,
+        _ => Poll::Ready(()),
+    }
+}
+
+/// So much of a status line tells whether it is an interim reply's.
+const INTERIM: usize = 12;
+
+fn is_interim(start: &[u8]) -> bool {
+    start.len() == INTERIM
+        && start.starts_with(b"HTTP/1.")
+        && matches!(start.get(8..), Some([b' ', b'1', ..]))
+        && !start.ends_with(b"101")
+}
+
 /// Writes everything. `Ok(false)` when the peer does not take it but has something to say already.
 async fn write(
     exchange: &Exchange,
@@ -409,7 +432,7 @@ async fn write(
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(Fault::Send(error))),
                 Poll::Pending => {}
             }
-            if peer.transport.poll_readable(cx).is_ready() {
+            if poll_answer(&mut peer.transport, cx).is_ready() {
                 return Poll::Ready(Ok(None));
             }
             let until = *deadline.get_or_insert_with(|| later(limit));
@@ -504,7 +527,22 @@ pub fn local_address(value: &[u8]) -> Option<SocketAddr> {
 
 #[cfg(test)]
 mod tests {
-    use super::local_address;
+    use super::{is_interim, local_address};
+
+    #[test]
+    fn an_interim_reply_is_told_by_its_beginning() {
+        for (start, expected) in [
+            ("HTTP/1.1 103", true),
+            ("HTTP/1.0 100", true),
+            ("HTTP/1.1 101", false),
+            ("HTTP/1.1 200", false),
+            ("HTTP/1.1 10", false),
+            ("HTTP/2.0 103", false),
+            ("", false),
+        ] {
+            assert_eq!(is_interim(start.as_bytes()), expected, "{start}");
+        }
+    }
 
     #[test]
     fn a_local_address_is_one_or_is_none() {
