@@ -314,15 +314,14 @@ async fn tunnel(stream: &Stream, upstream: &mut Transport, first: BytesMut, limi
                     }
                 }
             }
-            if up.is_empty() {
+            if up.is_empty() && !is_over {
                 match stream.poll_arrival(cx) {
                     Poll::Pending => {}
                     Poll::Ready(Err(_)) => return Poll::Ready(()),
                     Poll::Ready(Ok(())) => {
                         up = stream.take_arrived();
-                        if up.is_empty() && stream.request.borrow().has_ended {
-                            return Poll::Ready(());
-                        }
+                        // What is on its way to the client still gets there.
+                        is_over = up.is_empty() && stream.request.borrow().has_ended;
                         count(&counters.from_client, up.len());
                         moved = true;
                     }
