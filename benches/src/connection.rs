@@ -138,7 +138,7 @@ impl Client {
     }
 }
 
-/// What a block has serve its first address.
+/// The protocol that a block serves its first address by.
 fn load(domain: &dyn Domain, text: &str) -> Rc<dyn Protocol> {
     let read = || -> io::Result<(Errors, Tree)> {
         let folder = tempfile::tempdir()?;

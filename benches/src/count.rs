@@ -1,4 +1,4 @@
-//! What is counted and what is not.
+//! The meter that tells valgrind which instructions to count.
 
 use std::cell::Cell;
 use std::hint::black_box;

@@ -27,7 +27,7 @@ use crate::count::Meter;
 use crate::parts::REQUEST;
 
 thread_local! {
-    /// What the gate runs.
+    /// The row that the gate runs.
     static ROW: RefCell<Option<(Meter, Path)>> = const { RefCell::new(None) };
 }
 

@@ -15,7 +15,7 @@ const CONNECTIONS: usize = 32;
 /// How long the binary may take to begin, and to end.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// What is asked how often: the port's place, the request, and whether the connection ends with it.
+/// A request of the load: the port's place, the request, and whether the connection ends with it.
 struct Work {
     name: &'static str,
     stream: bool,
@@ -55,7 +55,7 @@ fn work() -> Vec<Work> {
 /// Runs `binary` under the load, and ends it as a signal does.
 ///
 /// # Errors
-/// What went wrong.
+/// A failure of the load, for the one who started it.
 pub fn load(binary: &Path) -> io::Result<()> {
     let folder = tempfile::tempdir()?;
     let [origin, http, stream] = [free_port()?, free_port()?, free_port()?];

@@ -14,7 +14,7 @@ const HEADER: &str = "\
 # by a system call there, whose instructions do not count.
 ";
 
-/// What was recorded.
+/// The counts of the last record.
 pub struct Record {
     made_by: String,
     rows: Vec<(String, u64)>,
@@ -30,7 +30,7 @@ impl Record {
         Record { made_by, rows: rows.collect() }
     }
 
-    /// What a row came to.
+    /// The count of a row.
     pub fn of(&self, name: &str) -> Option<u64> {
         self.rows.iter().find(|(row, _)| row == name).map(|(_, count)| *count)
     }

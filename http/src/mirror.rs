@@ -102,8 +102,7 @@ impl Gate<Exchange> for Mirrors {
 }
 
 impl Mirrors {
-    /// nginx: what cannot be mirrored because the request is one too many is not served either. Where only room is lacking
-    /// here, it is served, and the log tells.
+    /// A request that cannot be mirrored is served all the same; why it cannot be is in the log by then.
     fn ask(&self, exchange: &Exchange) -> Verdict {
         for path in &self.paths {
             let args = exchange.target.borrow().args.clone();

@@ -97,7 +97,7 @@ mod tests {
     use std::net::SocketAddr;
     use std::sync::atomic::AtomicU64;
 
-    /// Whom clients of 30 networks are sent to, of peers of these weights, where only some can be used.
+    /// The peers, of these weights and as far as they are usable, that clients of 30 networks are sent to.
     fn chosen(weights: &[u32], usable: &[usize]) -> Vec<usize> {
         let words: Vec<AtomicU64> = (0..weights.len() * WORDS).map(|_| AtomicU64::new(0)).collect();
         let address = |last: u8| Address::Inet(SocketAddr::from(([192, 0, last, 1], 80)));

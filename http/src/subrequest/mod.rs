@@ -111,7 +111,8 @@ pub async fn ask(outer: &Exchange, request: Request, body: Body) -> Result<Reply
     }
 }
 
-/// A chunk that stands for the answer to a subrequest: it is asked when the chunks before it are on their way.
+/// A chunk that stands for the answer to a subrequest. Its exchange is made here, and runs when the chunks before it are on
+/// their way.
 ///
 /// # Errors
 /// There are too many of them; it has been logged.
